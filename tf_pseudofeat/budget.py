@@ -1,0 +1,130 @@
+"""How many pseudo-features each class gets: imbalanced-learn's grammar, resolved."""
+
+import numpy as np
+from imblearn.utils import check_sampling_strategy
+
+from tf_pseudofeat.labels import class_ids
+
+__all__ = ["class_counts", "minority_classes", "multiply_minority", "pseudo_counts"]
+
+
+def class_counts(labels, num_classes=None):
+    """Examples per class.
+
+    Args:
+        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
+        num_classes: C; by default the highest class id plus one.
+
+    Returns:
+        counts: int64 `[C]`.
+    """
+    ids = class_ids(labels, num_classes)
+    return np.bincount(ids, minlength=num_classes or 0)
+
+
+def minority_classes(counts, below=0.5):
+    """Classes that have fewer than `below` times the examples of the largest.
+
+    Where no class is that small, the smallest class (or classes, if tied) stands
+    for the minority, so that there always is one.
+
+    Args:
+        counts: examples per class `[C]`; classes without examples do not count.
+        below: fraction of the largest class, in (0, 1].
+
+    Returns:
+        minority: sorted list of class ids.
+    """
+    if not 0 < below <= 1:
+        raise ValueError(f"`below` is a fraction in (0, 1]; received {below}.")
+    counts = np.asarray(counts)
+    present = np.flatnonzero(counts)
+    if not present.size:
+        raise ValueError("No class has an example; labels are needed to count.")
+    small = present[counts[present] < below * counts.max()]
+    if not small.size:
+        small = present[counts[present] == counts[present].min()]
+    return small.tolist()
+
+
+def multiply_minority(multiplier, below=0.5):
+    """A sampling strategy: every minority class grows to `multiplier` times itself.
+
+    Section 3.6 of Konno and Iwazume (2018) goes past balance, to 10, 20, 50 and 100
+    times. The result is a callable as imbalanced-learn takes, so it serves this
+    package and imbalanced-learn's own over-samplers alike.
+
+    Args:
+        multiplier: total over present size, at least 1.
+        below: what counts as minority, as in `minority_classes`.
+
+    Returns:
+        strategy: callable, labels -> {class: target total}.
+
+    Example:
+
+    >>> pseudo_counts([0] * 10 + [1] * 2, multiply_minority(20))
+    {1: 38}
+    """
+    if not multiplier >= 1:
+        raise ValueError(
+            f"`multiplier` is the minority's target size over its present size and "
+            f"must be at least 1; received {multiplier}."
+        )
+
+    def strategy(labels):
+        counts = class_counts(labels)
+        return {
+            class_id: round(multiplier * int(counts[class_id]))
+            for class_id in minority_classes(counts, below)
+        }
+
+    return strategy
+
+
+def pseudo_counts(labels, sampling_strategy="auto"):
+    """How many pseudo-features to add to each class (Step 4 of the paper).
+
+    Args:
+        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
+        sampling_strategy: as in imbalanced-learn: `"auto"` or `"not majority"`
+            (fill every class to the largest), `"minority"`, `"not minority"`,
+            `"all"`, a float ratio (two classes), `{class: target total}`, or a
+            callable that gives such a dict, like `multiply_minority(50)`.
+
+    Returns:
+        counts: dict {class id: number to add}, classes that get none left out.
+
+    Raises:
+        ValueError: An unknown strategy or class, or a total below what is there.
+
+    Example:
+
+    >>> pseudo_counts([0, 0, 0, 1], "auto")
+    {1: 2}
+    """
+    ids = class_ids(labels)
+    if callable(sampling_strategy):
+        sampling_strategy = sampling_strategy(ids)
+    if isinstance(sampling_strategy, dict):
+        _check_totals(sampling_strategy, np.bincount(ids))
+    resolved = check_sampling_strategy(sampling_strategy, ids, "over-sampling")
+    return {int(c): int(extra) for c, extra in sorted(resolved.items()) if extra}
+
+
+def _check_totals(totals, counts):
+    for class_id, total in totals.items():
+        known = isinstance(class_id, int | np.integer) and 0 <= class_id < counts.size
+        present = int(counts[class_id]) if known else 0
+        if not present:
+            raise ValueError(
+                f"sampling_strategy names class {class_id!r}, which has no example; "
+                f"the labels have classes {np.flatnonzero(counts).tolist()}."
+            )
+        if total != int(total) or total < present:
+            raise ValueError(
+                f"sampling_strategy asks for {total} examples of class {class_id}, "
+                f"which already has {present}. Totals are whole numbers that include "
+                f"the real examples; to remove examples, pass an under-sampler as "
+                f"`sampler`."
+            )

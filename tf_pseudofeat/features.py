@@ -1,0 +1,177 @@
+"""Step 2 of Konno and Iwazume (2018): the features of the training data, in one pass.
+
+Features and labels come from the same pass. A shuffled dataset that is read twice, once
+for each, pairs them at random.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["LabelledFeatures", "check_data", "extract_features", "first_batch"]
+
+_ARRAY_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledFeatures:
+    """Features with what belongs to them; unpacks to `features, labels`.
+
+    Attributes:
+        features: `[N, ...]`, in the dtype that the trunk computes.
+        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, as they came.
+        sample_weight: `[N]`, or None.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    sample_weight: np.ndarray | None = None
+
+    def __iter__(self):
+        yield self.features
+        yield self.labels
+
+
+def extract_features(trunk, data, *, steps=None, verbose="auto"):
+    """Runs the trunk over the data once, in inference mode.
+
+    Args:
+        trunk: the Keras model from inputs to features, as `split_at` gives it.
+        data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
+            `keras.utils.PyDataset` of the same, or such a tuple of arrays.
+        steps: batches to read; needed for an infinite dataset.
+        verbose: 0 for silence; otherwise a progress bar.
+
+    Returns:
+        extracted: `LabelledFeatures`; `features, labels = extract_features(...)`.
+
+    Raises:
+        ValueError: `data` has another structure, is empty, is not batched, or is
+            infinite with no `steps`.
+    """
+    check_data(data, steps)
+    total = _num_batches(data, steps)
+    progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
+    parts = []
+    for step, (x, y, weight) in enumerate(_batches(data)):
+        if step == total:
+            break
+        parts.append((_features_of(trunk, x), _array(y), weight))
+        progress.update(step + 1)
+    if not parts:
+        raise ValueError("The data has no batch; there are no features to extract.")
+    if total is None:
+        progress.update(len(parts), finalize=True)
+    features, labels, weights = zip(*parts, strict=True)
+    weighted = weights[0] is not None
+    return LabelledFeatures(
+        features=np.concatenate(features),
+        labels=np.concatenate(labels),
+        sample_weight=np.concatenate(list(map(_array, weights))) if weighted else None,
+    )
+
+
+def first_batch(data):
+    """One batch `(x, y, sample_weight or None)` of data that passed `check_data`."""
+    return next(_batches(data))
+
+
+def check_data(data, steps=None):
+    """Refuses, before anything is read, data that cannot be extracted from.
+
+    Args:
+        data: what a user passes as `data`, see `extract_features`.
+        steps: batches to read, or None for all.
+
+    Raises:
+        ValueError: With what came, what was expected and what to do.
+        TypeError: `data` is no dataset and no tuple of arrays.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"`steps` must be at least 1 batch; received {steps}.")
+    if isinstance(data, tf.data.Dataset):
+        _check_structure(data.element_spec)
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY and steps is None:
+            raise ValueError(
+                "The dataset is infinite (`repeat()`?); pass `steps`, the number of "
+                "batches to read, or the dataset as it was before `repeat()`."
+            )
+        if data.cardinality() == 0:
+            raise ValueError("The dataset is empty; there are no features to extract.")
+    elif isinstance(data, tuple | list):
+        _check_structure(data)
+        lengths = {len(leaf) for leaf in keras.tree.flatten(list(data))}
+        if len(lengths) != 1 or lengths == {0}:
+            raise ValueError(
+                f"The arrays of `data` must have one common length above 0; received "
+                f"lengths {sorted(lengths)}."
+            )
+    elif not isinstance(data, keras.utils.PyDataset):
+        raise TypeError(
+            f"`data` must be a tf.data.Dataset or keras.utils.PyDataset of (x, y) "
+            f"batches, or a tuple of arrays (x, y); received {type(data).__name__}."
+        )
+
+
+def _check_structure(elements):
+    if not isinstance(elements, tuple | list) or len(elements) not in (2, 3):
+        raise ValueError(
+            f"`data` must give (x, y) or (x, y, sample_weight); received "
+            f"{elements if isinstance(elements, dict) else type(elements).__name__}"
+            f"{f' of {len(elements)}' if hasattr(elements, '__len__') else ''}."
+        )
+    labels = keras.tree.flatten(elements[1])
+    if len(labels) != 1:
+        raise ValueError(
+            f"One set of labels is needed; `y` holds {len(labels)}. Map the data to "
+            f"the labels of the classes to be cured."
+        )
+    rank = getattr(getattr(labels[0], "shape", None), "rank", None)
+    if isinstance(labels[0], tf.TensorSpec) and rank == 0:
+        raise ValueError(
+            "The dataset gives single examples, not batches (its labels have shape "
+            "[]). Add `.batch(256)`."
+        )
+
+
+def _num_batches(data, steps):
+    if isinstance(data, tf.data.Dataset):
+        known = int(data.cardinality())
+        known = None if known < 0 else known
+    elif isinstance(data, tuple | list):
+        known = -(-len(keras.tree.flatten(data[1])[0]) // _ARRAY_BATCH)
+    else:
+        known = len(data)
+    bounds = [bound for bound in (known, steps) if bound is not None]
+    return min(bounds, default=None)
+
+
+def _batches(data):
+    """Yields `(x, y, sample_weight or None)`."""
+    if isinstance(data, tuple | list):
+        data = _array_batches(tuple(data))
+    elif isinstance(data, keras.utils.PyDataset):
+        data = (data[i] for i in range(len(data)))
+    for x, y, *weight in data:
+        yield x, keras.tree.flatten(y)[0], weight[0] if weight else None
+
+
+def _array_batches(arrays):
+    arrays = keras.tree.map_structure(np.asarray, arrays)
+    for start in range(0, len(keras.tree.flatten(arrays[1])[0]), _ARRAY_BATCH):
+        rows = slice(start, start + _ARRAY_BATCH)
+        yield keras.tree.map_structure(lambda array, rows=rows: array[rows], arrays)
+
+
+def _features_of(trunk, x):
+    strategy = getattr(trunk, "distribute_strategy", None)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        # `predict_on_batch` hands the whole batch to every replica.
+        return np.asarray(trunk.predict(x, verbose=0))
+    return np.asarray(trunk.predict_on_batch(x))
+
+
+def _array(values):
+    return np.asarray(keras.ops.convert_to_numpy(values))

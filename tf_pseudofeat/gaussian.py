@@ -1,0 +1,426 @@
+"""One multivariate Gaussian per class: Steps 3 and 4 of Konno and Iwazume (2018).
+
+`sample_gaussians` is the mathematics; `ClassConditionalGaussian` is the Keras layer
+that estimates, holds, saves and evaluates the parameters.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_pseudofeat.covariance import estimate_covariance, moment_kind
+from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.moments import (
+    ClassMoments,
+    merge,
+    moments_of,
+    moments_of_batches,
+)
+
+__all__ = ["ClassConditionalGaussian", "sample_gaussians"]
+
+
+def sample_gaussians(loc, scale, labels, seed):
+    """Draws one feature per label.
+
+        x_i = loc_c + scale_c noise_i,    c = labels_i,    noise_i ~ N(0, I)
+
+    Rows are grouped by class, so that a batch costs one matrix product per class
+    that occurs in it. The noise of row i depends on `seed` and i alone.
+
+    Args:
+        loc: float tensor `[C, D]`.
+        scale: lower triangular factors `[C, D, D]`, one shared factor `[1, D, D]`,
+            or standard deviations `[C, D]`.
+        labels: whole number tensor `[B]`.
+        seed: int32 `[2]`, stateless: the same seed gives the same draws.
+
+    Returns:
+        samples: `[B, D]`, dtype of `loc`.
+    """
+    size = loc.shape[-1]
+    noise = tf.random.stateless_normal([tf.size(labels), size], seed, dtype=loc.dtype)
+    if scale.shape.rank == 2:
+        deviation = noise * tf.gather(scale, labels)
+    elif scale.shape[0] == 1:
+        deviation = tf.matmul(noise, scale[0], transpose_b=True)
+    else:
+        deviation = _matmul_by_class(noise, scale, labels)
+    return tf.gather(loc, labels) + deviation
+
+
+def _matmul_by_class(noise, scale, labels):
+    """`scale[labels_i] noise_i` for every row, without gathering `[B, D, D]`."""
+    order = tf.argsort(labels, stable=True)
+    classes, _, sizes = tf.unique_with_counts(tf.gather(labels, order))
+    stops = tf.cumsum(sizes)
+    sorted_noise = tf.gather(noise, order)
+    products = tf.TensorArray(
+        noise.dtype,
+        size=tf.size(classes) + 1,
+        element_shape=[None, noise.shape[-1]],
+        infer_shape=False,
+    )
+
+    def one_class(i, products):
+        rows = sorted_noise[stops[i] - sizes[i] : stops[i]]
+        product = tf.matmul(rows, scale[classes[i]], transpose_b=True)
+        return i + 1, products.write(i, product)
+
+    last, products = tf.while_loop(
+        lambda i, _: i < tf.size(classes), one_class, (0, products)
+    )
+    products = products.write(last, noise[:0])  # concat needs a piece even of no rows
+    return tf.gather(products.concat(), tf.math.invert_permutation(order))
+
+
+@keras.saving.register_keras_serializable(package="tf_pseudofeat")
+class ClassConditionalGaussian(keras.layers.Layer):
+    """A multivariate Gaussian per class, fitted to features.
+
+    Use it to draw pseudo-features of rare classes (`sample`), to see how likely an
+    input is under every class (`call`), or as a `tfp` distribution. It is fitted by
+    `adapt` and by nothing else; training never changes it.
+
+        x | c ~ N(mean_c, covariance_scale * covariance_c)
+
+    The paper's estimator is `shrinkage=0.0`. The default departs from it, because a
+    class with fewer examples than features has a singular sample covariance.
+
+    Args:
+        num_classes: C.
+        covariance_type: "full" (the paper), "diag" (the paper's independent
+            Gaussian), "tied" (one covariance for all classes: `D * D` numbers instead
+            of `C * D * D`) or "spherical".
+        shrinkage: "oas", chosen from the data per class, or a weight from 0 to 1.
+        covariance_scale: magnifies the covariances (section 3.6 of the paper).
+        **kwargs: `name` and the other arguments of a Keras layer.
+
+    Call arguments:
+        features: floats `[B, ...]`, of the shape that was fitted.
+
+    Returns:
+        log_density: float32 `[B, C]`, -inf for a class that had no example.
+
+    Raises:
+        ValueError: In `adapt`: a label out of range; NaN or infinite features; a class
+            with one example, unless "tied". In `sample`: a class without examples.
+
+    Example:
+
+    >>> features = np.random.default_rng(0).normal(size=(100, 3))
+    >>> gaussian = ClassConditionalGaussian(num_classes=2)
+    >>> gaussian.adapt(features, [0] * 90 + [1] * 10)
+    >>> gaussian.sample([1, 1, 0], seed=(1, 2)).shape
+    TensorShape([3, 3])
+
+    References:
+        Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
+        Deep Learning", arXiv 1807.06538, 2018.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        covariance_type="full",
+        shrinkage="oas",
+        covariance_scale=1.0,
+        **kwargs,
+    ):
+        moment_kind(covariance_type)  # refuses an unknown type
+        if int(num_classes) != num_classes or num_classes < 1:
+            raise ValueError(
+                f"`num_classes` must be a whole number from 1; received {num_classes}."
+            )
+        kwargs.setdefault("dtype", "float32")  # whatever the global policy is
+        super().__init__(trainable=False, autocast=False, **kwargs)
+        self.num_classes = int(num_classes)
+        self.covariance_type = covariance_type
+        self.shrinkage = shrinkage
+        self.covariance_scale = covariance_scale
+        self._moments = None
+        self._report = None
+
+    # Fitting.
+
+    def adapt(self, features, labels=None):
+        """Forgets what was fitted, and fits.
+
+        Args:
+            features: floats `[N, ...]`; or, with no `labels`, a `tf.data.Dataset` or
+                an iterable of `(features, labels)` batches.
+            labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
+        """
+        self.reset_state()
+        if labels is not None:
+            self.update_state(features, labels)
+        else:
+            self._update_from_batches(features)
+        self.finalize_state()
+
+    def update_state(self, features, labels):
+        """Adds examples to the statistics; `finalize_state` makes them count."""
+        features = np.asarray(features)
+        self._build_for(features.shape)
+        kind = moment_kind(self.covariance_type)
+        self._add(moments_of(features, labels, self.num_classes, kind))
+
+    def merge_state(self, others):
+        """Adds the statistics of other layers with the same settings."""
+        for other in others:
+            if other.moments is None:
+                continue
+            self._build_for((None, *other.feature_shape))
+            self._add(other.moments)
+
+    def finalize_state(self):
+        """Turns the statistics into the parameters of the Gaussians."""
+        if self._moments is None:
+            raise ValueError(
+                "There are no statistics yet; call `adapt(features, labels)` or "
+                "`update_state(features, labels)` first."
+            )
+        estimate = estimate_covariance(
+            self._moments, self.covariance_type, self.shrinkage, self.covariance_scale
+        )
+        self._assign(self._moments, estimate.scale)
+        self._report = estimate.report
+
+    def reset_state(self):
+        """Forgets the statistics; the parameters stay until `finalize_state`."""
+        self._moments = None
+
+    # What was fitted.
+
+    @property
+    def moments(self):
+        """The `ClassMoments` that were fitted, float64; None before that."""
+        return self._moments
+
+    @property
+    def report(self):
+        """The `CovarianceReport` of the last fit; None before that."""
+        return self._report
+
+    @property
+    def feature_shape(self):
+        """The shape of one feature: `(D,)`, or that of a feature map."""
+        if not self.built:
+            raise ValueError(
+                f"{self.name} has not seen features yet; call "
+                f"`adapt(features, labels)` first."
+            )
+        return self._feature_shape
+
+    @property
+    def distribution(self):
+        """The Gaussians as a TFP distribution, batch `[C]`, event `[D]`.
+
+        `tfd.MultivariateNormalTriL` ("full", "tied") or `tfd.MultivariateNormalDiag`.
+        Made anew on each access, so that it is never stale. The entry of a class
+        without examples is a placeholder, a standard normal.
+        """
+        loc, scale = self.parameters()
+        if scale.shape.rank == 2:
+            return tfp.distributions.MultivariateNormalDiag(loc, scale_diag=scale)
+        return tfp.distributions.MultivariateNormalTriL(loc, scale_tril=scale)
+
+    def parameters(self):
+        """A snapshot of `(loc [C, D], scale)`, constants on the host, for `tf.data`."""
+        self.feature_shape  # noqa: B018  raises where nothing is fitted
+        with tf.init_scope(), tf.device("CPU"):
+            return tuple(
+                tf.constant(keras.ops.convert_to_numpy(variable))
+                for variable in (self.loc, self.scale)
+            )
+
+    def sample(self, labels, seed):
+        """Draws pseudo-features, one per label (Step 4 of the paper).
+
+        Args:
+            labels: class ids `[B]`.
+            seed: two whole numbers; the same seed gives the same draws, in eager and
+                graph mode alike.
+
+        Returns:
+            samples: float32 tensor `[B, ...]`, shaped like the fitted features.
+
+        Raises:
+            ValueError: A class has no example, or `seed` is not two numbers.
+        """
+        loc, scale = self.parameters()
+        if not tf.is_symbolic_tensor(labels):
+            labels = class_ids(labels, self.num_classes)
+            self.check_can_sample(np.unique(labels))
+        samples = sample_gaussians(loc, scale, labels, stateless_seed(seed))
+        return tf.reshape(samples, [-1, *self.feature_shape])
+
+    def check_can_sample(self, classes):
+        """Raises where one of `classes` had no example to be fitted to."""
+        counts = None if self._moments is None else self._moments.count
+        empty = [int(c) for c in classes if counts is not None and not counts[c]]
+        if empty:
+            raise ValueError(
+                f"Class {empty[0]} had no example among the {int(counts.sum())} that "
+                f"were fitted, so there is nothing to sample (empty classes asked "
+                f"for: {empty}). Give it examples, or leave it out."
+            )
+
+    # Keras.
+
+    def build(self, input_shape):
+        """Makes the parameters: a standard normal per class until `adapt`."""
+        self._feature_shape = tuple(input_shape[1:])
+        if None in self._feature_shape or not self._feature_shape:
+            raise ValueError(
+                f"Features must have a known shape [B, D] or [B, ...]; received "
+                f"{tuple(input_shape)}. Split at a layer of fixed size, such as a "
+                f"global pooling."
+            )
+        classes, size = self.num_classes, int(np.prod(self._feature_shape))
+        factors = {"full": (classes, size, size), "tied": (1, size, size)}
+        scale_shape = factors.get(self.covariance_type, (classes, size))
+        self.loc = self._parameter("loc", (classes, size))
+        self.scale = self._parameter("scale", scale_shape)
+        self.centre = self._parameter("centre", (size,))
+        self.whitening = self._parameter("whitening", scale_shape)
+        self.whitened_loc = self._parameter("whitened_loc", (classes, size))
+        self.log_normaliser = self._parameter("log_normaliser", (classes,))
+        unit = np.ones(scale_shape) if len(scale_shape) == 2 else np.eye(size)
+        self._assign(None, np.broadcast_to(unit, scale_shape))
+
+    def call(self, features):
+        """Log densities `[B, C]` of features `[B, ...]`."""
+        ops = keras.ops
+        features = ops.cast(features, self.compute_dtype)
+        centred = ops.reshape(features, (-1, self.loc.shape[1])) - self.centre
+        if len(self.whitening.shape) == 2:
+            white = centred[:, None, :] * self.whitening  # [B, C, D]
+        else:
+            # The factors stand side by side, so that all classes are one product.
+            side_by_side = ops.reshape(self.whitening, (-1, self.loc.shape[1]))
+            white = ops.matmul(centred, ops.transpose(side_by_side))
+            white = ops.reshape(white, (-1, *self.whitening.shape[:2]))  # [B, C|1, D]
+        distance = ops.sum(ops.square(white - self.whitened_loc), axis=-1)
+        return self.log_normaliser - 0.5 * distance
+
+    def compute_output_shape(self, input_shape):
+        """`[B, C]`."""
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self):
+        """The constructor's arguments, as Keras saves them."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "covariance_type": self.covariance_type,
+            "shrinkage": self.shrinkage,
+            "covariance_scale": self.covariance_scale,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The layer that `get_config` describes, not yet fitted."""
+        config = {k: v for k, v in config.items() if k not in ("trainable", "autocast")}
+        return cls(**config)
+
+    def save_own_variables(self, store):
+        """Saves the float64 statistics; the parameters follow from them."""
+        if self._moments is not None:
+            for field in ("count", "mean", "scatter"):
+                store[field] = getattr(self._moments, field)
+
+    def load_own_variables(self, store):
+        """Loads the statistics and derives the parameters again."""
+        self.reset_state()
+        if "count" in store.keys():
+            fields = {f: np.asarray(store[f]) for f in ("count", "mean", "scatter")}
+            kind = moment_kind(self.covariance_type)
+            self._moments = ClassMoments(**fields, kind=kind)
+            self.finalize_state()
+
+    # The steps of the above.
+
+    def _parameter(self, name, shape):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+        )
+
+    def _assign(self, moments, scale):
+        """Parameters from float64 means and factors; whitening is scale^-1."""
+        scale = np.asarray(scale, np.float64)
+        classes, size = self.loc.shape
+        mean = np.zeros((classes, size)) if moments is None else moments.mean
+        count = np.ones(classes) if moments is None else moments.count
+        centre = count @ mean / count.sum()  # [D]
+        self.loc.assign(mean.astype(np.float32))
+        self.scale.assign(scale.astype(np.float32))
+        self.centre.assign(centre.astype(np.float32))
+        offset = mean - centre.astype(np.float32)  # as `call` subtracts it
+        if scale.ndim == 2:
+            whitening, spread = 1 / scale, scale
+            whitened = whitening * offset
+        else:
+            identity = np.broadcast_to(np.eye(size), scale.shape)
+            whitening = tf.linalg.triangular_solve(scale, identity).numpy()
+            whitened = np.matmul(whitening, offset[:, :, np.newaxis])[:, :, 0]
+            spread = np.diagonal(scale, axis1=1, axis2=2)
+        normaliser = -size / 2 * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
+        normaliser = np.where(count > 0, normaliser, -np.inf)
+        self.whitening.assign(whitening.astype(np.float32))
+        self.whitened_loc.assign(whitened.astype(np.float32))
+        self.log_normaliser.assign(normaliser.astype(np.float32))
+
+    def _build_for(self, shape):
+        if not self.built:
+            self.build((None, *shape[1:]))
+        if tuple(shape[1:]) != self.feature_shape:
+            raise ValueError(
+                f"{self.name} holds features of shape [B, "
+                f"{', '.join(map(str, self.feature_shape))}]; received "
+                f"{list(shape)}. Use a new layer for features of another shape."
+            )
+
+    def _add(self, moments):
+        mine = self._moments
+        self._moments = moments if mine is None else merge(mine, moments)
+
+    def _update_from_batches(self, batches):
+        shapes = []
+
+        def flat(batches):
+            for features, labels, *_ in batches:
+                features = np.asarray(features)
+                shapes.append(features.shape) if not shapes else None
+                yield features, np.asarray(labels)
+
+        kind = moment_kind(self.covariance_type)
+        moments = moments_of_batches(flat(batches), self.num_classes, kind)
+        self._build_for(shapes[0])
+        self._add(moments)
+
+
+def stateless_seed(seed):
+    """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
+
+    Args:
+        seed: two whole numbers, or an integer tensor `[2]`.
+
+    Raises:
+        ValueError: Anything else, a single number included: that would be a stateful
+            seed, with which a graph and a resumed run draw other numbers.
+    """
+    if not tf.is_tensor(seed):
+        numbers = np.asarray(seed)
+        if numbers.shape != (2,) or numbers.dtype.kind not in "iu":
+            raise ValueError(
+                f"`seed` must be two whole numbers, such as (1, 2); received {seed!r}."
+            )
+        seed = numbers.astype(np.int64) % 2**31
+    return tf.cast(seed, tf.int32)

@@ -1,0 +1,213 @@
+"""The stream of Step 5: real features and pseudo-features, interleaved.
+
+An epoch holds every real example once and exactly the planned number of pseudo-features
+of each class, in a uniformly shuffled order. Pseudo-features are drawn as the stream is
+read and never stored, so a hundred times the minority costs no memory.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pseudofeat.gaussian import sample_gaussians, stateless_seed
+from tf_pseudofeat.labels import class_ids, labels_like
+
+__all__ = ["interleave"]
+
+# Work is done by the chunk and then cut into batches: a batch of 43 rows is mostly
+# overhead. A chunk holds at most this many rows and this many numbers.
+_CHUNK_ROWS = 4096
+_CHUNK_SIZE = 2**22
+
+
+def interleave(
+    features,
+    labels,
+    gaussian=None,
+    counts=None,
+    batch_size=256,
+    seed=(1, 2),
+    *,
+    sample_weight=None,
+    fresh_each_epoch=True,
+):
+    """A `tf.data.Dataset` of real features and pseudo-features, ready for `head.fit`.
+
+    Each iteration over the dataset is one epoch, in an order of its own. The order and
+    the draws follow from `seed` (and from `tf.random.set_seed`, if that was called),
+    and the iterator can be saved and resumed with `tf.train.Checkpoint`.
+
+    Args:
+        features: real features `[N, ...]`.
+        labels: their labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
+        gaussian: a fitted `ClassConditionalGaussian`, or None to stream the real
+            features alone.
+        counts: {class: number of pseudo-features}, as from `pseudo_counts`.
+        batch_size: B.
+        seed: two whole numbers.
+        sample_weight: weights of the real examples `[N]`, or None. A pseudo-feature
+            weighs what its class weighs on average.
+        fresh_each_epoch: draw anew in each epoch, or, as the paper does, make one set
+            of pseudo-features and see it in every epoch, in another order.
+
+    Returns:
+        dataset: batches `(features [B, ...], labels)`, or `(features, labels,
+        sample_weight)`, of known cardinality; the labels have the form that came in.
+
+    Raises:
+        ValueError: Lengths differ; a count is negative or names a class that the
+            Gaussians were not fitted to; features and Gaussians differ in shape.
+
+    Example:
+
+    >>> features = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    >>> labels = np.repeat([0, 1], [50, 10])
+    >>> gaussian = ClassConditionalGaussian(num_classes=2)
+    >>> gaussian.adapt(features, labels)
+    >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
+    10
+    """
+    features, counts = np.asarray(features), dict(counts or {})
+    ids = _check_real(features, labels, sample_weight, gaussian)
+    _check_counts(counts, gaussian, features.shape[1:])
+    if batch_size != int(batch_size) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a whole number; received {batch_size}.")
+    num_classes = gaussian.num_classes if gaussian else int(ids.max()) + 1
+    columns = [np.asarray(labels)]
+    prototypes = [labels_like(np.arange(num_classes), columns[0], num_classes)]
+    if sample_weight is not None:
+        columns.append(np.asarray(sample_weight))
+        prototypes.append(_mean_weights(ids, columns[1], num_classes))
+    with tf.device("CPU"):
+        columns = [tf.constant(column) for column in columns]
+        prototypes = [tf.constant(prototype) for prototype in prototypes]
+        rows = _row_maker(tf.constant(features), columns, gaussian, counts, prototypes)
+        return _stream(
+            rows,
+            total=len(features) + sum(counts.values()),
+            row_size=features[0].size,
+            batch_size=int(batch_size),
+            seed=stateless_seed(seed),
+            fresh_each_epoch=fresh_each_epoch,
+        )
+
+
+def _row_maker(features, columns, gaussian, counts, prototypes):
+    """A function from indices `[M]` and a seed to the rows with those indices.
+
+    An index below N is a real example; those from N on are pseudo-features, class by
+    class in the order of `counts`.
+    """
+    num_real, classes = features.shape[0], tf.constant(list(counts), tf.int64)
+    stops = tf.constant(np.cumsum(list(counts.values())), tf.int64)
+    loc, scale = gaussian.parameters() if counts else (None, None)
+
+    def rows(indices, seed):
+        is_real = indices < num_real
+        real = tf.boolean_mask(indices, is_real)
+        drawn = tf.boolean_mask(indices, ~is_real) - num_real
+        drawn = tf.gather(classes, tf.searchsorted(stops, drawn, side="right"))
+        samples = sample_gaussians(loc, scale, drawn, seed)
+        samples = tf.reshape(samples, [-1, *features.shape[1:]])
+        samples = tf.saturate_cast(samples, features.dtype)
+        places = [tf.where(is_real)[:, 0], tf.where(~is_real)[:, 0]]
+        places = [tf.cast(place, tf.int32) for place in places]
+        pairs = [(tf.gather(features, real), samples)]
+        for column, prototype in zip(columns, prototypes, strict=True):
+            pairs.append((tf.gather(column, real), tf.gather(prototype, drawn)))
+        return tuple(tf.dynamic_stitch(places, pair) for pair in pairs)
+
+    def real_rows(indices, seed):
+        del seed  # nothing is drawn
+        return tuple(tf.gather(values, indices) for values in (features, *columns))
+
+    return rows if counts else real_rows
+
+
+def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
+    chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_SIZE // row_size) // batch_size)
+    chunk_rows *= batch_size
+    num_chunks = -(-total // chunk_rows)
+    set_seed, order_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    fold = tf.random.experimental.stateless_fold_in
+
+    def chunk(rows_seed, position):
+        """The rows of one slice of the shuffled indices, with draws of their own."""
+        shuffle_seed = fold(rows_seed, -1)
+        start = position * chunk_rows
+        indices = tf.range(start, tf.minimum(start + chunk_rows, total))
+        return rows(_shuffled(indices, shuffle_seed, total), fold(rows_seed, position))
+
+    def fresh(epoch, position):
+        return chunk(fold(set_seed, epoch), position)
+
+    def fixed(epoch, position):
+        """The same chunks in every epoch, in another order, within them too."""
+        epoch_seed = fold(order_seed, epoch)
+        position = _shuffled(position, epoch_seed, num_chunks)
+        columns = chunk(set_seed, position)
+        places = tf.range(tf.shape(columns[0])[0])
+        places = _shuffled(places, fold(epoch_seed, position), tf.size(places))
+        return tuple(tf.gather(column, places) for column in columns)
+
+    def epoch(number):
+        positions = tf.data.Dataset.range(num_chunks)
+        return positions.map(
+            lambda position: (fresh if fresh_each_epoch else fixed)(number, position),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    # A number per iteration over the dataset: which epoch this is.
+    numbers = tf.data.Dataset.random(int(seed[0]), rerandomize_each_iteration=True)
+    stream = numbers.take(1).flat_map(epoch).rebatch(batch_size)
+    num_batches = -(-total // batch_size)
+    stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
+    return stream.prefetch(tf.data.AUTOTUNE)
+
+
+def _shuffled(indices, seed, size):
+    """Where a uniform permutation of `range(size)` puts each of `indices`."""
+    size = tf.cast(size, indices.dtype)
+    return tf.random.experimental.index_shuffle(indices, seed, size - 1)
+
+
+def _mean_weights(ids, sample_weight, num_classes):
+    total = np.bincount(ids, weights=sample_weight, minlength=num_classes)
+    count = np.bincount(ids, minlength=num_classes)
+    return (total / np.maximum(count, 1)).astype(sample_weight.dtype)  # [C]
+
+
+def _check_real(features, labels, sample_weight, gaussian):
+    ids = class_ids(labels, gaussian.num_classes if gaussian else None)
+    lengths = {"features": len(features), "labels": ids.size}
+    if sample_weight is not None:
+        lengths["sample_weight"] = len(sample_weight)
+    if len(set(lengths.values())) != 1 or not ids.size or features.ndim < 2:
+        raise ValueError(
+            f"Features [N, ...], labels and weights must have one length above 0; "
+            f"received features of shape {features.shape} and lengths {lengths}."
+        )
+    return ids
+
+
+def _check_counts(counts, gaussian, feature_shape):
+    if not counts:
+        return
+    if gaussian is None:
+        raise ValueError(
+            f"`counts` asks for pseudo-features of classes {sorted(counts)}, but there "
+            f"is no `gaussian` to draw them from. Pass a fitted one."
+        )
+    for class_id, count in counts.items():
+        known = 0 <= class_id < gaussian.num_classes
+        if not known or count != int(count) or count < 0:
+            raise ValueError(
+                f"`counts` must map classes 0 to {gaussian.num_classes - 1} to whole "
+                f"numbers; received {{{class_id!r}: {count!r}}}."
+            )
+    gaussian.check_can_sample(counts)
+    if gaussian.feature_shape != tuple(feature_shape):
+        raise ValueError(
+            f"The Gaussians were fitted to features of shape "
+            f"{list(gaussian.feature_shape)}; received features of shape "
+            f"{list(feature_shape)}. Fit them to these features."
+        )

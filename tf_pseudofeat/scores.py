@@ -1,0 +1,235 @@
+"""The four scores of Konno and Iwazume (2018), as functions and as Keras metrics.
+
+All of them are functions of the recall of each class. Accuracy alone hides a rare
+class that is never found; these do not.
+"""
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.labels import class_ids
+
+__all__ = [
+    "accuracy",
+    "balanced_accuracy",
+    "class_recalls",
+    "classification_scores",
+    "geometric_mean",
+    "mean_minority_accuracy",
+    "min_class_accuracy",
+    "BalancedAccuracy",
+    "GeometricMean",
+    "MeanMinorityAccuracy",
+    "MinClassAccuracy",
+]
+
+
+def class_recalls(y_true, y_pred, num_classes=None):
+    """The share of each class's examples that are found.
+
+    Args:
+        y_true: true labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
+        y_pred: predicted class ids `[N]`.
+        num_classes: C; by default the highest id seen plus one.
+
+    Returns:
+        recalls: float64 `[C]`, NaN for a class without examples.
+    """
+    y_true, y_pred = class_ids(y_true, num_classes), class_ids(y_pred, num_classes)
+    if y_true.shape != y_pred.shape or not y_true.size:
+        raise ValueError(
+            f"One prediction per label is needed; received {y_true.size} labels and "
+            f"{y_pred.size} predictions."
+        )
+    num_classes = num_classes or 1 + max(y_true.max(), y_pred.max())
+    total = np.bincount(y_true, minlength=num_classes)
+    found = np.bincount(y_true[y_true == y_pred], minlength=num_classes)
+    return np.where(total, found / np.maximum(total, 1), np.nan)
+
+
+def accuracy(y_true, y_pred):
+    """The share of all examples that are right."""
+    y_true, y_pred = class_ids(y_true), class_ids(y_pred)
+    return float(np.mean(y_true == y_pred))
+
+
+def balanced_accuracy(y_true, y_pred):
+    """The mean of the class recalls: accuracy, if classes were equally common."""
+    return float(np.nanmean(class_recalls(y_true, y_pred)))
+
+
+def geometric_mean(y_true, y_pred):
+    """The geometric mean of the class recalls (Kubat and Matwin 1997).
+
+    Zero as soon as one class is never found.
+    """
+    recalls = class_recalls(y_true, y_pred)
+    with np.errstate(divide="ignore"):  # log(0) = -inf, and exp gives back the zero
+        return float(np.exp(np.nanmean(np.log(recalls))))
+
+
+def mean_minority_accuracy(y_true, y_pred, minority):
+    """The mean recall of the `minority` classes (a list of class ids).
+
+    NaN if the labels have no example of them.
+    """
+    rare = np.isin(class_ids(y_true), minority)
+    if not rare.any():
+        return float("nan")
+    return balanced_accuracy(class_ids(y_true)[rare], class_ids(y_pred)[rare])
+
+
+def min_class_accuracy(y_true, y_pred):
+    """The recall of the class that is found least."""
+    return float(np.nanmin(class_recalls(y_true, y_pred)))
+
+
+def classification_scores(y_true, y_pred, num_classes, minority):
+    """All scores at once.
+
+    Args:
+        y_true: true labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
+        y_pred: predicted class ids `[N]`.
+        num_classes: C.
+        minority: list of class ids.
+
+    Returns:
+        scores: dict of the five scores by function name, each in [0, 1], and
+            `"recall"`, a list of C (None for a class without examples).
+    """
+    recalls = class_recalls(y_true, y_pred, num_classes)
+    return {
+        "accuracy": accuracy(y_true, y_pred),
+        "balanced_accuracy": balanced_accuracy(y_true, y_pred),
+        "geometric_mean": geometric_mean(y_true, y_pred),
+        "mean_minority_accuracy": mean_minority_accuracy(y_true, y_pred, minority),
+        "min_class_accuracy": min_class_accuracy(y_true, y_pred),
+        "recall": [None if np.isnan(recall) else float(recall) for recall in recalls],
+    }
+
+
+class _RecallMetric(keras.metrics.Metric):
+    """Counts examples and hits per class; subclasses reduce the recalls to one score.
+
+    Args:
+        num_classes: C.
+        threshold: for models with one output, the value above which class 1 is
+            predicted: 0.5 for probabilities, 0.0 for logits.
+        name: string, optional.
+        dtype: string, optional.
+    """
+
+    def __init__(self, num_classes, threshold=0.5, name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.num_classes = num_classes
+        self.threshold = threshold
+        self.total = self.add_weight(
+            shape=(num_classes,), initializer="zeros", name="total"
+        )
+        self.found = self.add_weight(
+            shape=(num_classes,), initializer="zeros", name="found"
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch: labels in any form, outputs `[B, C]` or `[B, 1]`."""
+        ops = keras.ops
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        truth = ops.one_hot(self._ids(y_true, 0.5), self.num_classes, dtype=self.dtype)
+        guess = ops.one_hot(
+            self._ids(y_pred, self.threshold), self.num_classes, dtype=self.dtype
+        )
+        if sample_weight is not None:
+            weight = ops.cast(sample_weight, self.dtype)
+            truth = truth * ops.reshape(weight, (-1, 1))
+        self.total.assign_add(ops.sum(truth, axis=0))
+        self.found.assign_add(ops.sum(truth * guess, axis=0))
+
+    def _ids(self, values, threshold):
+        ops = keras.ops
+        if len(values.shape) > 1 and values.shape[-1] == self.num_classes > 1:
+            return ops.argmax(values, axis=-1)
+        values = ops.reshape(values, (-1,))
+        if "float" in keras.backend.standardize_dtype(values.dtype):
+            above = ops.cast(values > threshold, "int32")
+            return above if self.num_classes == 2 else ops.cast(values, "int32")
+        return ops.cast(values, "int32")
+
+    def _recalls(self):
+        """`(recalls [C], present [C])`, zero where a class has no example."""
+        present = self.total > 0
+        return keras.ops.divide_no_nan(self.found, self.total), present
+
+    def get_config(self):
+        """The constructor's arguments, as Keras saves them."""
+        config = {"num_classes": self.num_classes, "threshold": self.threshold}
+        return {**super().get_config(), **config}
+
+
+def _mean_where(values, mask):
+    mask = keras.ops.cast(mask, values.dtype)
+    return keras.ops.divide_no_nan(keras.ops.sum(values * mask), keras.ops.sum(mask))
+
+
+@keras.saving.register_keras_serializable(package="tf_pseudofeat")
+class BalancedAccuracy(_RecallMetric):
+    """`balanced_accuracy` as a Keras metric.
+
+    Args:
+        num_classes: C.
+        threshold: for models with one output, the value above which class 1 is
+            predicted: 0.5 for probabilities, 0.0 for logits.
+        name: string, optional.
+        dtype: string, optional.
+    """
+
+    def result(self):
+        """The score so far, a scalar."""
+        return _mean_where(*self._recalls())
+
+
+@keras.saving.register_keras_serializable(package="tf_pseudofeat")
+class GeometricMean(_RecallMetric):
+    """`geometric_mean` as a Keras metric; the Args of `BalancedAccuracy`."""
+
+    def result(self):
+        """The score so far, a scalar."""
+        recalls, present = self._recalls()
+        logs = keras.ops.log(keras.ops.where(present, recalls, 1.0))
+        return keras.ops.exp(_mean_where(logs, present))
+
+
+@keras.saving.register_keras_serializable(package="tf_pseudofeat")
+class MinClassAccuracy(_RecallMetric):
+    """`min_class_accuracy` as a Keras metric; the Args of `BalancedAccuracy`."""
+
+    def result(self):
+        """The score so far, a scalar."""
+        recalls, present = self._recalls()
+        return keras.ops.min(keras.ops.where(present, recalls, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="tf_pseudofeat")
+class MeanMinorityAccuracy(_RecallMetric):
+    """`mean_minority_accuracy` as a Keras metric.
+
+    Args:
+        num_classes: C.
+        minority: list of class ids.
+        threshold: see `BalancedAccuracy`.
+        name: string, optional.
+        dtype: string, optional.
+    """
+
+    def __init__(self, num_classes, minority, threshold=0.5, name=None, dtype=None):
+        super().__init__(num_classes, threshold, name=name, dtype=dtype)
+        self.minority = [int(class_id) for class_id in minority]
+
+    def result(self):
+        """The score so far, a scalar."""
+        recalls, present = self._recalls()
+        rare = np.isin(np.arange(self.num_classes), self.minority)
+        return _mean_where(recalls, keras.ops.logical_and(present, rare))
+
+    def get_config(self):
+        """The constructor's arguments, as Keras saves them."""
+        return {**super().get_config(), "minority": self.minority}
