@@ -334,7 +334,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
     def load_own_variables(self, store):
         """Loads the statistics and derives the parameters again."""
         self.reset_state()
-        if "count" in store.keys():
+        if "count" in store.keys():  # noqa: SIM118  a store is no dict
             fields = {f: np.asarray(store[f]) for f in ("count", "mean", "scatter")}
             kind = moment_kind(self.covariance_type)
             self._moments = ClassMoments(**fields, kind=kind)

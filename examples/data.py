@@ -1,0 +1,250 @@
+"""Imbalanced image sets: real images, cut to the paper's protocol or to a long tail."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = [
+    "ImbalancedImages",
+    "imbalance",
+    "load_images",
+    "long_tail_sizes",
+    "step_sizes",
+    "training_stream",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImbalancedImages:
+    """Training images cut to an imbalance, and a test set that is not.
+
+    Attributes:
+        train_images: uint8 `[N, height, width, channels]`.
+        train_labels: int64 `[N]`.
+        test_images: uint8 `[M, height, width, channels]`.
+        test_labels: int64 `[M]`.
+        class_names: list of C.
+        minority: ids of the classes that were cut.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: list[str]
+    minority: list[int]
+
+    @property
+    def num_classes(self):
+        """C."""
+        return len(self.class_names)
+
+
+def load_images(name, data_dir=None, download=False, image_size=None):
+    """All images of a set, in memory.
+
+    Args:
+        name: "digits" (scikit-learn's, 8 x 8, always there) or an image classification
+            set of TensorFlow Datasets with a test or validation split.
+        data_dir: where TFDS sets are prepared; by default `~/tensorflow_datasets`.
+        download: let TFDS fetch and prepare what is not there.
+        image_size: resize to this height and width; needed where sizes differ.
+
+    Returns:
+        images: `ImbalancedImages`, not yet cut: `minority` is empty.
+
+    Raises:
+        FileNotFoundError: The set is not prepared and `download` is off.
+        ValueError: The set has no labels, no test split or images of many sizes.
+    """
+    if name == "digits":
+        return _load_digits()
+    return _load_tfds(name, data_dir, download, image_size)
+
+
+def step_sizes(counts, num_minority, ratio, rng):
+    """The paper's protocol: some classes, chosen at random, are cut to a fraction.
+
+    Args:
+        counts: examples per class `[C]`.
+        num_minority: how many classes to cut, from 0 to C - 1.
+        ratio: the cut classes keep one example in `ratio`.
+        rng: `numpy.random.Generator` that chooses them.
+
+    Returns:
+        sizes: examples to keep per class `[C]`.
+        minority: sorted ids of the classes that are cut.
+    """
+    counts = np.array(counts)
+    if not 0 <= num_minority < counts.size:
+        raise ValueError(
+            f"--num_minority is 0 to {counts.size - 1}, fewer than the classes; "
+            f"received {num_minority}."
+        )
+    minority = np.sort(rng.permutation(counts.size)[:num_minority])
+    counts[minority] = np.maximum(counts[minority] // ratio, 2)
+    return counts, minority.tolist()
+
+
+def long_tail_sizes(counts, ratio, rng):
+    """An exponential tail: the largest class has `ratio` times the smallest.
+
+    Args:
+        counts: examples per class `[C]`.
+        ratio: largest over smallest class.
+        rng: `numpy.random.Generator` that puts the classes in order.
+
+    Returns:
+        sizes: examples to keep per class `[C]`.
+        minority: sorted ids of the smaller half of the classes.
+    """
+    counts = np.array(counts)
+    rank = rng.permutation(counts.size)  # 0 is the largest class
+    share = float(ratio) ** (-rank / max(counts.size - 1, 1))
+    sizes = np.maximum((counts * share).astype(int), 2)
+    return sizes, np.flatnonzero(rank >= (counts.size + 1) // 2).tolist()
+
+
+def imbalance(images, profile="step", num_minority=5, ratio=10, seed=0):
+    """Cuts the training images; the test images stay as they are.
+
+    Args:
+        images: `ImbalancedImages`, as from `load_images`.
+        profile: "step" (the paper's) or "long_tail".
+        num_minority: for "step", how many classes are cut.
+        ratio: largest over smallest class.
+        seed: chooses the classes and the images.
+
+    Returns:
+        cut: `ImbalancedImages`.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.bincount(images.train_labels, minlength=images.num_classes)
+    if profile == "step":
+        sizes, minority = step_sizes(counts, num_minority, ratio, rng)
+    elif profile == "long_tail":
+        sizes, minority = long_tail_sizes(counts, ratio, rng)
+    else:
+        raise ValueError(f"profile is 'step' or 'long_tail'; received {profile!r}.")
+    order = rng.permutation(images.train_labels.size)
+    labels = images.train_labels[order]
+    rank = np.zeros(labels.size, int)  # of each image within its class
+    for class_id in range(images.num_classes):
+        members = np.flatnonzero(labels == class_id)
+        rank[members] = np.arange(members.size)
+    keep = np.sort(order[rank < sizes[labels]])
+    return dataclasses.replace(
+        images,
+        train_images=images.train_images[keep],
+        train_labels=images.train_labels[keep],
+        minority=minority,
+    )
+
+
+def training_stream(images, labels, batch_size, augment=None, seed=0):
+    """A shuffled `tf.data` stream of batches, augmented where asked for.
+
+    Args:
+        images: uint8 `[N, height, width, channels]`.
+        labels: `[N]`.
+        batch_size: B.
+        augment: None, "shift" (by an eighth of the side) or "flip_and_shift".
+        seed: of order and augmentation.
+
+    Returns:
+        dataset: batches `(images, labels)`.
+    """
+    stream = tf.data.Dataset.from_tensor_slices((images, labels))
+    stream = stream.shuffle(len(labels), seed=seed)
+    if augment is not None:
+        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+        stream = tf.data.Dataset.zip(stream, seeds).map(
+            lambda example, seed: (_augmented(example[0], seed, augment), example[1]),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    return stream.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _augmented(image, seed, augment):
+    """Shifts by up to an eighth of the side, on a border of zeros; mirrors half."""
+    height, width, channels = image.shape
+    border = max(1, height // 8)
+    padded = tf.pad(image, [(border, border), (border, border), (0, 0)])
+    shifted = tf.image.stateless_random_crop(padded, (height, width, channels), seed)
+    if augment == "shift":
+        return shifted
+    return tf.image.stateless_random_flip_left_right(shifted, seed + 1)
+
+
+def _load_digits():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = np.uint8(np.round(digits.images * 255 / 16))[..., np.newaxis]
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, digits.target, test_size=0.4, stratify=digits.target, random_state=0
+    )
+    return ImbalancedImages(
+        train_images=train_images,
+        train_labels=train_labels.astype(np.int64),
+        test_images=test_images,
+        test_labels=test_labels.astype(np.int64),
+        class_names=[str(name) for name in digits.target_names],
+        minority=[],
+    )
+
+
+def _load_tfds(name, data_dir, download, image_size):
+    builder = _builder(name, data_dir, download)
+    info = builder.info
+    if info.supervised_keys is None or "label" not in info.features:
+        raise ValueError(f"{name} is no set of images with a 'label' each.")
+    test = next((s for s in ("test", "validation") if s in info.splits), None)
+    if test is None or "train" not in info.splits:
+        raise ValueError(
+            f"{name} has splits {sorted(info.splits)}; 'train' and one of 'test' and "
+            f"'validation' are needed."
+        )
+    if None in info.features["image"].shape and image_size is None:
+        raise ValueError(f"The images of {name} differ in size; pass --image_size=64.")
+    train, held_out = (_arrays(builder, split, image_size) for split in ("train", test))
+    names = [str(label) for label in info.features["label"].names]
+    return ImbalancedImages(*train, *held_out, class_names=names, minority=[])
+
+
+def _builder(name, data_dir, download):
+    """Looks on disk before TFDS looks on the network, where it may wait for minutes."""
+    import tensorflow_datasets as tfds
+
+    root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    prepared = sorted((root / name).glob("**/dataset_info.json"))
+    if prepared:
+        return tfds.builder_from_directory(prepared[-1].parent)
+    if not download:
+        raise FileNotFoundError(
+            f"TensorFlow Datasets has no prepared {name!r} under {root}. Pass "
+            f"--data_dir where it is, --download to fetch it, or --dataset=digits, "
+            f"which needs nothing."
+        )
+    builder = tfds.builder(name, data_dir=root)
+    builder.download_and_prepare()
+    return builder
+
+
+def _arrays(builder, split, image_size):
+    """`(uint8 images, int64 labels)` in the order of the files, decoded in parallel."""
+
+    def decoded(example):
+        image = example["image"]
+        if image_size is not None:
+            image = tf.image.resize(image, (image_size, image_size), antialias=True)
+            image = tf.cast(tf.round(image), tf.uint8)
+        return image, example["label"]
+
+    dataset = builder.as_dataset(split=split, shuffle_files=False)
+    dataset = dataset.map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(1024)
+    images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels).astype(np.int64)

@@ -1,0 +1,68 @@
+"""Pseudo-features for the rare classes of a Keras classifier.
+
+Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in Deep
+Learning", arXiv 1807.06538, 2018.
+"""
+
+from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
+from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
+from tf_pseudofeat.export import export_classifier, next_version
+from tf_pseudofeat.features import LabelledFeatures, extract_features
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import fit_head
+from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
+from tf_pseudofeat.report import RetrainingReport
+from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.scores import (
+    BalancedAccuracy,
+    GeometricMean,
+    MeanMinorityAccuracy,
+    MinClassAccuracy,
+    accuracy,
+    balanced_accuracy,
+    class_recalls,
+    classification_scores,
+    geometric_mean,
+    mean_minority_accuracy,
+    min_class_accuracy,
+)
+from tf_pseudofeat.split import Split, split_at
+from tf_pseudofeat.version import __version__
+
+__all__ = [
+    "BalancedAccuracy",
+    "ClassConditionalGaussian",
+    "ClassMoments",
+    "CovarianceReport",
+    "GeometricMean",
+    "LabelledFeatures",
+    "MeanMinorityAccuracy",
+    "MinClassAccuracy",
+    "PseudoFeatureHeadRetrainer",
+    "RetrainingReport",
+    "Split",
+    "__version__",
+    "accuracy",
+    "balanced_accuracy",
+    "class_counts",
+    "class_recalls",
+    "classification_scores",
+    "estimate_covariance",
+    "export_classifier",
+    "extract_features",
+    "fit_head",
+    "geometric_mean",
+    "interleave",
+    "mean_minority_accuracy",
+    "merge",
+    "min_class_accuracy",
+    "moments_of",
+    "moments_of_batches",
+    "multiply_minority",
+    "next_version",
+    "pseudo_counts",
+    "retrain_head",
+    "split_at",
+]

@@ -1,0 +1,110 @@
+"""The whole cure as a Keras callback."""
+
+import inspect
+import warnings
+
+import keras
+
+from tf_pseudofeat.job import check_job
+from tf_pseudofeat.retrain import retrain_head
+
+__all__ = ["PseudoFeatureHeadRetrainer"]
+
+
+class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
+    """Retrains the head of the model with pseudo-features when `fit` ends.
+
+    Put it last in the list of callbacks. Layer, data, labels and settings are checked
+    when `fit` begins, before the first step: a wrong layer name costs no training.
+
+    Args:
+        layer_name: the layer whose output is the feature, see `retrain_head`.
+        data: the data whose features to use, usually the training data.
+        every: also retrain after every `every`-th epoch; training goes on from there.
+        **settings: keyword arguments of `retrain_head`: `validation_data`,
+            `sampling_strategy`, `gaussian`, `sampler`, `seed`, ...
+
+    Attributes:
+        report: the `RetrainingReport` of the last retraining; None before.
+
+    Raises:
+        TypeError: When made: a setting that `retrain_head` does not know.
+        ValueError: When `fit` begins: see `retrain_head`.
+
+    Example:
+
+    >>> retrainer = PseudoFeatureHeadRetrainer("features", train_ds)
+    >>> model.fit(train_ds, epochs=100, callbacks=[retrainer])
+    >>> print(retrainer.report)
+    """
+
+    def __init__(self, layer_name, data, *, every=None, **settings):
+        super().__init__()
+        inspect.signature(retrain_head).bind(None, layer_name, data, **settings)
+        if every is not None and (every != int(every) or every < 1):
+            raise ValueError(
+                f"`every` is a number of epochs from 1, or None for once at the end; "
+                f"received {every!r}."
+            )
+        self.layer_name = layer_name
+        self.data = data
+        self.every = every
+        self.settings = settings
+        self.report = None
+
+    def on_train_begin(self, logs=None):
+        """Checks everything, and warns of what would undo the retraining."""
+        self.report = None
+        self._is_fresh = False
+        check_job(self.model, self.layer_name, self.data, **self.settings)
+        if getattr(self.model.optimizer, "use_ema", False):
+            warnings.warn(
+                "The optimizer keeps moving averages of the weights (use_ema=True). "
+                "They do not know the retrained head, and the next `fit` would "
+                "overwrite it with them: compile with a new optimizer before that.",
+                stacklevel=2,
+            )
+        for other in _callbacks_after(self):
+            if getattr(other, "restore_best_weights", False):
+                warnings.warn(
+                    f"{type(other).__name__}(restore_best_weights=True) stands after "
+                    f"PseudoFeatureHeadRetrainer and would undo the retraining when "
+                    f"training ends. Put PseudoFeatureHeadRetrainer last.",
+                    stacklevel=2,
+                )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes that the weights are about to change."""
+        self._is_fresh = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Retrains after every `every`-th epoch."""
+        if self.every is not None and (epoch + 1) % self.every == 0:
+            self._retrain()
+
+    def on_train_end(self, logs=None):
+        """Retrains, unless that was just done."""
+        if not self._is_fresh:
+            self._retrain()
+
+    def _retrain(self):
+        self.report = retrain_head(
+            self.model, self.layer_name, self.data, **self.settings
+        )
+        self._is_fresh = True
+
+
+def _callbacks_after(callback):
+    """The callbacks that Keras runs after this one.
+
+    Keras does not tell a callback of its neighbours, but it is the container that calls
+    `on_train_begin`, so the container is found among the callers.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        container = frame.f_locals.get("self")
+        if isinstance(container, keras.callbacks.CallbackList):
+            callbacks = list(container.callbacks)
+            return callbacks[callbacks.index(callback) + 1 :]
+        frame = frame.f_back
+    return []

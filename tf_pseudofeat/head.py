@@ -1,0 +1,265 @@
+"""Step 5 of Konno and Iwazume (2018): train the head on real and pseudo-features.
+
+The head shares its layers with the model it was cut from, so training it is putting it
+back. Whatever goes wrong on the way, the weights return to what they were.
+"""
+
+import contextlib
+import dataclasses
+import random
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.scores import classification_scores
+
+__all__ = ["HeadFit", "fit_head", "fresh_optimizer", "predicted_classes", "score_head"]
+
+_SCORING_BATCH = 1024
+# Enough for a warm head on 5,000 features and not too much for one on 50,000.
+_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadFit:
+    """What came of training a head.
+
+    Attributes:
+        kept: whether the new weights stayed; False after a rollback.
+        reason: why they were rolled back, or "".
+        before: scores before training, see `classification_scores`.
+        after: scores of the newly trained head, whether or not it was kept.
+        loss: mean training loss of each epoch.
+    """
+
+    kept: bool
+    reason: str
+    before: dict
+    after: dict
+    loss: list[float]
+
+
+def fit_head(
+    head,
+    training,
+    scoring,
+    *,
+    loss,
+    num_classes,
+    minority,
+    gaussian=None,
+    counts=None,
+    optimizer=None,
+    epochs=None,
+    batch_size=256,
+    fresh_head=False,
+    freeze_batch_norm=True,
+    fresh_each_epoch=True,
+    threshold=0.5,
+    monitor=None,
+    seed=(1, 2),
+    verbose="auto",
+    strategy=None,
+):
+    """Trains a head on features, and undoes it where it did harm.
+
+    The weights of the head are restored, to the bit, on any exception or interrupt, on
+    a loss that is not finite, and where `monitor` got worse.
+
+    Args:
+        head: Keras model or layer, features `[B, ...]` -> outputs `[B, C]` or `[B, 1]`.
+        training: `LabelledFeatures` to train on.
+        scoring: `LabelledFeatures` to score on, before and after.
+        loss: what `compile` takes.
+        num_classes: C.
+        minority: list of class ids, for the score of the paper.
+        gaussian: fitted `ClassConditionalGaussian`, source of the pseudo-features.
+        counts: {class: pseudo-features}, see `pseudo_counts`; none by default.
+        optimizer: an optimizer that no other model uses; Adam by default.
+        epochs: passes over real and pseudo-features; by default as many as make
+            about 1,000 steps, from 5 to 100.
+        batch_size: B.
+        fresh_head: start from new initial weights, not from the trained ones.
+        freeze_batch_norm: keep BatchNormalization layers as they are.
+        fresh_each_epoch: see `interleave`.
+        threshold: of outputs `[B, 1]`, see `predicted_classes`.
+        monitor: name of the score on `scoring` that must not get worse, or None.
+        seed: two whole numbers.
+        verbose: as in `fit`.
+        strategy: a `tf.distribute` strategy, or None.
+
+    Returns:
+        result: `HeadFit`.
+    """
+    stream = interleave(
+        training.features,
+        training.labels,
+        gaussian,
+        counts,
+        batch_size,
+        seed,
+        sample_weight=training.sample_weight,
+        fresh_each_epoch=fresh_each_epoch,
+    )
+
+    def score():
+        return score_head(head, scoring, num_classes, minority, threshold)
+
+    before = score()
+    with _restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
+        if fresh_head:
+            _initialise(head, seed)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            trainee = _trainee(
+                head, training.features, loss, optimizer, strategy, stream
+            )
+        history = trainee.fit(
+            stream,
+            epochs=epochs or min(max(5, -(-_STEPS // len(stream))), 100),
+            verbose=verbose,
+            shuffle=False,  # the stream is shuffled
+            callbacks=[keras.callbacks.TerminateOnNaN()],
+        )
+        losses = [float(value) for value in history.history["loss"]]
+        after = score() if _finite(head) else None
+        reason = _harm(losses, before, after, monitor)
+        if not reason:
+            keep()
+    return HeadFit(not reason, reason, before, after or before, losses)
+
+
+def score_head(head, scoring, num_classes, minority, threshold=0.5):
+    """`classification_scores` of a head on `LabelledFeatures`."""
+    outputs = head.predict(scoring.features, batch_size=_SCORING_BATCH, verbose=0)
+    outputs = keras.tree.flatten(outputs)[0]
+    predicted = predicted_classes(outputs, threshold)
+    return classification_scores(scoring.labels, predicted, num_classes, minority)
+
+
+def predicted_classes(outputs, threshold=0.5):
+    """The class that outputs `[B, C]` or `[B, 1]` name.
+
+    Args:
+        outputs: probabilities or logits; `[B, 1]` for two classes.
+        threshold: class 1 is above it: 0.5 for probabilities, 0.0 for logits.
+
+    Returns:
+        ids: int64 `[B]`.
+    """
+    outputs = np.asarray(outputs)
+    if outputs.shape[-1] > 1:
+        return outputs.argmax(axis=-1)
+    return (outputs.astype(np.float32).reshape(-1) > threshold).astype(np.int64)
+
+
+def fresh_optimizer(model):
+    """A new optimizer of the kind that the model was compiled with.
+
+    Same class and settings, with the class's default learning rate: the model's own
+    has usually been decayed to where it no longer moves anything. Without a compiled
+    model: Adam.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of loss scaling
+    if optimizer is None:
+        return keras.optimizers.Adam()
+    default = type(optimizer)().get_config()
+    config = optimizer.get_config()
+    config.update(use_ema=False, learning_rate=default["learning_rate"])
+    return type(optimizer).from_config(config)
+
+
+def _trainee(head, features, loss, optimizer, strategy, stream):
+    """A compiled model around the head: the head's own compile state is not touched."""
+    inputs = keras.Input(features.shape[1:], dtype=features.dtype.name)
+    trainee = keras.Model(inputs, keras.tree.flatten(head(inputs))[0])
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    trainee.compile(
+        optimizer or keras.optimizers.Adam(),
+        loss,
+        # XLA is slower for a head on a CPU, and neither works under a strategy
+        # (keras#19246). A run of many small steps is mostly the overhead of each.
+        jit_compile=False if on_tensorflow else "auto",
+        steps_per_execution=min(32, len(stream))
+        if on_tensorflow and not strategy
+        else 1,
+    )
+    return trainee
+
+
+def _harm(losses, before, after, monitor):
+    """Why the new weights must not stay, or ""."""
+    if not np.isfinite(losses).all() or after is None:
+        return f"the loss or the weights became infinite or NaN (losses: {losses})"
+    if monitor is not None and not after[monitor] >= before[monitor]:
+        return (
+            f"{monitor} on the validation data fell from {before[monitor]:.4f} to "
+            f"{after[monitor]:.4f}"
+        )
+    return ""
+
+
+def _finite(head):
+    weights = map(keras.ops.convert_to_numpy, head.trainable_variables)
+    return all(np.isfinite(weight.astype(np.float32)).all() for weight in weights)
+
+
+@contextlib.contextmanager
+def _restored_unless_kept(head):
+    """Puts back every variable of the head unless the yielded function was called."""
+    saved = [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
+    kept = []
+    try:
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            for variable, value in zip(head.variables, saved, strict=True):
+                variable.assign(value)
+
+
+@contextlib.contextmanager
+def _borrowed(head, freeze_batch_norm):
+    """Freezes BatchNormalization for a while; refuses where nothing is left."""
+    frozen = []
+    try:
+        for layer in _layers(head) if freeze_batch_norm else ():
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+                layer.trainable = False
+                frozen.append(layer)
+        if not head.trainable_variables:
+            names = [layer.name for layer in _layers(head)]
+            raise ValueError(
+                f"The head has no weight that can be trained (layers: {names}; "
+                f"{len(frozen)} BatchNormalization frozen). Split at an earlier layer, "
+                f"set `trainable` on its layers, or pass freeze_batch_norm=False."
+            )
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = True
+
+
+def _layers(model):
+    """The model's layers and those of the models among them, at any depth."""
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _layers(layer)
+
+
+def _initialise(head, seed):
+    """New initial weights for the head, from its own initialisers.
+
+    Initialisers without a seed take theirs from Python's `random`, which is set for
+    the moment, so that the new weights follow from `seed`.
+    """
+    state = random.getstate()
+    try:
+        random.seed(repr(tuple(int(number) for number in seed)))
+        fresh = keras.models.clone_model(head)
+    finally:
+        random.setstate(state)
+    for variable, new in zip(
+        head.trainable_variables, fresh.trainable_variables, strict=True
+    ):
+        variable.assign(new)

@@ -1,0 +1,190 @@
+"""Everything that a retraining needs, resolved and checked before it costs anything."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.features import check_data, first_batch
+from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
+from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.split import Split, split_at
+
+__all__ = ["Job", "check_job"]
+
+_MONITORS = (
+    "accuracy",
+    "balanced_accuracy",
+    "geometric_mean",
+    "mean_minority_accuracy",
+    "min_class_accuracy",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """What a retraining works with.
+
+    Attributes:
+        trunk: model from inputs to features.
+        head: model from features to outputs, sharing its layers with the user's model.
+        layer_name: where the two meet.
+        loss: what `compile` takes.
+        num_classes: C; 2 for a model with one output.
+        threshold: above it a single output means class 1.
+        strategy: the model's `tf.distribute` strategy, or None.
+    """
+
+    trunk: keras.Model
+    head: keras.Model
+    layer_name: str
+    loss: object
+    num_classes: int
+    threshold: float
+    strategy: object
+
+
+def check_job(
+    model,
+    layer_name,
+    data,
+    *,
+    validation_data=None,
+    gaussian=None,
+    sampler=None,
+    loss=None,
+    monitor="balanced_accuracy",
+    steps=None,
+    trunk=None,
+    head=None,
+    seed=(1, 2),
+    **other_settings,
+):
+    """Checks the arguments of `retrain_head` on one batch, without training anything.
+
+    Args:
+        model: see `retrain_head`, as for all arguments; `other_settings` are those
+            that need no check here.
+
+    Returns:
+        job: `Job`.
+
+    Raises:
+        ValueError: Something does not fit.
+        TypeError: `model` or `data` is something else.
+    """
+    del other_settings
+    check_data(data, steps)
+    if validation_data is not None:
+        check_data(validation_data)
+    stateless_seed(seed)
+    if monitor is not None and monitor not in _MONITORS:
+        raise ValueError(
+            f"`monitor` is one of {_MONITORS} or None; received {monitor!r}."
+        )
+    x, labels, weight = first_batch(data)
+    split = _split(model, layer_name, trunk, head, x)
+    split.check(model, x)
+    outputs = _outputs(model, x)
+    num_classes = max(2, outputs.shape[-1])
+    labels = np.asarray(keras.ops.convert_to_numpy(labels))
+    class_ids(labels, num_classes)
+    _check_source(gaussian, sampler, weight, num_classes)
+    activation = output_activation(split.head)
+    loss = _loss(model, loss, activation, outputs.shape[-1], labels)
+    return Job(
+        trunk=split.trunk,
+        head=split.head,
+        layer_name=split.layer_name,
+        loss=loss,
+        num_classes=num_classes,
+        threshold=0.0 if _gives_logits(activation, loss) else 0.5,
+        strategy=getattr(model, "distribute_strategy", None),
+    )
+
+
+def _split(model, layer_name, trunk, head, x):
+    if (trunk is None) != (head is None):
+        raise ValueError("Pass `trunk` and `head` together, or neither.")
+    if trunk is None:
+        if layer_name is None:
+            raise ValueError("Name the layer to split at, or pass `trunk` and `head`.")
+        if isinstance(model, keras.Sequential) and not model.built:
+            model(x, training=False)  # as the first training step would
+        split = split_at(model, layer_name)
+    else:
+        split = Split(trunk, head, layer_name or trunk.name)
+    trunk_weights = {id(variable) for variable in split.trunk.trainable_variables}
+    shared = [v.path for v in split.head.trainable_variables if id(v) in trunk_weights]
+    if shared:
+        raise ValueError(
+            f"The head after {split.layer_name!r} cannot be trained alone: {shared} "
+            f"are weights of the trunk, too, so the features would change under it. "
+            f"Split after the last use of the shared layer."
+        )
+    return split
+
+
+def _outputs(model, x):
+    outputs = keras.tree.flatten(model.predict_on_batch(x))
+    if len(outputs) != 1 or np.ndim(outputs[0]) != 2:
+        shapes = [list(np.shape(output)) for output in outputs]
+        raise ValueError(
+            f"A classifier with one output [B, C] is needed; {model.name!r} gives "
+            f"outputs of shapes {shapes}. Make a model of the output to be cured, "
+            f"keras.Model(model.input, model.output[...]): it shares the layers."
+        )
+    return outputs[0]
+
+
+def _check_source(gaussian, sampler, weight, num_classes):
+    if gaussian is not None and sampler is not None:
+        raise ValueError(
+            "Pass `gaussian` or `sampler`, not both: one makes the examples."
+        )
+    if gaussian is not None and not isinstance(gaussian, ClassConditionalGaussian):
+        raise ValueError(
+            f"`gaussian` is a ClassConditionalGaussian; received "
+            f"{type(gaussian).__name__}. Array samplers go in as `sampler`."
+        )
+    if gaussian is not None and gaussian.num_classes != num_classes:
+        raise ValueError(
+            f"`gaussian` has {gaussian.num_classes} classes, the model {num_classes}."
+        )
+    if sampler is not None and not hasattr(sampler, "fit_resample"):
+        raise ValueError(
+            f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
+            f"{type(sampler).__name__}."
+        )
+    if sampler is not None and weight is not None:
+        raise ValueError(
+            "The data have sample weights, and imbalanced-learn's samplers know none. "
+            "Map them away, or use the Gaussians."
+        )
+
+
+def _loss(model, loss, activation, width, labels):
+    """The given loss, the compiled one, or the cross-entropy of the last activation."""
+    losses = keras.tree.flatten(
+        loss if loss is not None else getattr(model, "loss", None)
+    )
+    losses = [one for one in losses if one is not None]
+    if losses:
+        return losses[0]
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    if activation == "softmax":
+        return ("" if one_hot else "sparse_") + "categorical_crossentropy"
+    if activation == "sigmoid" and width == 1:
+        return "binary_crossentropy"
+    raise ValueError(
+        f"{model.name!r} is not compiled and ends in activation {activation!r}, which "
+        f"does not say how it was trained. Pass `loss`, for logits for example "
+        f"keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+    )
+
+
+def _gives_logits(activation, loss):
+    if activation in ("sigmoid", "softmax"):
+        return False
+    return activation == "linear" or bool(getattr(loss, "from_logits", False))

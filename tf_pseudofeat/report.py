@@ -1,0 +1,144 @@
+"""What a retraining did, in numbers: for the eye, for a file and as a picture."""
+
+import dataclasses
+
+from tf_pseudofeat.covariance import CovarianceReport
+
+__all__ = ["RetrainingReport"]
+
+_SCORES = (
+    "accuracy",
+    "balanced_accuracy",
+    "geometric_mean",
+    "mean_minority_accuracy",
+    "min_class_accuracy",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainingReport:
+    """Before and after of one retraining; prints as a table.
+
+    Attributes:
+        layer_name: where the model was split.
+        feature_shape: shape of one feature.
+        real: real training examples per class, a list of C.
+        pseudo: pseudo-features per class and epoch, a list of C; negative where a
+            sampler took examples away.
+        minority: class ids that count as minority in the scores.
+        scored_on: "validation data", or "training data" where there was none.
+        before: scores of the model as it came, see `classification_scores`.
+        after: scores with the retrained head.
+        kept: whether the retrained head stayed in the model.
+        reason: why it did not, or "".
+        loss: mean training loss of each epoch.
+        seconds: wall-clock seconds of each stage.
+        settings: what reproduces the retraining: seed, epochs, optimizer, ...
+        covariance: `CovarianceReport` of the Gaussians, None with a sampler.
+    """
+
+    layer_name: str
+    feature_shape: tuple[int, ...]
+    real: list[int]
+    pseudo: list[int]
+    minority: list[int]
+    scored_on: str
+    before: dict
+    after: dict
+    kept: bool
+    reason: str
+    loss: list[float]
+    seconds: dict[str, float]
+    settings: dict
+    covariance: CovarianceReport | None = None
+
+    def to_dict(self):
+        """The report as plain dicts, lists, strings and numbers, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self):
+        verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
+        lines = [
+            f"Head after {self.layer_name!r} retrained on {sum(self.real):,} real and "
+            f"{sum(self.pseudo):,} pseudo-features of shape "
+            f"{list(self.feature_shape)}: {verdict}.",
+            "",
+            f"{f'percent, on {self.scored_on}':<32}{'before':>8}{'after':>8}",
+        ]
+        lines += [
+            f"{name.replace('_', ' '):<32}{_percent(self.before[name])}"
+            f"{_percent(self.after[name])}"
+            for name in _SCORES
+        ]
+        lines += [
+            "",
+            f"{'class':<8}{'real':>10}{'pseudo':>10}{'recall':>12}{'after':>8}",
+        ]
+        lines += [
+            f"{f'{class_id}{self._star(class_id)}':<8}{real:>10,}{pseudo:>10,}    "
+            f"{_percent(before)}{_percent(after)}"
+            for class_id, (real, pseudo, before, after) in enumerate(
+                zip(
+                    self.real,
+                    self.pseudo,
+                    self.before["recall"],
+                    self.after["recall"],
+                    strict=True,
+                )
+            )
+        ]
+        stages = ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
+        lines += ["", f"* minority. Seconds: {stages}."]
+        return "\n".join(lines)
+
+    def plot(self):
+        """Draws the recall of each class before and after, and the training loss.
+
+        Returns:
+            figure: a `matplotlib.figure.Figure`; `figure.savefig("report.png")`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "`plot` needs matplotlib: pip install 'tf-pseudofeat[examples]'."
+            ) from error
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        recall, loss = figure.subplots(1, 2, width_ratios=[3, 1])
+        self._draw_recall(recall)
+        loss.plot(range(1, len(self.loss) + 1), self.loss, color="tab:blue")
+        loss.set(xlabel="epoch of the head", title="training loss")
+        return figure
+
+    def _draw_recall(self, axes):
+        classes = range(len(self.real))
+        for offset, name, color in (
+            (-0.2, "before", "0.7"),
+            (0.2, "after", "tab:blue"),
+        ):
+            recalls = [100 * (value or 0) for value in getattr(self, name)["recall"]]
+            places = [class_id + offset for class_id in classes]
+            axes.bar(places, recalls, width=0.38, color=color, label=name)
+        names = [
+            f"{class_id}{self._star(class_id)}\n{self.real[class_id]:,}"
+            for class_id in classes
+        ]
+        axes.set_xticks(list(classes), names)
+        verdict = "" if self.kept else " (rolled back)"
+        axes.set(
+            ylim=(0, 100),
+            xlabel="class (* minority), and its real training examples",
+            ylabel="recall, percent",
+            title=f"recall on {self.scored_on}{verdict}",
+        )
+        axes.legend(loc="lower left")
+
+    def _star(self, class_id):
+        return "*" if class_id in self.minority else ""
+
+
+def _percent(value):
+    return f"{'-':>8}" if value is None or value != value else f"{100 * value:>8.1f}"

@@ -1,0 +1,222 @@
+"""Steps 2 to 6 of Konno and Iwazume (2018) as one function."""
+
+import contextlib
+import dataclasses
+import time
+import warnings
+
+import numpy as np
+
+from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
+from tf_pseudofeat.features import LabelledFeatures, extract_features
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import fit_head, fresh_optimizer
+from tf_pseudofeat.job import check_job
+from tf_pseudofeat.labels import class_ids, labels_like
+from tf_pseudofeat.report import RetrainingReport
+
+__all__ = ["retrain_head"]
+
+
+def retrain_head(
+    model,
+    layer_name,
+    data,
+    *,
+    validation_data=None,
+    sampling_strategy="auto",
+    gaussian=None,
+    sampler=None,
+    epochs=None,
+    batch_size=256,
+    optimizer=None,
+    loss=None,
+    fresh_head=False,
+    fresh_each_epoch=True,
+    freeze_batch_norm=True,
+    monitor="balanced_accuracy",
+    steps=None,
+    trunk=None,
+    head=None,
+    seed=(1, 2),
+    verbose="auto",
+):
+    """Cures the head of a trained classifier of its rare classes.
+
+    Extracts the features of `data` at a layer, fits a Gaussian per class, and trains
+    the layers after it on the real features and on pseudo-features of the rare classes.
+    The layers before it are not touched, nor are the model's optimizer, its compiled
+    loss and metrics, or its `trainable` flags. On any error or interrupt, on a loss
+    that is not finite and, with `validation_data`, on a worse `monitor`, the head gets
+    back the weights that it had.
+
+    Args:
+        model: trained Keras model with outputs `[B, C]`, or `[B, 1]` for two classes.
+        layer_name: the layer whose output is the feature, `"outer/inner"` inside a
+            nested model; None with `trunk` and `head`.
+        data: training data: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)`
+            or `(x, y, sample_weight)` batches, or such a tuple of arrays.
+        validation_data: the same, to score before and after. Without it the training
+            data are scored, which flatters, and nothing guards against a worse head.
+        sampling_strategy: how many pseudo-features, see `pseudo_counts`.
+        gaussian: a `ClassConditionalGaussian` with the settings to use; it is fitted
+            to the features here. By default full covariances with "oas" shrinkage.
+        sampler: an imbalanced-learn sampler to use instead of the Gaussians, such as
+            `SMOTE()`. It sees features `[N, D]` and class ids.
+        epochs: passes over real and pseudo-features; by default as many as make about
+            1,000 steps, from 5 to 100.
+        batch_size: B of the head's training.
+        optimizer: by default a new one of the model's own kind, with the default
+            learning rate of that kind.
+        loss: by default the one that the model was compiled with; for a model that
+            was not, the cross-entropy that fits its last activation.
+        fresh_head: start from new initial weights, as the paper does, and not from the
+            trained ones.
+        fresh_each_epoch: draw new pseudo-features in each epoch; False for the paper's
+            fixed set.
+        freeze_batch_norm: keep BatchNormalization layers in the head as they are.
+        monitor: the score that must not get worse on `validation_data`; None for no
+            such guard. See `classification_scores`.
+        steps: batches to read from an infinite `data`.
+        trunk: for a model without a graph: inputs -> features.
+        head: for a model without a graph: features -> outputs. It must share its
+            layers with the model.
+        seed: two whole numbers; the same seed gives the same numbers.
+        verbose: 0 for silence; otherwise progress bars.
+
+    Returns:
+        report: `RetrainingReport`.
+
+    Raises:
+        ValueError: Data, labels, layer, loss or settings do not fit, with what came
+            and what to do; checked on one batch before the rest is read.
+        TypeError: `model` is not a Keras 3 model, or `data` no data.
+
+    Example:
+
+    >>> report = retrain_head(model, "features", train_ds, validation_data=val_ds)
+    >>> print(report)
+
+    References:
+        Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
+        Deep Learning", arXiv 1807.06538, 2018.
+    """
+    job = check_job(
+        model,
+        layer_name,
+        data,
+        validation_data=validation_data,
+        gaussian=gaussian,
+        sampler=sampler,
+        loss=loss,
+        monitor=monitor,
+        steps=steps,
+        trunk=trunk,
+        head=head,
+        seed=seed,
+    )
+    watch, say = _Stopwatch(), print if verbose else _silence
+
+    say(f"Extracting features at {job.layer_name!r}")
+    with watch("extract"):
+        training = extract_features(job.trunk, data, steps=steps, verbose=verbose)
+        scoring = training
+        if validation_data is not None:
+            scoring = extract_features(job.trunk, validation_data, verbose=verbose)
+    with watch("resample" if sampler else "fit gaussians"):
+        source = sampler or gaussian or ClassConditionalGaussian(job.num_classes)
+        real = class_counts(training.labels, job.num_classes)
+        material, counts, pseudo = _material(source, training, real, sampling_strategy)
+
+    say(
+        f"Training the head on {real.sum():,} real and {pseudo.sum():,} pseudo-features"
+    )
+    optimizer = optimizer or fresh_optimizer(model)
+    options = {
+        "batch_size": batch_size,
+        "fresh_head": fresh_head,
+        "fresh_each_epoch": fresh_each_epoch,
+        "freeze_batch_norm": freeze_batch_norm,
+        "monitor": monitor if validation_data is not None else None,
+        "seed": tuple(int(number) for number in seed),
+    }
+    with watch("train"):
+        result = fit_head(
+            job.head,
+            material,
+            scoring,
+            loss=job.loss,
+            num_classes=job.num_classes,
+            minority=minority_classes(real),
+            gaussian=None if sampler else source,
+            counts=counts,
+            optimizer=optimizer,
+            epochs=epochs,
+            threshold=job.threshold,
+            verbose=verbose,
+            strategy=job.strategy,
+            **options,
+        )
+    if not result.kept:
+        warnings.warn(
+            f"The retrained head was rolled back, the model is as it was: "
+            f"{result.reason}.",
+            stacklevel=2,
+        )
+    return RetrainingReport(
+        layer_name=job.layer_name,
+        feature_shape=training.features.shape[1:],
+        real=real.tolist(),
+        pseudo=pseudo.tolist(),
+        minority=minority_classes(real),
+        scored_on="training data" if validation_data is None else "validation data",
+        **dataclasses.asdict(result),
+        seconds=watch.seconds,
+        settings={
+            "source": type(source).__name__,
+            "sampling_strategy": None if sampler else str(sampling_strategy),
+            "epochs": len(result.loss),
+            "optimizer": type(optimizer).__name__,
+            "learning_rate": float(np.asarray(optimizer.learning_rate)),
+            **options,
+        },
+        covariance=None if sampler else source.report,
+    )
+
+
+def _material(source, training, real, sampling_strategy):
+    """What the head trains on.
+
+    Returns:
+        material: `LabelledFeatures` in memory.
+        counts: {class: pseudo-features to draw on top}, None with a sampler.
+        pseudo: examples per class that were not there before `[C]`.
+    """
+    if isinstance(source, ClassConditionalGaussian):
+        counts = pseudo_counts(training.labels, sampling_strategy)
+        source.adapt(training.features, training.labels)
+        return training, counts, np.array([counts.get(c, 0) for c in range(real.size)])
+    features, labels = training
+    flat, ids = source.fit_resample(
+        features.reshape(len(features), -1).astype(np.float32), class_ids(labels)
+    )
+    features = np.asarray(flat).reshape(-1, *features.shape[1:]).astype(features.dtype)
+    pseudo = class_counts(ids, real.size) - real
+    return LabelledFeatures(features, labels_like(ids, labels, real.size)), None, pseudo
+
+
+class _Stopwatch:
+    """Wall-clock seconds of named stages."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextlib.contextmanager
+    def __call__(self, stage):
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def _silence(text):
+    del text
