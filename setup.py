@@ -1,0 +1,46 @@
+"""Installs `tf-pseudofeat`."""
+
+import pathlib
+import runpy
+
+import setuptools
+
+_HERE = pathlib.Path(__file__).parent
+# Run by its path: importing the package would import TensorFlow.
+_VERSION = runpy.run_path(str(_HERE / "tf_pseudofeat" / "version.py"))["__version__"]
+_README = _HERE / "README.md"
+
+_EXAMPLES = [
+    "importlib_resources",  # TFDS 4.9.10 imports it and does not require it
+    "matplotlib",
+    "scikit-learn",
+    "tensorflow-datasets>=4.9.10",
+]
+
+setuptools.setup(
+    name="tf-pseudofeat",
+    version=_VERSION,
+    description="Retrains a Keras classifier's head on Gaussian pseudo-features",
+    long_description=_README.read_text(encoding="utf-8") if _README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=setuptools.find_packages(include=["tf_pseudofeat*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py",
+        "imbalanced-learn>=0.14",
+        "keras>=3.12",
+        "numpy",
+        "tensorflow>=2.20",
+        "tensorflow-probability>=0.25",
+        "tf-keras>=2.20",  # TensorFlow Probability does not import without it
+    ],
+    extras_require={
+        "and-cuda": ["tensorflow[and-cuda]"],
+        "examples": _EXAMPLES,
+        "test": [*_EXAMPLES, "pytest", "ruff", "scipy", "setuptools"],
+    },
+    # The default, `build/`, is the file `BUILD` where case does not count.
+    options={"build": {"build_base": ".build"}},
+)
