@@ -13,7 +13,7 @@ import pathlib
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, load_images, training_stream
@@ -113,6 +113,7 @@ def main(argv):
     settings = {
         flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(argv[0])
     }
+    logging.set_verbosity(logging.WARNING)
     keras.utils.set_random_seed(FLAGS.seed)
     keras.mixed_precision.set_dtype_policy(
         "mixed_float16" if FLAGS.mixed_precision else "float32"

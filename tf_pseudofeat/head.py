@@ -19,6 +19,8 @@ __all__ = ["HeadFit", "fit_head", "fresh_optimizer", "predicted_classes", "score
 _SCORING_BATCH = 1024
 # Enough for a warm head on 5,000 features and not too much for one on 50,000.
 _STEPS = 1000
+# Epochs shorter than this are run several at a time.
+_ROUND_STEPS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,9 @@ class HeadFit:
         reason: why they were rolled back, or "".
         before: scores before training, see `classification_scores`.
         after: scores of the newly trained head, whether or not it was kept.
-        loss: mean training loss of each epoch.
+        loss: mean training loss of each epoch; where epochs have few steps, of each
+            stretch of several.
+        epochs: how many epochs that was.
     """
 
     kept: bool
@@ -38,6 +42,7 @@ class HeadFit:
     before: dict
     after: dict
     loss: list[float]
+    epochs: int
 
 
 def fit_head(
@@ -86,7 +91,7 @@ def fit_head(
         threshold: of outputs `[B, 1]`, see `predicted_classes`.
         monitor: name of the score on `scoring` that must not get worse, or None.
         seed: two whole numbers.
-        verbose: as in `fit`.
+        verbose: 0 for silence; otherwise a progress bar over the epochs.
         strategy: a `tf.distribute` strategy, or None.
 
     Returns:
@@ -110,23 +115,26 @@ def fit_head(
     with _restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
+        epochs = epochs or min(max(5, -(-_STEPS // len(stream))), 100)
+        passes = _passes(epochs, len(stream))
+        steps = passes * len(stream)
         with strategy.scope() if strategy else contextlib.nullcontext():
             trainee = _trainee(
-                head, training.features, loss, optimizer, strategy, stream
+                head, training.features, loss, optimizer, strategy, steps
             )
         history = trainee.fit(
-            stream,
-            epochs=epochs or min(max(5, -(-_STEPS // len(stream))), 100),
-            verbose=verbose,
+            stream.repeat(passes),
+            epochs=epochs // passes,
+            verbose=0,
             shuffle=False,  # the stream is shuffled
-            callbacks=[keras.callbacks.TerminateOnNaN()],
+            callbacks=[keras.callbacks.TerminateOnNaN(), _Progress(passes, verbose)],
         )
         losses = [float(value) for value in history.history["loss"]]
         after = score() if _finite(head) else None
         reason = _harm(losses, before, after, monitor)
         if not reason:
             keep()
-    return HeadFit(not reason, reason, before, after or before, losses)
+    return HeadFit(not reason, reason, before, after or before, losses, epochs)
 
 
 def score_head(head, scoring, num_classes, minority, threshold=0.5):
@@ -170,7 +178,32 @@ def fresh_optimizer(model):
     return type(optimizer).from_config(config)
 
 
-def _trainee(head, features, loss, optimizer, strategy, stream):
+def _passes(epochs, num_batches):
+    """How many epochs to hand to `fit` as one: a divisor of `epochs`.
+
+    To begin an epoch costs a tenth of a second, more than a few small steps take.
+    """
+    most = max(1, _ROUND_STEPS // num_batches)
+    return max(n for n in range(1, most + 1) if epochs % n == 0)
+
+
+class _Progress(keras.callbacks.Callback):
+    """One bar for all epochs: Keras's own would print a line for each."""
+
+    def __init__(self, epochs, verbose):
+        super().__init__()
+        self.bar = keras.utils.Progbar(
+            epochs,
+            verbose=int(bool(verbose)),
+            unit_name="epoch",
+            stateful_metrics=["loss"],
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.update(epoch + 1, [("loss", (logs or {}).get("loss", float("nan")))])
+
+
+def _trainee(head, features, loss, optimizer, strategy, steps):
     """A compiled model around the head: the head's own compile state is not touched."""
     inputs = keras.Input(features.shape[1:], dtype=features.dtype.name)
     trainee = keras.Model(inputs, keras.tree.flatten(head(inputs))[0])
@@ -181,9 +214,7 @@ def _trainee(head, features, loss, optimizer, strategy, stream):
         # XLA is slower for a head on a CPU, and neither works under a strategy
         # (keras#19246). A run of many small steps is mostly the overhead of each.
         jit_compile=False if on_tensorflow else "auto",
-        steps_per_execution=min(32, len(stream))
-        if on_tensorflow and not strategy
-        else 1,
+        steps_per_execution=min(32, steps) if on_tensorflow and not strategy else 1,
     )
     return trainee
 

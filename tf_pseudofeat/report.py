@@ -31,7 +31,8 @@ class RetrainingReport:
         after: scores with the retrained head.
         kept: whether the retrained head stayed in the model.
         reason: why it did not, or "".
-        loss: mean training loss of each epoch.
+        loss: mean training loss of each epoch; where epochs have few steps, of each
+            stretch of several.
         seconds: wall-clock seconds of each stage.
         settings: what reproduces the retraining: seed, epochs, optimizer, ...
         covariance: `CovarianceReport` of the Gaussians, None with a sampler.
@@ -109,8 +110,10 @@ class RetrainingReport:
         figure = Figure(figsize=(10, 4), layout="constrained")
         recall, loss = figure.subplots(1, 2, width_ratios=[3, 1])
         self._draw_recall(recall)
-        loss.plot(range(1, len(self.loss) + 1), self.loss, color="tab:blue")
-        loss.set(xlabel="epoch of the head", title="training loss")
+        epochs = self.settings["epochs"] / len(self.loss)
+        ends = [epochs * (i + 1) for i in range(len(self.loss))]
+        loss.plot(ends, self.loss, color="tab:blue", marker=".")
+        loss.set(xlabel="epoch of the head", title="training loss", ylim=(0, None))
         return figure
 
     def _draw_recall(self, axes):
@@ -132,9 +135,9 @@ class RetrainingReport:
             ylim=(0, 100),
             xlabel="class (* minority), and its real training examples",
             ylabel="recall, percent",
-            title=f"recall on {self.scored_on}{verdict}",
         )
-        axes.legend(loc="lower left")
+        axes.set_title(f"recall on {self.scored_on}{verdict}", loc="left")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 
     def _star(self, class_id):
         return "*" if class_id in self.minority else ""

@@ -163,6 +163,8 @@ def retrain_head(
             f"{result.reason}.",
             stacklevel=2,
         )
+    outcome = dataclasses.asdict(result)
+    options["epochs"] = outcome.pop("epochs")
     return RetrainingReport(
         layer_name=job.layer_name,
         feature_shape=training.features.shape[1:],
@@ -170,12 +172,11 @@ def retrain_head(
         pseudo=pseudo.tolist(),
         minority=minority_classes(real),
         scored_on="training data" if validation_data is None else "validation data",
-        **dataclasses.asdict(result),
+        **outcome,
         seconds=watch.seconds,
         settings={
             "source": type(source).__name__,
             "sampling_strategy": None if sampler else str(sampling_strategy),
-            "epochs": len(result.loss),
             "optimizer": type(optimizer).__name__,
             "learning_rate": float(np.asarray(optimizer.learning_rate)),
             **options,
