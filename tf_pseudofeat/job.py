@@ -33,7 +33,7 @@ class Job:
         loss: what `compile` takes.
         num_classes: C; 2 for a model with one output.
         threshold: above it a single output means class 1.
-        strategy: the model's `tf.distribute` strategy, or None.
+        strategy: the model's `tf.distribute` strategy, None for a single device.
     """
 
     trunk: keras.Model
@@ -100,7 +100,7 @@ def check_job(
         loss=loss,
         num_classes=num_classes,
         threshold=0.0 if _gives_logits(activation, loss) else 0.5,
-        strategy=getattr(model, "distribute_strategy", None),
+        strategy=_strategy(model),
     )
 
 
@@ -182,6 +182,12 @@ def _loss(model, loss, activation, width, labels):
         f"does not say how it was trained. Pass `loss`, for logits for example "
         f"keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
     )
+
+
+def _strategy(model):
+    """Keras gives every model on TensorFlow a strategy, mostly that of one device."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
 
 
 def _gives_logits(activation, loss):

@@ -1,180 +1,150 @@
-"""Cut a Keras model in two at a named layer: a trunk, and a head that shares layers.
+"""A Keras model in two halves, cut at a named layer: a trunk, and a head.
 
 The head is made by walking the model's own graph from the cut to the outputs and
 calling each operation again on a fresh input. So the two halves hold the model's layers
 and not copies of them: to train the head is to put it back.
 """
 
+import contextlib
 import dataclasses
 import difflib
-import weakref
 
 import keras
 
-__all__ = ["Split", "output_activation", "split_at"]
+from tf_pseudofeat.graph import (
+    MOST_NAMES,
+    Graph,
+    call_again,
+    check_is_keras_3,
+    functional,
+    known_splits,
+    mask,
+    producer,
+    sources,
+)
+
+__all__ = ["Split", "split_at"]
 
 _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # Every other dtype: 1e-4.
-_OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
-_MOST_NAMES = 5
 
 
-# ---- The seam: all that is touched of Keras's private parts is touched here. ---------
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """A model in two halves: `head(trunk(x))` is `model(x)`.
 
+    It unpacks: `trunk, head = split_at(model, "features")`.
 
-def _functional(model):
-    """Return the Functional model that holds the graph of `model`, or None."""
-    if isinstance(model, keras.Sequential):
-        return model._functional
-    has_graph = isinstance(model, keras.Model) and isinstance(model, keras.Function)
-    return model if has_graph else None
-
-
-def _producer(tensor):
-    """Return the node, that is the one call of an operation, that made `tensor`."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
-
-
-def _sources(node):
-    """List the nodes whose tensors `node` reads."""
-    return [_producer(tensor) for tensor in node.arguments.keras_tensors]
-
-
-def _call_again(node, tensors):
-    """Repeat the call `node` on the new tensors, {id of the old one: the new one}."""
-    args, kwargs = node.arguments.fill_in(tensors)
-    return node.operation(*args, **kwargs)
-
-
-def _known_splits(model, call):
-    """Return the splits of `model` made so far, {call: Split}, to read or add to.
-
-    They hang on a node of the graph, so they live as long as the layers they share and
-    keep nothing else alive. A model that grows gets new nodes, so none is ever stale.
+    Attributes:
+        trunk: the Keras model from the model's inputs, in their own structure, to the
+            features.
+        head: the Keras model from the features to the model's outputs, in their own
+            structure. Its layers are the model's: what is trained here is trained
+            there. A layer called on both sides of the cut is the trunk's, too.
+        layer_name: the layer that computes the features.
     """
-    if not hasattr(call[0], "_pseudofeat_splits"):
-        call[0]._pseudofeat_splits = weakref.WeakKeyDictionary()
-    return call[0]._pseudofeat_splits.setdefault(model, {})
 
+    trunk: keras.Model
+    head: keras.Model
+    layer_name: str
 
-def _mask(tensor):
-    """Return the Keras mask that travels with `tensor`, or None."""
-    return getattr(tensor, "_keras_mask", None)
+    def __iter__(self):
+        return iter((self.trunk, self.head))
 
+    def check(self, model, x, *, tolerance=None):
+        """Compares `model(x)` to `head(trunk(x))` in inference mode.
 
-# ---- The graph. ----------------------------------------------------------------------
+        The difference of a, the model's number, and b is |a - b| / max(1, |a|).
 
+        Args:
+            model: the Keras model that was split.
+            x: one batch of inputs, in the structure that the model takes.
+            tolerance: the largest difference taken for rounding. By default 1e-4; 1e-2
+                if any tensor of the model is float16, 5e-2 if bfloat16.
 
-class _Graph:
-    """The nodes of one model, each after all that it reads; `prefix` leads to it."""
+        Returns:
+            largest_difference: a float.
 
-    def __init__(self, model, prefix=""):
-        self.functional = _functional(model)
-        self.prefix = prefix
-        self.outputs = [_producer(tensor) for tensor in self.functional.outputs]
-        self.nodes = _in_order(self.outputs)
-        self.position = {node: i for i, node in enumerate(self.nodes)}
+        Raises:
+            ValueError: They differ, or a mask comes out of the trunk.
 
-    def path(self, node):
-        return self.prefix + node.operation.name
+        Example:
 
-    def calls(self, node):
-        return [other for other in self.nodes if other.operation is node.operation]
-
-    def separating(self):
-        """List the nodes that every path from the inputs to the outputs goes through.
-
-        In topological order, a node separates if and only if no edge jumps over it. An
-        input ends an edge from before the first node; an output starts an edge to
-        behind the last.
+        >>> split_at(model, "features").check(model, images[:8])
+        0.0
         """
-        last_reader = dict.fromkeys(self.outputs, len(self.nodes))
-        for node in reversed(self.nodes):
-            for source in _sources(node):
-                last_reader.setdefault(source, self.position[node])
-        separating = []
-        furthest = max(self.position[node] for node in self.nodes if node.is_input)
-        for node in self.nodes:
-            if furthest <= self.position[node]:
-                separating.append(node)
-            furthest = max(furthest, last_reader[node])
-        return separating
-
-    def bypasses(self, cut):
-        """Say what reaches the outputs without going through `cut`."""
-        through, found = {cut}, []
-        for node in self.nodes:
-            if node is cut or through.isdisjoint(_sources(node)):
-                continue
-            through.add(node)
-            found += [
-                f"'{self.path(node)}' reads '{self.path(source)}'"
-                for source in _sources(node)
-                if source not in through
-            ]
-        found += [
-            f"the output '{self.path(node)}' does not depend on it"
-            for node in self.outputs
-            if node not in through
-        ]
-        return list(dict.fromkeys(found))
-
-    def advice(self, near=None, only_after=False):
-        """Name the layers to split at, the nearest to `near` (or to the end) first."""
-        origin = self.position.get(near, len(self.nodes))
-        useful = [
-            node
-            for node in self.separating()
-            if node not in (near, self.nodes[-1])
-            and not node.is_input
-            and len(node.outputs) == 1
-            and _mask(node.outputs[0]) is None
-            and not (only_after and self.position[node] < origin)
-        ]
-        useful.sort(key=lambda node: abs(self.position[node] - origin))
-        last = self.nodes[-1].operation
-        if (
-            not useful and _functional(last) is not None
-        ):  # The whole network is one backbone.
-            return _Graph(last, f"{self.prefix}{last.name}/").advice()
-        return ", ".join(map(self._quoted, useful[:_MOST_NAMES])) or "none"
-
-    def _quoted(self, node):
-        calls = self.calls(node)
-        index = f" (call_index={calls.index(node)})" if len(calls) > 1 else ""
-        return f"'{self.path(node)}'{index}"
+        features = self.trunk(x, training=False)
+        if mask(features) is not None:
+            raise ValueError(_masked(self.layer_name))
+        features = keras.ops.convert_to_numpy(features)  # As head.fit would get them.
+        expected = keras.tree.flatten(model(x, training=False))
+        received = keras.tree.flatten(self.head(features, training=False))
+        if tolerance is None:
+            tolerance = max(_default_tolerance(half) for half in self)
+        largest = max(map(_largest_difference, expected, received))
+        if not largest <= tolerance:  # So written that NaN is refused, too.
+            raise ValueError(
+                f"head(trunk(x)) is not model(x) for the split at '{self.layer_name}': "
+                f"largest difference {largest:.3g}, tolerance {tolerance:g}. Look for "
+                "an empty batch, a NaN in the model's own output, a layer that draws "
+                "random numbers in inference, or a model with a `call` of its own; for "
+                "the last, pass trunk= and head= to retrain_head."
+            )
+        return largest
 
 
-def _in_order(outputs):
-    nodes, done = [], set()
-    stack = [(node, False) for node in reversed(outputs)]
-    while stack:  # No recursion: networks are deeper than Python's stack.
-        node, sources_done = stack.pop()
-        if node in done:
-            continue
-        if sources_done:
-            done.add(node)
-            nodes.append(node)
-        else:
-            stack.append((node, True))
-            stack.extend((source, False) for source in reversed(_sources(node)))
-    return nodes
+def split_at(model, layer_name, *, call_index=None):
+    """Splits `model` after a layer, into a trunk and a head.
+
+    A Functional or Sequential model can be split wherever everything goes through one
+    tensor; elsewhere the error names the layers where it does. The model is not
+    changed, and the same split again returns the same trunk and head. They belong to
+    the `tf.distribute` strategy that the model was made in.
+
+    Args:
+        model: a Keras model, Functional or Sequential, built.
+        layer_name: the layer (or operation) whose output is to be the features. For a
+            layer in a nested model "backbone/features", to any depth.
+        call_index: a whole number, for a layer that the model calls several times:
+            after which call to split, counted from 0 in the order of the graph.
+
+    Returns:
+        split: `Split`; `trunk, head = split_at(...)`.
+
+    Raises:
+        TypeError: `model` is not a Keras 3 model, or `layer_name` is not a string.
+        ValueError: The model has no graph; the layer is unknown, called several times,
+            or the last; it has several outputs or a masked one; or a skip connection,
+            an input or an output bypasses it.
+
+    Example:
+
+    >>> trunk, head = split_at(model, "features")
+    >>> head.compile("adam", "sparse_categorical_crossentropy")
+    >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
+    """
+    _check_arguments(model, layer_name, call_index)
+    call = _choose_call(_find_calls(model, layer_name), layer_name, call_index)
+    with _strategy_scope(model):
+        split = _split(model, _without_last_layer(call))
+    if split.layer_name != layer_name:  # 'backbone/last' and 'backbone' are one cut.
+        return dataclasses.replace(split, layer_name=layer_name)
+    return split
 
 
-# ---- From a layer's name to one call of it. ------------------------------------------
+# From a layer's name to one call of it.
 
 
 def _find_calls(model, layer_name, prefix=""):
-    """List the calls of a layer, each as a tuple of nodes, the outermost first."""
+    """The calls of a layer, each as a tuple of nodes, the outermost first."""
     name, _, rest = layer_name.partition("/")
-    graph = _Graph(model, prefix)
+    graph = Graph(model, prefix)
     nodes = [node for node in graph.nodes if node.operation.name == name]
     if not nodes:
         raise ValueError(_unknown_layer(graph, layer_name))
     if not rest:
         return [(node,) for node in nodes]
     nested = nodes[0].operation
-    if _functional(nested) is None:
+    if functional(nested) is None:
         raise ValueError(
             f"Cannot look for '{rest}' inside '{prefix}{name}': it is a "
             f"{type(nested).__name__}, and only Functional and Sequential models have "
@@ -201,8 +171,8 @@ def _paths(graph):
     paths = []
     for node in graph.nodes:
         paths.append(graph.path(node))
-        if _functional(node.operation) is not None:
-            paths += _paths(_Graph(node.operation, f"{graph.path(node)}/"))
+        if functional(node.operation) is not None:
+            paths += _paths(Graph(node.operation, f"{graph.path(node)}/"))
     return list(dict.fromkeys(paths))
 
 
@@ -222,31 +192,20 @@ def _choose_call(calls, layer_name, call_index):
 
 
 def _without_last_layer(call):
-    """Turn a cut after the last layer of a nested model into one after that model."""
+    """Turns a cut after the last layer of a nested model into one after that model."""
     while len(call) > 1:
-        outputs = _functional(call[-2].operation).outputs
-        if len(outputs) > 1 or _producer(outputs[0]) is not call[-1]:
+        outputs = functional(call[-2].operation).outputs
+        if len(outputs) > 1 or producer(outputs[0]) is not call[-1]:
             break
         call = call[:-1]
     return call
 
 
-# ---- What cannot be split, and why. --------------------------------------------------
-
-
-def _check_is_keras_3(model):
-    if isinstance(model, keras.Model):
-        return
-    if any(base.__module__.startswith("tf_keras") for base in type(model).__mro__):
-        raise TypeError(
-            f"This is a tf_keras (Keras 2) model, {type(model).__name__}; a Keras 3 "
-            "model is needed. Load its file, or rebuild it, with `keras`."
-        )
-    raise TypeError(f"`model` must be a keras.Model, not {type(model).__name__}.")
+# What cannot be split, and why.
 
 
 def _check_arguments(model, layer_name, call_index):
-    _check_is_keras_3(model)
+    check_is_keras_3(model)
     if not isinstance(layer_name, str):
         raise TypeError(
             "`layer_name` must be a string, 'features' or 'backbone/features', not "
@@ -254,7 +213,7 @@ def _check_arguments(model, layer_name, call_index):
         )
     if not isinstance(call_index, int | None) or isinstance(call_index, bool):
         raise TypeError(f"`call_index` must be an int or None, not {call_index!r}.")
-    if _functional(model) is not None:
+    if functional(model) is not None:
         return
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
@@ -275,12 +234,12 @@ def _check_features(graph, cut):
             f"Cannot split at '{path}': it returns {len(cut.outputs)} tensors, and the "
             f"features must be one. Layers that return one: {graph.advice(cut)}."
         )
-    if not any(cut in _sources(node) for node in graph.nodes):
+    if not any(cut in sources(node) for node in graph.nodes):
         raise ValueError(
             f"Cannot split at '{path}': it is an output layer, with nothing after it "
             f"to retrain. Layers before it, nearest first: {graph.advice(cut)}."
         )
-    if _mask(cut.outputs[0]) is not None:
+    if mask(cut.outputs[0]) is not None:
         layers = graph.advice(cut, only_after=True)
         raise ValueError(f"{_masked(path)} Layers without one: {layers}.")
 
@@ -296,22 +255,28 @@ def _masked(layer_name):
 def _check_separates(graph, cut):
     found = graph.bypasses(cut)
     if found:
-        more = f"; {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+        more = f"; {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
         raise ValueError(
             f"Cannot split at '{graph.path(cut)}': part of the network goes around it "
-            f"({'; '.join(found[:_MOST_NAMES])}{more}). Layers that everything goes "
+            f"({'; '.join(found[:MOST_NAMES])}{more}). Layers that everything goes "
             f"through, nearest first: {graph.advice(cut)}."
         )
 
 
-# ---- The two halves. -----------------------------------------------------------------
+# The two halves.
+
+
+def _strategy_scope(model):
+    """The scope that a Keras model has to be made in, to train like `model`."""
+    strategy = getattr(model, "distribute_strategy", None)  # None but on TensorFlow.
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _split(model, call, prefix=""):
-    """Return the Split of `model` after `call`; the same one each time."""
-    splits = _known_splits(model, call)
+    """The Split of `model` after `call`; the same one each time."""
+    splits = known_splits(model, call)
     if call not in splits:
-        graph, (cut, *inside) = _Graph(model, prefix), call
+        graph, (cut, *inside) = Graph(model, prefix), call
         if not inside:
             _check_features(graph, cut)
         _check_separates(graph, cut)
@@ -324,7 +289,7 @@ def _split(model, call, prefix=""):
 
 
 def _split_after(graph, cut):
-    """Split a graph after the call `cut` of a layer."""
+    """Splits a graph after the call `cut` of a layer."""
     name, features = cut.operation.name, cut.outputs[0]
     head_input = _input_like(features, name, graph)
     trunk = _model(graph, f"to_{name}", graph.functional.input, features)
@@ -333,7 +298,7 @@ def _split_after(graph, cut):
 
 
 def _split_around(graph, cut, nested):
-    """Split a graph inside the call `cut` of a nested model, which is split already."""
+    """Splits a graph inside the call `cut` of a nested model, already split."""
     args, kwargs = cut.arguments.args, cut.arguments.kwargs
     trunk_output = nested.trunk(*args, **kwargs)
     name = nested.layer_name.rpartition("/")[2]
@@ -348,11 +313,11 @@ def _split_around(graph, cut, nested):
 
 
 def _outputs_after(graph, cut, cut_outputs):
-    """Call all that comes after `cut` again, on `cut_outputs` in place of its own."""
+    """Calls all that comes after `cut` again, on `cut_outputs` in place of its own."""
     new = {}
     _update(new, cut, cut_outputs)
     for node in graph.nodes[graph.position[cut] + 1 :]:
-        _update(new, node, _call_again(node, new))
+        _update(new, node, call_again(node, new))
     return keras.tree.map_structure(lambda old: new[id(old)], graph.functional.output)
 
 
@@ -372,72 +337,11 @@ def _input_like(features, layer_name, graph):
     return keras.Input(batch_shape=features.shape, dtype=features.dtype, name=name)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """A model in two halves: `head(trunk(x))` is `model(x)`.
-
-    It unpacks: `trunk, head = split_at(model, "features")`.
-
-    Args:
-        trunk: keras.Model, from the model's inputs, in the model's own input structure,
-            to the features.
-        head: keras.Model, from the features to the model's outputs, in the model's own
-            output structure. Its layers are the model's: what is trained here is
-            trained there. A layer called on both sides of the cut is the trunk's, too.
-        layer_name: string, the layer that computes the features.
-    """
-
-    trunk: keras.Model
-    head: keras.Model
-    layer_name: str
-
-    def __iter__(self):
-        return iter((self.trunk, self.head))
-
-    def check(self, model, x, *, tolerance=None):
-        """Compare `model(x)` to `head(trunk(x))` in inference mode.
-
-        The difference of a, the model's number, and b is |a - b| / max(1, |a|).
-
-        Args:
-            model: keras.Model, the one that was split.
-            x: one batch of inputs, in the structure that the model takes.
-            tolerance: float, the largest difference taken for rounding. By default
-                1e-4; 1e-2 if any tensor of the model is float16, 5e-2 if bfloat16.
-
-        Returns:
-            largest_difference: float.
-
-        Raises:
-            ValueError: if they differ, or if a mask comes out of the trunk.
-
-        Example:
-
-        >>> split_at(model, "features").check(model, images[:8])
-        0.0
-        """
-        features = self.trunk(x, training=False)
-        if _mask(features) is not None:
-            raise ValueError(_masked(self.layer_name))
-        features = keras.ops.convert_to_numpy(features)  # As head.fit would get them.
-        expected = keras.tree.flatten(model(x, training=False))
-        received = keras.tree.flatten(self.head(features, training=False))
-        if tolerance is None:
-            tolerance = max(_default_tolerance(half) for half in self)
-        largest = max(map(_largest_difference, expected, received))
-        if not largest <= tolerance:  # So written that NaN is refused, too.
-            raise ValueError(
-                f"head(trunk(x)) is not model(x) for the split at '{self.layer_name}': "
-                f"largest difference {largest:.3g}, tolerance {tolerance:g}. Look for "
-                "an empty batch, a NaN in the model's own output, a layer that draws "
-                "random numbers in inference, or a model with a `call` of its own; for "
-                "the last, pass trunk= and head= to retrain_head."
-            )
-        return largest
+# The check.
 
 
 def _default_tolerance(model):
-    nodes = _Graph(model).nodes
+    nodes = Graph(model).nodes
     dtypes = {tensor.dtype for node in nodes for tensor in node.outputs}
     return max(_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes)
 
@@ -449,108 +353,3 @@ def _largest_difference(expected, received):
         return float("nan")
     a, b = a[a != b], b[a != b]  # Equal infinities would differ by NaN.
     return float((abs(a - b) / abs(a).clip(min=1.0)).max(initial=0.0))
-
-
-def split_at(model, layer_name, *, call_index=None):
-    """Split `model` after a layer, into a trunk and a head.
-
-    A Functional or Sequential model can be split wherever everything goes through one
-    tensor; elsewhere the error names the layers where it does. The model is not
-    changed, and the same split again returns the same trunk and head.
-
-    Args:
-        model: keras.Model, Functional or Sequential, built.
-        layer_name: string, the layer (or operation) whose output is to be the features.
-            For a layer in a nested model 'backbone/features', to any depth.
-        call_index: int, for a layer that the model calls several times: after which
-            call to split, counted from 0 in the order of the graph.
-
-    Returns:
-        split: Split, with `trunk`, `head` and `layer_name`.
-
-    Raises:
-        TypeError: if `model` is not a Keras 3 model, or `layer_name` not a string.
-        ValueError: if the model has no graph, the layer is unknown, called several
-            times, or the last; if it has several outputs or a masked one; or if a skip
-            connection, an input or an output bypasses it.
-
-    Example:
-
-    >>> trunk, head = split_at(model, "features")
-    >>> head.compile("adam", "sparse_categorical_crossentropy")
-    >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
-    """
-    _check_arguments(model, layer_name, call_index)
-    call = _choose_call(_find_calls(model, layer_name), layer_name, call_index)
-    split = _split(model, _without_last_layer(call))
-    if split.layer_name != layer_name:  # 'backbone/last' and 'backbone' are one cut.
-        return dataclasses.replace(split, layer_name=layer_name)
-    return split
-
-
-# ---- The end of the head. ------------------------------------------------------------
-
-
-def output_activation(model):
-    """Name the activation that makes the output of `model`.
-
-    Use it to learn whether a classifier returns logits or probabilities. Nested models
-    and casts at the end are looked through.
-
-    Args:
-        model: keras.Model.
-
-    Returns:
-        activation: string, as 'softmax', 'sigmoid' or 'linear'; None if it is not
-            known, if the model has several outputs, or if it has no graph.
-
-    Raises:
-        TypeError: if `model` is not a Keras 3 model.
-
-    Example:
-
-    >>> output_activation(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
-    'linear'
-    """
-    _check_is_keras_3(model)
-    functional = _functional(model)
-    if functional is None or len(functional.outputs) != 1:
-        return None
-    tensor = functional.outputs[0]
-    while (before := _same_values_before(tensor)) is not None:
-        tensor = before
-    return _activation_name(_producer(tensor).operation)
-
-
-def _same_values_before(tensor):
-    node = _producer(tensor)
-    nested = _functional(node.operation)
-    if nested is not None:
-        return nested.outputs[[id(t) for t in node.outputs].index(id(tensor))]
-    return node.arguments.keras_tensors[0] if _is_cast(node.operation) else None
-
-
-def _is_cast(operation):
-    if isinstance(operation, keras.layers.Activation):  # linear, with a dtype.
-        return _activation_name(operation) == "linear"
-    return isinstance(operation, keras.layers.Identity) or _is_keras(operation, "Cast")
-
-
-def _activation_name(operation):
-    if _is_keras(operation, *_OPERATIONS):
-        return _OPERATIONS[type(operation).__name__]
-    if isinstance(operation, keras.layers.RNN):  # Its activation is inside the cell.
-        return None
-    function = getattr(operation, "activation", None)
-    name = getattr(function, "__name__", "").removesuffix("_v2")  # tf.nn.softmax
-    try:
-        keras.activations.get(name)
-    except ValueError:
-        return None
-    return name
-
-
-def _is_keras(operation, *class_names):
-    """Tell Keras's own operations, whose classes are not public, by their names."""
-    kind = type(operation)
-    return kind.__module__.startswith("keras.") and kind.__name__ in class_names

@@ -1,0 +1,105 @@
+"""Tests for graph.py: the order of the nodes, and what separates a network."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tf_pseudofeat import graph
+from tf_pseudofeat.graph import Graph, functional, producer, sources
+
+
+def small_model():
+    """A skip connection over 'inside', and an input that nothing needs."""
+    inputs, unused = keras.Input((2,), name="image"), keras.Input((1,), name="unused")
+    x = before = layers.Dense(2, name="before")(inputs)
+    x = layers.Dense(2, name="inside")(x)
+    x = layers.Add(name="join")([before, x])
+    return keras.Model([inputs, unused], layers.Dense(2, name="logits")(x))
+
+
+def names(nodes):
+    return [node.operation.name for node in nodes]
+
+
+def test_nodes_are_those_that_the_outputs_need_each_after_its_sources():
+    network = Graph(small_model())
+    assert names(network.nodes) == ["image", "before", "inside", "join", "logits"]
+    assert names(sources(network.nodes[3])) == ["before", "inside"]
+
+
+def test_separating_nodes_and_what_bypasses_the_others():
+    network = Graph(small_model(), prefix="backbone/")
+    assert names(network.separating()) == ["image", "before", "join", "logits"]
+    assert network.bypasses(network.nodes[2]) == [
+        "'backbone/join' reads 'backbone/before'"
+    ]
+    assert network.advice(network.nodes[2]) == "'backbone/before', 'backbone/join'"
+
+
+def test_calls_of_one_layer():
+    shared, inputs = layers.Dense(2, name="shared"), keras.Input((2,))
+    network = Graph(keras.Model(inputs, layers.Dense(2)(shared(shared(inputs)))))
+    assert network.calls(network.nodes[1]) == network.nodes[1:3]
+    assert network.advice() == "'shared' (call_index=1), 'shared' (call_index=0)"
+
+
+def test_walk_goes_deeper_than_pythons_stack():
+    x = keras.Input((4,))
+    for _ in range(2000):  # Keras itself cannot make a Model of so many.
+        x = layers.Identity()(x)
+    assert len(graph._in_order([producer(x)])) == 2001
+
+
+def separates_naively(model, node):
+    """Take the node out: do the inputs still reach the outputs?"""
+    reached = set()
+    for other in Graph(model).nodes:
+        before = set(sources(other))
+        if other is not node and (not before or reached & before):
+            reached.add(other)
+    return not any(producer(tensor) in reached for tensor in model.outputs)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_separating_layers_are_those_whose_removal_cuts_the_network(seed):
+    rng = np.random.default_rng(seed)
+    inputs = [keras.Input((2,)) for _ in range(rng.integers(1, 3))]
+    tensors = list(inputs)
+    for _ in range(12):
+        some = rng.integers(max(0, len(tensors) - 3), len(tensors), size=2)
+        tensors.append(layers.Add()([tensors[i] for i in some]))
+    outputs = tensors[-1:] if seed % 2 else [tensors[-1], tensors[-3]]
+    joined = layers.Add()([tensors[-1], *inputs]) if seed > 5 else None
+    model = keras.Model(inputs, outputs if joined is None else [joined])
+    network = Graph(model)
+    naive = [node for node in network.nodes if separates_naively(model, node)]
+    assert network.separating() == naive
+    for node in network.nodes:
+        assert (network.bypasses(node) == []) == (node in naive)
+
+
+def test_model_with_a_graph_is_functional_or_a_built_sequential():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, layers.Dense(2)(inputs))
+    sequential = keras.Sequential([layers.Dense(2)])
+    assert functional(model) is model
+    assert functional(sequential) is None
+    assert functional(layers.Dense(2)) is None
+    sequential.build((None, 2))
+    assert isinstance(functional(sequential), keras.Function)
+
+
+def test_mask_travels_with_a_tensor():
+    words = keras.Input((5,), dtype="int32")
+    assert graph.mask(layers.Embedding(7, 3, mask_zero=True)(words)) is not None
+    assert graph.mask(layers.Embedding(7, 3)(words)) is None
+
+
+def test_what_is_no_keras_3_model_is_named():
+    graph.check_is_keras_3(small_model())
+    with pytest.raises(TypeError, match="must be a keras.Model, not Dense"):
+        graph.check_is_keras_3(layers.Dense(2))
+    tf_keras = pytest.importorskip("tf_keras")
+    with pytest.raises(TypeError, match=r"tf_keras \(Keras 2\) model, Sequential"):
+        graph.check_is_keras_3(tf_keras.Sequential())

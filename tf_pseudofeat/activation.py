@@ -1,0 +1,75 @@
+"""The activation at the end of a model: does it return logits or probabilities?"""
+
+import keras
+
+from tf_pseudofeat.graph import check_is_keras_3, functional, producer
+
+__all__ = ["output_activation"]
+
+_OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+
+
+def output_activation(model):
+    """Names the activation that makes the output of `model`.
+
+    Use it to learn whether a classifier returns logits or probabilities. Nested models
+    and casts at the end are looked through.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        activation: a name such as "softmax", "sigmoid" or "linear"; None if it is not
+            known, if the model has several outputs, or if it has no graph.
+
+    Raises:
+        TypeError: `model` is not a Keras 3 model.
+
+    Example:
+
+    >>> output_activation(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    'linear'
+    """
+    check_is_keras_3(model)
+    network = functional(model)
+    if network is None or len(network.outputs) != 1:
+        return None
+    tensor = network.outputs[0]
+    while (before := _same_values_before(tensor)) is not None:
+        tensor = before
+    return _activation_name(producer(tensor).operation)
+
+
+def _same_values_before(tensor):
+    """The tensor that the last node only hands on or casts; None if it computes."""
+    node = producer(tensor)
+    nested = functional(node.operation)
+    if nested is not None:
+        return nested.outputs[[id(t) for t in node.outputs].index(id(tensor))]
+    return node.arguments.keras_tensors[0] if _is_cast(node.operation) else None
+
+
+def _is_cast(operation):
+    if isinstance(operation, keras.layers.Activation):  # linear, with a dtype.
+        return _activation_name(operation) == "linear"
+    return isinstance(operation, keras.layers.Identity) or _is_keras(operation, "Cast")
+
+
+def _activation_name(operation):
+    if _is_keras(operation, *_OPERATIONS):
+        return _OPERATIONS[type(operation).__name__]
+    if isinstance(operation, keras.layers.RNN):  # Its activation is inside the cell.
+        return None
+    function = getattr(operation, "activation", None)
+    name = getattr(function, "__name__", "").removesuffix("_v2")  # tf.nn.softmax
+    try:
+        keras.activations.get(name)
+    except ValueError:
+        return None
+    return name
+
+
+def _is_keras(operation, *class_names):
+    """Tells Keras's own operations, whose classes are not public, by their names."""
+    kind = type(operation)
+    return kind.__module__.startswith("keras.") and kind.__name__ in class_names
