@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -246,5 +247,11 @@ def _arrays(builder, split, image_size):
 
     dataset = builder.as_dataset(split=split, shuffle_files=False)
     dataset = dataset.map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(1024)
-    images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
+    print(f"Reading {builder.name}, split {split}")
+    progress = keras.utils.Progbar(int(dataset.cardinality()), unit_name="batch")
+    images, labels = [], []
+    for step, (image, label) in enumerate(dataset.as_numpy_iterator()):
+        images.append(image)
+        labels.append(label)
+        progress.update(step + 1)
     return np.concatenate(images), np.concatenate(labels).astype(np.int64)

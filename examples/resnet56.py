@@ -10,6 +10,7 @@ nothing is chosen by it.
 
 import json
 import pathlib
+import sys
 
 import keras
 import tensorflow as tf
@@ -84,17 +85,19 @@ def train(model, images, epochs, batch_size, augment, seed, output_dir, retraine
         images.train_images, images.train_labels, batch_size, augment, seed
     )
     trained = output_dir / "trained.keras"
-    model.fit(
-        stream,
-        epochs=epochs,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(output_dir / "backup"),
-            keras.callbacks.LambdaCallback(
-                on_train_end=lambda logs: model.save(trained)
-            ),
-            retrainer,
-        ],
-    )
+    callbacks = [
+        keras.callbacks.BackupAndRestore(output_dir / "backup"),
+        keras.callbacks.LambdaCallback(on_train_end=lambda logs: model.save(trained)),
+        retrainer,
+    ]
+    trained.unlink(missing_ok=True)
+    try:
+        # shuffle=False: the stream is shuffled.
+        model.fit(stream, epochs=epochs, shuffle=False, callbacks=callbacks)
+    except KeyboardInterrupt:
+        if trained.exists():
+            sys.exit(f"\nInterrupted. The trained model is safe: --trained={trained}")
+        sys.exit("\nInterrupted. The same command goes on after the last whole epoch.")
 
 
 def write_results(model, report, settings, layer, output_dir):
@@ -118,12 +121,15 @@ def main(argv):
     keras.mixed_precision.set_dtype_policy(
         "mixed_float16" if FLAGS.mixed_precision else "float32"
     )
-    images = load_images(
-        FLAGS.dataset, FLAGS.data_dir, FLAGS.download, FLAGS.image_size
-    )
-    images = imbalance(
-        images, FLAGS.profile, FLAGS.num_minority, FLAGS.imbalance_ratio, FLAGS.seed
-    )
+    try:
+        images = load_images(
+            FLAGS.dataset, FLAGS.data_dir, FLAGS.download, FLAGS.image_size
+        )
+        images = imbalance(
+            images, FLAGS.profile, FLAGS.num_minority, FLAGS.imbalance_ratio, FLAGS.seed
+        )
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
     counts = tfpf.class_counts(images.train_labels, images.num_classes).tolist()
     print(f"{FLAGS.dataset}: training images per class {counts}")
     print(f"Devices: {[device.name for device in tf.config.list_logical_devices()]}")
