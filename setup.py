@@ -39,7 +39,7 @@ setuptools.setup(
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]"],
         "examples": _EXAMPLES,
-        "test": [*_EXAMPLES, "pytest", "ruff", "scipy", "setuptools"],
+        "test": [*_EXAMPLES, "ml-dtypes", "pytest", "ruff", "scipy", "setuptools"],
     },
     # The default, `build/`, is the file `BUILD` where case does not count.
     options={"build": {"build_base": ".build"}},

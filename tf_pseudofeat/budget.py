@@ -121,7 +121,7 @@ def _check_totals(totals, counts):
                 f"sampling_strategy names class {class_id!r}, which has no example; "
                 f"the labels have classes {np.flatnonzero(counts).tolist()}."
             )
-        if total != int(total) or total < present:
+        if total % 1 or total < present:
             raise ValueError(
                 f"sampling_strategy asks for {total} examples of class {class_id}, "
                 f"which already has {present}. Totals are whole numbers that include "

@@ -20,13 +20,14 @@ __all__ = [
     "ClassCovariance",
     "CovarianceEstimate",
     "CovarianceReport",
+    "check_settings",
     "estimate_covariance",
     "moment_kind",
 ]
 
 COVARIANCE_TYPES = ("full", "diag", "tied", "spherical")
 
-# Tried in turn, as fractions of the mean variance, until the factor is finite.
+# Tried in turn, as fractions of the mean variance, until the condition is within reach.
 _JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
 # A float32 factor of a worse conditioned matrix samples noise, not the class.
 _LARGEST_CONDITION = 1e12
@@ -106,6 +107,28 @@ def moment_kind(covariance_type):
     return "diag" if covariance_type == "spherical" else covariance_type
 
 
+def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0):
+    """Refuses settings that `estimate_covariance` cannot follow.
+
+    Raises:
+        ValueError: With what came and what was expected.
+    """
+    moment_kind(covariance_type)
+    fits = shrinkage == "oas" or (
+        isinstance(shrinkage, int | float) and 0 <= shrinkage <= 1
+    )
+    if not fits:
+        raise ValueError(
+            f"`shrinkage` must be 'oas' or a number from 0 to 1; received "
+            f"{shrinkage!r}."
+        )
+    if not (np.isfinite(covariance_scale) and covariance_scale > 0):
+        raise ValueError(
+            f"`covariance_scale` must be a positive number; received "
+            f"{covariance_scale!r}."
+        )
+
+
 def estimate_covariance(
     moments, covariance_type="full", shrinkage="oas", covariance_scale=1.0
 ):
@@ -130,12 +153,12 @@ def estimate_covariance(
         ValueError: A class has a single example and a covariance of its own; the
             settings or the kind of moments do not fit.
     """
+    check_settings(covariance_type, shrinkage, covariance_scale)
     if moments.kind != moment_kind(covariance_type):
         raise ValueError(
             f"covariance_type={covariance_type!r} needs moments of kind "
             f"{moment_kind(covariance_type)!r}; received kind {moments.kind!r}."
         )
-    _check_settings(shrinkage, covariance_scale)
     if covariance_type == "tied":
         scale, rows = _tied(moments, shrinkage)
     else:
@@ -196,7 +219,7 @@ def _factor(scatter, count, shrinkage, pooled_unit, class_id):
     size = len(scatter)
     sample = (scatter + scatter.T) / (2 * (count - 1))
     target = np.trace(sample) / size
-    weight = _oas(sample, count) if shrinkage == "oas" else float(shrinkage)
+    weight = _weight(shrinkage, np.mean(sample**2), target, size, count)
     shrunk = (1 - weight) * sample
     shrunk[np.diag_indices(size)] += weight * target
     eigenvalues = np.linalg.eigvalsh(sample)
@@ -220,7 +243,8 @@ def _deviations(scatter, count, shrinkage, pooled_unit, class_id):
     """`(standard deviations [D], ClassCovariance)` of one class's squares."""
     sample = scatter / (count - 1)
     target = sample.mean()
-    weight = _oas(np.diag(sample), count) if shrinkage == "oas" else float(shrinkage)
+    size = len(sample)
+    weight = _weight(shrinkage, np.sum(sample**2) / size**2, target, size, count)
     variance = (1 - weight) * sample + weight * target
     jitter = _jitter(np.sort(variance), target or pooled_unit, class_id)
     rank = int(np.sum(sample > 0))
@@ -231,15 +255,18 @@ def _deviations(scatter, count, shrinkage, pooled_unit, class_id):
         shrinkage=weight,
         jitter=jitter,
         condition=float((variance.max() + jitter) / (variance.min() + jitter)),
-        note=_note(target, rank, len(sample)),
+        note=_note(target, rank, size),
     )
 
 
-def _oas(sample, count):
-    """The oracle approximating shrinkage weight, equation (23) of [2]."""
-    size = len(sample)
-    alpha = np.mean(sample**2)
-    mu = np.trace(sample) / size
+def _weight(shrinkage, alpha, mu, size, count):
+    """The weight of the target; for "oas" that of equation (23) of [2].
+
+    alpha is the mean square of the D * D entries of the covariance, mu the mean of the
+    variances.
+    """
+    if shrinkage != "oas":
+        return float(shrinkage)
     numerator = alpha + mu**2
     denominator = (count + 1) * (alpha - mu**2 / size)
     return 1.0 if denominator <= 0 else float(min(numerator / denominator, 1.0))
@@ -251,10 +278,11 @@ def _jitter(spectrum, unit, class_id):
         smallest, largest = spectrum[0] + jitter, spectrum[-1] + jitter
         if smallest > 0 and largest / smallest <= _LARGEST_CONDITION:
             return float(jitter)
+    owner = "all classes" if class_id is None else f"class {class_id}"
     raise ValueError(
-        f"The covariance of {'all classes' if class_id is None else class_id} spans "
-        f"variances {spectrum[0]:.3g} to {spectrum[-1]:.3g} and stays singular with "
-        f"jitter {_JITTERS[-1] * unit:.3g}. Scale the features, or raise `shrinkage`."
+        f"The covariance of {owner} spans variances {spectrum[0]:.3g} to "
+        f"{spectrum[-1]:.3g} and stays singular with jitter "
+        f"{_JITTERS[-1] * unit:.3g}. Scale the features, or raise `shrinkage`."
     )
 
 
@@ -271,20 +299,4 @@ def _check_counts(moments, covariance_type):
             f"Class {single[0]} has 1 example; a {covariance_type!r} covariance of its "
             f"own needs at least 2 (classes with 1 example: {single}). Pass "
             f"covariance_type='tied', which shares one covariance."
-        )
-
-
-def _check_settings(shrinkage, covariance_scale):
-    fits = shrinkage == "oas" or (
-        isinstance(shrinkage, int | float) and 0 <= shrinkage <= 1
-    )
-    if not fits:
-        raise ValueError(
-            f"`shrinkage` must be 'oas' or a number from 0 to 1; received "
-            f"{shrinkage!r}."
-        )
-    if not (np.isfinite(covariance_scale) and covariance_scale > 0):
-        raise ValueError(
-            f"`covariance_scale` must be a positive number; received "
-            f"{covariance_scale!r}."
         )

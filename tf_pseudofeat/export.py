@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.graph import functional
 from tf_pseudofeat.split import split_at
 
 __all__ = ["export_classifier", "next_version"]
@@ -64,8 +65,19 @@ def export_classifier(
             "`gaussian` gives densities of features; pass `layer_name`, the layer that "
             "makes them."
         )
-    endpoints = _endpoints(model, output_name, layer_name, gaussian)
-    signature = _signature(model, input_name)
+    if gaussian is not None:
+        gaussian.feature_shape  # noqa: B018  raises where nothing is fitted
+    network = functional(model)
+    if network is None:
+        raise ValueError(
+            f"{model.name!r} ({type(model).__name__}) has no graph of layers, which "
+            f"tells its inputs and outputs. Build it if it is Sequential; a model with "
+            f"a `call` of its own has keras.Model.export."
+        )
+    endpoints = _endpoints(
+        model, _named_outputs(network, output_name), layer_name, gaussian
+    )
+    signature = _signature(network, input_name)
     archive = keras.export.ExportArchive()
     for owner in filter(None, (model, gaussian)):
         archive.track(owner)
@@ -90,9 +102,8 @@ def next_version(folder):
     return folder / str(max(taken, default=0) + 1)
 
 
-def _endpoints(model, output_name, layer_name, gaussian):
+def _endpoints(model, named, layer_name, gaussian):
     """{endpoint: function of the inputs that gives a dict of named outputs}."""
-    named = _named_outputs(model, output_name)
     endpoints = {"serving_default": lambda x: named(model(x, training=False))}
     if layer_name is not None:
         trunk, _ = split_at(model, layer_name)
@@ -105,6 +116,7 @@ def _endpoints(model, output_name, layer_name, gaussian):
 
 
 def _named_outputs(model, output_name):
+    """A function from the model's outputs to a dict of them by name."""
     if isinstance(model.output, dict):
         return dict
     if len(model.outputs) > 1:

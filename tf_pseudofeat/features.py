@@ -5,6 +5,7 @@ for each, pairs them at random.
 """
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -55,11 +56,9 @@ def extract_features(trunk, data, *, steps=None, verbose="auto"):
     total = _num_batches(data, steps)
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
     parts = []
-    for step, (x, y, weight) in enumerate(_batches(data)):
-        if step == total:
-            break
+    for x, y, weight in itertools.islice(_batches(data), total):
         parts.append((_features_of(trunk, x), _array(y), weight))
-        progress.update(step + 1)
+        progress.update(len(parts))
     if not parts:
         raise ValueError("The data has no batch; there are no features to extract.")
     if total is None:
@@ -153,7 +152,7 @@ def _batches(data):
     if isinstance(data, tuple | list):
         data = _array_batches(tuple(data))
     elif isinstance(data, keras.utils.PyDataset):
-        data = (data[i] for i in range(len(data)))
+        data = map(data.__getitem__, range(len(data)))
     for x, y, *weight in data:
         yield x, keras.tree.flatten(y)[0], weight[0] if weight else None
 

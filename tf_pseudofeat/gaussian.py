@@ -9,7 +9,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tf_pseudofeat.covariance import estimate_covariance, moment_kind
+from tf_pseudofeat.covariance import (
+    check_settings,
+    estimate_covariance,
+    moment_kind,
+)
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.moments import (
     ClassMoments,
@@ -128,7 +132,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         covariance_scale=1.0,
         **kwargs,
     ):
-        moment_kind(covariance_type)  # refuses an unknown type
+        check_settings(covariance_type, shrinkage, covariance_scale)
         if int(num_classes) != num_classes or num_classes < 1:
             raise ValueError(
                 f"`num_classes` must be a whole number from 1; received {num_classes}."
@@ -171,6 +175,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         for other in others:
             if other.moments is None:
                 continue
+            _check_mergeable(self, other)
             self._build_for((None, *other.feature_shape))
             self._add(other.moments)
 
@@ -327,18 +332,21 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     def save_own_variables(self, store):
         """Saves the float64 statistics; the parameters follow from them."""
-        if self._moments is not None:
-            for field in ("count", "mean", "scatter"):
-                store[field] = getattr(self._moments, field)
+        if self._moments is None:  # not fitted, but perhaps given by `set_weights`
+            super().save_own_variables(store)
+            return
+        for field in ("count", "mean", "scatter"):
+            store[field] = getattr(self._moments, field)
 
     def load_own_variables(self, store):
         """Loads the statistics and derives the parameters again."""
-        self.reset_state()
-        if "count" in store.keys():  # noqa: SIM118  a store is no dict
-            fields = {f: np.asarray(store[f]) for f in ("count", "mean", "scatter")}
-            kind = moment_kind(self.covariance_type)
-            self._moments = ClassMoments(**fields, kind=kind)
-            self.finalize_state()
+        self._moments = self._report = None
+        if "count" not in store:
+            super().load_own_variables(store)
+            return
+        fields = {f: np.asarray(store[f]) for f in ("count", "mean", "scatter")}
+        self._moments = ClassMoments(**fields, kind=moment_kind(self.covariance_type))
+        self.finalize_state()
 
     # The steps of the above.
 
@@ -404,6 +412,18 @@ class ClassConditionalGaussian(keras.layers.Layer):
         moments = moments_of_batches(flat(batches), self.num_classes, kind)
         self._build_for(shapes[0])
         self._add(moments)
+
+
+def _check_mergeable(layer, other):
+    mine, theirs = (
+        (each.num_classes, moment_kind(each.covariance_type)) for each in (layer, other)
+    )
+    if mine != theirs:
+        raise ValueError(
+            f"Only layers of the same classes and covariance type merge; {layer.name} "
+            f"has {layer.num_classes} classes and {layer.covariance_type!r}, "
+            f"{other.name} has {other.num_classes} and {other.covariance_type!r}."
+        )
 
 
 def stateless_seed(seed):

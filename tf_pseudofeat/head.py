@@ -6,6 +6,7 @@ back. Whatever goes wrong on the way, the weights return to what they were.
 
 import contextlib
 import dataclasses
+import inspect
 import random
 
 import keras
@@ -14,7 +15,13 @@ import numpy as np
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.scores import classification_scores
 
-__all__ = ["HeadFit", "fit_head", "fresh_optimizer", "predicted_classes", "score_head"]
+__all__ = [
+    "HeadFit",
+    "fit_head",
+    "head_optimizer",
+    "predicted_classes",
+    "score_head",
+]
 
 _SCORING_BATCH = 1024
 # Enough for a warm head on 5,000 features and not too much for one on 50,000.
@@ -73,7 +80,7 @@ def fit_head(
     a loss that is not finite, and where `monitor` got worse.
 
     Args:
-        head: Keras model or layer, features `[B, ...]` -> outputs `[B, C]` or `[B, 1]`.
+        head: Keras model, features `[B, ...]` -> outputs `[B, C]` or `[B, 1]`.
         training: `LabelledFeatures` to train on.
         scoring: `LabelledFeatures` to score on, before and after.
         loss: what `compile` takes.
@@ -96,7 +103,13 @@ def fit_head(
 
     Returns:
         result: `HeadFit`.
+
+    Raises:
+        ValueError: `epochs` is no whole number from 1; the head has nothing to train;
+            `monitor` cannot be scored; see `interleave`, too.
     """
+    if epochs is not None and (epochs != int(epochs) or epochs < 1):
+        raise ValueError(f"`epochs` is a whole number from 1; received {epochs!r}.")
     stream = interleave(
         training.features,
         training.labels,
@@ -112,13 +125,20 @@ def fit_head(
         return score_head(head, scoring, num_classes, minority, threshold)
 
     before = score()
+    if monitor is not None and np.isnan(before[monitor]):
+        raise ValueError(
+            f"`monitor` {monitor!r} cannot be scored: the data to score on have no "
+            f"example of the minority classes {minority}. Give them some, or monitor "
+            f"another score."
+        )
     with _restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
+        _seed_random_layers(head, seed)
         epochs = epochs or min(max(5, -(-_STEPS // len(stream))), 100)
         passes = _passes(epochs, len(stream))
         steps = passes * len(stream)
-        with strategy.scope() if strategy else contextlib.nullcontext():
+        with _scope(strategy):
             trainee = _trainee(
                 head, training.features, loss, optimizer, strategy, steps
             )
@@ -127,7 +147,10 @@ def fit_head(
             epochs=epochs // passes,
             verbose=0,
             shuffle=False,  # the stream is shuffled
-            callbacks=[keras.callbacks.TerminateOnNaN(), _Progress(passes, verbose)],
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                _Progress(epochs, passes, verbose),
+            ],
         )
         losses = [float(value) for value in history.history["loss"]]
         after = score() if _finite(head) else None
@@ -161,21 +184,56 @@ def predicted_classes(outputs, threshold=0.5):
     return (outputs.astype(np.float32).reshape(-1) > threshold).astype(np.int64)
 
 
-def fresh_optimizer(model):
-    """A new optimizer of the kind that the model was compiled with.
+def head_optimizer(model, optimizer=None, strategy=None):
+    """The optimizer to train a head with.
 
-    Same class and settings, with the class's default learning rate: the model's own
-    has usually been decayed to where it no longer moves anything. Without a compiled
-    model: Adam.
+    By default a new one of the kind that the model was compiled with: same class and
+    settings, with the class's default learning rate, because the model's own has
+    usually been decayed to where it no longer moves anything. For a model that was not
+    compiled: Adam.
+
+    Args:
+        model: the user's model.
+        optimizer: what to use instead: an optimizer, or its name.
+        strategy: a `tf.distribute` strategy, or None.
+
+    Returns:
+        optimizer: a Keras optimizer that is not the model's.
     """
+    with _scope(strategy):
+        if optimizer is None:
+            return _like_optimizer_of(model)
+        optimizer = keras.optimizers.get(optimizer)
+        if strategy:  # which an optimizer remembers from where it was made
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+        return optimizer
+
+
+def _like_optimizer_of(model):
     optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of loss scaling
     if optimizer is None:
         return keras.optimizers.Adam()
-    default = type(optimizer)().get_config()
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner = _fresh(optimizer.inner_optimizer)
+        return keras.optimizers.LossScaleOptimizer(inner)
+    return _fresh(optimizer)
+
+
+def _fresh(optimizer):
+    kinds = map(inspect.signature, type(optimizer).__mro__[:-1])
+    rates = [
+        kind.parameters["learning_rate"].default
+        for kind in kinds
+        if "learning_rate" in kind.parameters
+    ]
+    rates = [rate for rate in rates if isinstance(rate, float)]
     config = optimizer.get_config()
-    config.update(use_ema=False, learning_rate=default["learning_rate"])
+    config.update(use_ema=False, learning_rate=rates[0] if rates else 0.001)
     return type(optimizer).from_config(config)
+
+
+def _scope(strategy):
+    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 def _passes(epochs, num_batches):
@@ -190,8 +248,9 @@ def _passes(epochs, num_batches):
 class _Progress(keras.callbacks.Callback):
     """One bar for all epochs: Keras's own would print a line for each."""
 
-    def __init__(self, epochs, verbose):
+    def __init__(self, epochs, passes, verbose):
         super().__init__()
+        self.passes = passes
         self.bar = keras.utils.Progbar(
             epochs,
             verbose=int(bool(verbose)),
@@ -200,7 +259,8 @@ class _Progress(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        self.bar.update(epoch + 1, [("loss", (logs or {}).get("loss", float("nan")))])
+        loss = (logs or {}).get("loss", float("nan"))
+        self.bar.update((epoch + 1) * self.passes, [("loss", loss)])
 
 
 def _trainee(head, features, loss, optimizer, strategy, steps):
@@ -276,6 +336,15 @@ def _layers(model):
     for layer in getattr(model, "layers", ()):
         yield layer
         yield from _layers(layer)
+
+
+def _seed_random_layers(head, seed):
+    """Dropout and its like draw what follows from `seed`, each layer its own."""
+    numbers = np.random.default_rng([int(number) % 2**31 for number in seed])
+    for layer in _layers(head):
+        generator = getattr(layer, "seed_generator", None)
+        if isinstance(generator, keras.random.SeedGenerator):
+            generator.state.assign([int(numbers.integers(2**31)), 0])
 
 
 def _initialise(head, seed):

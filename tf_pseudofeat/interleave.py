@@ -66,9 +66,9 @@ def interleave(
     >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
     10
     """
-    features, counts = np.asarray(features), dict(counts or {})
+    features = np.asarray(features)
     ids = _check_real(features, labels, sample_weight, gaussian)
-    _check_counts(counts, gaussian, features.shape[1:])
+    counts = _resolve_counts(counts, gaussian, features.shape[1:])
     if batch_size != int(batch_size) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number; received {batch_size}.")
     num_classes = gaussian.num_classes if gaussian else int(ids.max()) + 1
@@ -189,17 +189,19 @@ def _check_real(features, labels, sample_weight, gaussian):
     return ids
 
 
-def _check_counts(counts, gaussian, feature_shape):
+def _resolve_counts(counts, gaussian, feature_shape):
+    """{class: number} in plain integers, without the classes that get none."""
+    counts = {c: count for c, count in (counts or {}).items() if count}
     if not counts:
-        return
+        return counts
     if gaussian is None:
         raise ValueError(
             f"`counts` asks for pseudo-features of classes {sorted(counts)}, but there "
             f"is no `gaussian` to draw them from. Pass a fitted one."
         )
     for class_id, count in counts.items():
-        known = 0 <= class_id < gaussian.num_classes
-        if not known or count != int(count) or count < 0:
+        known = class_id in range(gaussian.num_classes)
+        if not known or count % 1 or count < 0:
             raise ValueError(
                 f"`counts` must map classes 0 to {gaussian.num_classes - 1} to whole "
                 f"numbers; received {{{class_id!r}: {count!r}}}."
@@ -211,3 +213,4 @@ def _check_counts(counts, gaussian, feature_shape):
             f"{list(gaussian.feature_shape)}; received features of shape "
             f"{list(feature_shape)}. Fit them to these features."
         )
+    return {int(class_id): int(count) for class_id, count in counts.items()}

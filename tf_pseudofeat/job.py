@@ -4,8 +4,10 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.budget import pseudo_counts
 from tf_pseudofeat.features import check_data, first_batch
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
 from tf_pseudofeat.labels import class_ids
@@ -33,7 +35,7 @@ class Job:
         loss: what `compile` takes.
         num_classes: C; 2 for a model with one output.
         threshold: above it a single output means class 1.
-        strategy: the model's `tf.distribute` strategy, None for a single device.
+        strategy: the model's `tf.distribute` strategy, None where there is none.
     """
 
     trunk: keras.Model
@@ -53,6 +55,10 @@ def check_job(
     validation_data=None,
     gaussian=None,
     sampler=None,
+    epochs=None,
+    batch_size=256,
+    sampling_strategy="auto",
+    optimizer=None,
     loss=None,
     monitor="balanced_accuracy",
     steps=None,
@@ -79,6 +85,9 @@ def check_job(
     if validation_data is not None:
         check_data(validation_data)
     stateless_seed(seed)
+    _check_whole(epochs=1 if epochs is None else epochs, batch_size=batch_size)
+    if optimizer is not None:
+        keras.optimizers.get(optimizer)  # refuses an unknown name
     if monitor is not None and monitor not in _MONITORS:
         raise ValueError(
             f"`monitor` is one of {_MONITORS} or None; received {monitor!r}."
@@ -88,8 +97,12 @@ def check_job(
     split.check(model, x)
     outputs = _outputs(model, x)
     num_classes = max(2, outputs.shape[-1])
-    labels = np.asarray(keras.ops.convert_to_numpy(labels))
+    labels = _numpy(labels)
     class_ids(labels, num_classes)
+    if validation_data is not None:
+        class_ids(_numpy(first_batch(validation_data)[1]), num_classes)
+    if isinstance(sampling_strategy, str):
+        pseudo_counts(np.arange(num_classes), sampling_strategy)  # an unknown one
     _check_source(gaussian, sampler, weight, num_classes)
     activation = output_activation(split.head)
     loss = _loss(model, loss, activation, outputs.shape[-1], labels)
@@ -102,6 +115,17 @@ def check_job(
         threshold=0.0 if _gives_logits(activation, loss) else 0.5,
         strategy=_strategy(model),
     )
+
+
+def _numpy(labels):
+    return np.asarray(keras.ops.convert_to_numpy(labels))
+
+
+def _check_whole(**settings):
+    for name, number in settings.items():
+        whole = isinstance(number, int | float | np.number) and number == int(number)
+        if not whole or number < 1:
+            raise ValueError(f"`{name}` is a whole number from 1; received {number!r}.")
 
 
 def _split(model, layer_name, trunk, head, x):
@@ -185,9 +209,16 @@ def _loss(model, loss, activation, width, labels):
 
 
 def _strategy(model):
-    """Keras gives every model on TensorFlow a strategy, mostly that of one device."""
+    """The strategy that the model was made under; None where that was in none.
+
+    Keras gives every model on TensorFlow a strategy, mostly TensorFlow's default one.
+    A MirroredStrategy of one device is none of these: its variables need its scope.
+    """
     strategy = getattr(model, "distribute_strategy", None)
-    return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
+    if strategy is None:
+        return None
+    with strategy.scope():
+        return strategy if tf.distribute.has_strategy() else None
 
 
 def _gives_logits(activation, loss):

@@ -84,9 +84,9 @@ def _ids_of_one_hot(labels, num_classes):
 
 def _check_ids(labels, num_classes):
     highest = np.iinfo(np.int64).max if num_classes is None else num_classes - 1
-    with np.errstate(invalid="ignore"):
-        wrong = (labels < 0) | (labels > highest) | (labels != np.floor(labels))
-    wrong |= ~np.isfinite(labels.astype(np.float64))
+    values = labels.astype(np.float64)  # float16 cannot be compared with `highest`
+    wrong = (values < 0) | (values > highest) | (values != np.floor(values))
+    wrong |= ~np.isfinite(values)
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         allowed = "0, 1, 2, ..." if num_classes is None else f"0 to {num_classes - 1}"

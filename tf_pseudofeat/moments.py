@@ -71,6 +71,7 @@ def no_moments(num_classes, feature_size, kind="full"):
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
 def moments_of(features, labels, num_classes, kind="full"):
     """The moments of features in memory.
 
@@ -97,6 +98,10 @@ def moments_of(features, labels, num_classes, kind="full"):
     moments = no_moments(num_classes, features.shape[1], kind)
     for class_id, rows in _rows_by_class(ids):
         mean = features[rows].mean(axis=0, dtype=np.float64)  # [D]
+        if features.dtype == np.float64:
+            # Rows that are all the same are their mean to the last bit, and so have no
+            # scatter, not even that of the rounding of a mean.
+            mean += (features[rows] - mean).mean(axis=0)
         _check_finite(mean, features, rows, class_id)
         moments.count[class_id] = rows.size
         moments.mean[class_id] = mean
@@ -226,6 +231,8 @@ def _check_finite(mean, features, rows, class_id):
     if np.isfinite(mean).all():  # one NaN or infinity anywhere would show in the mean
         return
     wrong = rows[~np.isfinite(features[rows]).all(axis=1)]
+    if not wrong.size:
+        return  # the sum itself overflowed; so does the scatter, which is checked
     raise ValueError(
         f"Class {class_id} has {wrong.size} of {rows.size} examples with NaN or "
         f"infinite features, the first in row {wrong[0]}. Clean the inputs, or look "

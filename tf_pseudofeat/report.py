@@ -59,9 +59,11 @@ class RetrainingReport:
 
     def __str__(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
+        made = sum(number for number in self.pseudo if number > 0)
+        kept = sum(self.real) + sum(self.pseudo) - made  # without what a sampler took
         lines = [
-            f"Head after {self.layer_name!r} retrained on {sum(self.real):,} real and "
-            f"{sum(self.pseudo):,} pseudo-features of shape "
+            f"Head after {self.layer_name!r} retrained on {kept:,} real and "
+            f"{made:,} pseudo-features of shape "
             f"{list(self.feature_shape)}: {verdict}.",
             "",
             f"{f'percent, on {self.scored_on}':<32}{'before':>8}{'after':>8}",

@@ -10,7 +10,7 @@ import numpy as np
 from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
 from tf_pseudofeat.features import LabelledFeatures, extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head, fresh_optimizer
+from tf_pseudofeat.head import fit_head, head_optimizer
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.labels import class_ids, labels_like
 from tf_pseudofeat.report import RetrainingReport
@@ -114,6 +114,10 @@ def retrain_head(
         trunk=trunk,
         head=head,
         seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        sampling_strategy=sampling_strategy,
+        optimizer=optimizer,
     )
     watch, say = _Stopwatch(), print if verbose else _silence
 
@@ -128,10 +132,8 @@ def retrain_head(
         real = class_counts(training.labels, job.num_classes)
         material, counts, pseudo = _material(source, training, real, sampling_strategy)
 
-    say(
-        f"Training the head on {real.sum():,} real and {pseudo.sum():,} pseudo-features"
-    )
-    optimizer = optimizer or fresh_optimizer(model)
+    say(f"Training the head on {(real + pseudo).sum():,} features")
+    optimizer = head_optimizer(model, optimizer, job.strategy)
     options = {
         "batch_size": batch_size,
         "fresh_head": fresh_head,

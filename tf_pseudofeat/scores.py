@@ -35,12 +35,7 @@ def class_recalls(y_true, y_pred, num_classes=None):
     Returns:
         recalls: float64 `[C]`, NaN for a class without examples.
     """
-    y_true, y_pred = class_ids(y_true, num_classes), class_ids(y_pred, num_classes)
-    if y_true.shape != y_pred.shape or not y_true.size:
-        raise ValueError(
-            f"One prediction per label is needed; received {y_true.size} labels and "
-            f"{y_pred.size} predictions."
-        )
+    y_true, y_pred = _id_pairs(y_true, y_pred, num_classes)
     num_classes = num_classes or 1 + max(y_true.max(), y_pred.max())
     total = np.bincount(y_true, minlength=num_classes)
     found = np.bincount(y_true[y_true == y_pred], minlength=num_classes)
@@ -49,8 +44,7 @@ def class_recalls(y_true, y_pred, num_classes=None):
 
 def accuracy(y_true, y_pred):
     """The share of all examples that are right."""
-    y_true, y_pred = class_ids(y_true), class_ids(y_pred)
-    return float(np.mean(y_true == y_pred))
+    return float(np.mean(np.equal(*_id_pairs(y_true, y_pred))))
 
 
 def balanced_accuracy(y_true, y_pred):
@@ -73,10 +67,11 @@ def mean_minority_accuracy(y_true, y_pred, minority):
 
     NaN if the labels have no example of them.
     """
-    rare = np.isin(class_ids(y_true), minority)
+    y_true, y_pred = _id_pairs(y_true, y_pred)
+    rare = np.isin(y_true, minority)
     if not rare.any():
         return float("nan")
-    return balanced_accuracy(class_ids(y_true)[rare], class_ids(y_pred)[rare])
+    return balanced_accuracy(y_true[rare], y_pred[rare])
 
 
 def min_class_accuracy(y_true, y_pred):
@@ -106,6 +101,16 @@ def classification_scores(y_true, y_pred, num_classes, minority):
         "min_class_accuracy": min_class_accuracy(y_true, y_pred),
         "recall": [None if np.isnan(recall) else float(recall) for recall in recalls],
     }
+
+
+def _id_pairs(y_true, y_pred, num_classes=None):
+    y_true, y_pred = class_ids(y_true, num_classes), class_ids(y_pred, num_classes)
+    if y_true.shape != y_pred.shape or not y_true.size:
+        raise ValueError(
+            f"One prediction per label is needed; received {y_true.size} labels and "
+            f"{y_pred.size} predictions."
+        )
+    return y_true, y_pred
 
 
 class _RecallMetric(keras.metrics.Metric):

@@ -1,0 +1,140 @@
+"""Tests for budget.py."""
+
+import collections
+
+import numpy as np
+import pytest
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+
+from tf_pseudofeat.budget import (
+    class_counts,
+    minority_classes,
+    multiply_minority,
+    pseudo_counts,
+)
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [40, 12, 25, 7]))
+BINARY = np.repeat([0, 1], [20, 6])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "labels"),
+    [
+        ("auto", LABELS),
+        ("not majority", LABELS),
+        ("minority", LABELS),
+        ("not minority", LABELS),
+        ("all", LABELS),
+        ({1: 30, 3: 7}, LABELS),
+        ({np.int64(3): np.int64(50)}, LABELS),
+        (0.75, BINARY),
+        ("auto", BINARY),
+        (multiply_minority(3), LABELS),
+        (multiply_minority(2.5), BINARY),
+        (lambda y: {int(y.max()): 9}, LABELS),
+    ],
+)
+def test_the_counts_are_what_imbalanced_learn_adds(strategy, labels):
+    sampler = RandomOverSampler(sampling_strategy=strategy, random_state=0)
+    _, resampled = sampler.fit_resample(np.zeros((len(labels), 1)), labels)
+    added = collections.Counter(resampled.tolist())
+    added.subtract(labels.tolist())
+    assert pseudo_counts(labels, strategy) == {c: n for c, n in added.items() if n}
+
+
+@pytest.mark.parametrize(
+    "encode", [np.asarray, lambda y: y[:, np.newaxis], lambda y: np.eye(4)[y]]
+)
+def test_the_form_of_the_labels_makes_no_difference(encode):
+    np.testing.assert_array_equal(class_counts(encode(LABELS)), [40, 12, 25, 7])
+    assert pseudo_counts(encode(LABELS)) == {1: 28, 2: 15, 3: 33}
+
+
+def test_the_counts_are_plain_integers_in_the_order_of_the_classes():
+    counts = pseudo_counts(LABELS, {3: 9.0, np.int32(1): np.int64(20)})
+    assert list(counts.items()) == [(1, 8), (3, 2)]
+    assert {type(number) for item in counts.items() for number in item} == {int}
+
+
+def test_classes_without_examples_get_nothing():
+    assert pseudo_counts([0, 0, 0, 2]) == {2: 2}
+    np.testing.assert_array_equal(class_counts([0, 0, 0, 2], 5), [3, 0, 1, 0, 0])
+
+
+def test_no_labels_count_zero_for_every_class():
+    np.testing.assert_array_equal(class_counts([], 3), [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("counts", "below", "minority"),
+    [
+        ([100, 50, 49, 1], 0.5, [2, 3]),
+        ([100, 50, 49, 1], 0.02, [3]),
+        ([100, 50, 49, 1], 1.0, [1, 2, 3]),
+        ([100, 0, 60], 0.5, [2]),  # nothing below half: the smallest that exists
+        ([7, 0, 7], 0.5, [0, 2]),
+        ([0, 5], 0.5, [1]),
+    ],
+)
+def test_the_minority_is_what_is_below_a_share_of_the_largest(counts, below, minority):
+    assert minority_classes(counts, below) == minority
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 50, 1.5])
+def test_multiply_minority_multiplies_the_minority_alone(multiplier):
+    added = pseudo_counts(LABELS, multiply_minority(multiplier))
+    total = class_counts(LABELS) + [added.get(c, 0) for c in range(4)]
+    expected = np.array([40, 12 * multiplier, 25, 7 * multiplier])
+    np.testing.assert_allclose(total, expected, atol=0.5)
+    assert set(added) <= {1, 3}
+
+
+def test_multiply_minority_steers_samplers_of_imbalanced_learn():
+    sampler = SMOTE(sampling_strategy=multiply_minority(10), k_neighbors=2)
+    features = np.random.default_rng(1).normal(size=(len(LABELS), 2))
+    _, resampled = sampler.fit_resample(features, LABELS)
+    np.testing.assert_array_equal(class_counts(resampled), [40, 120, 25, 70])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({4: 10}, r"names class 4, which has no example; .* \[0, 1, 2, 3\]"),
+        ({-1: 10}, r"names class -1, which has no example"),
+        ({"cat": 10}, r"names class 'cat', which has no example"),
+        ({0: 39}, r"asks for 39 examples of class 0, which already has 40"),
+        ({3: 7.5}, r"asks for 7.5 examples of class 3.*whole numbers"),
+        ({3: np.nan}, r"asks for nan examples of class 3"),
+        (lambda labels: {1: 2}, r"asks for 2 examples of class 1, which .* has 12"),
+        ("majority", r"'majority' cannot be used with over-sampler"),
+        ("everything", r"needs to be one of"),
+        (0.5, r"only when the type of target is binary"),
+    ],
+)
+def test_a_strategy_that_cannot_be_met_is_refused(strategy, message):
+    with pytest.raises(ValueError, match=message):
+        pseudo_counts(LABELS, strategy)
+
+
+def test_a_single_class_cannot_be_balanced():
+    with pytest.raises(ValueError, match=r"more than 1 class"):
+        pseudo_counts([0, 0, 0])
+
+
+@pytest.mark.parametrize("below", [0, -0.5, 1.01, np.nan])
+def test_below_is_a_fraction(below):
+    with pytest.raises(ValueError, match=rf"fraction in \(0, 1\]; received {below}"):
+        minority_classes([3, 1], below)
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0]])
+def test_no_examples_have_no_minority(counts):
+    with pytest.raises(ValueError, match=r"No class has an example"):
+        minority_classes(counts)
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 0, -2, np.nan])
+def test_the_minority_cannot_shrink(multiplier):
+    message = rf"must be at least 1; received {multiplier}"
+    with pytest.raises(ValueError, match=message):
+        multiply_minority(multiplier)

@@ -1,0 +1,296 @@
+"""Tests for callback.py: real, tiny fits that end with a cured head."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from sklearn.metrics import balanced_accuracy_score
+
+from tf_pseudofeat import callback as callback_module
+from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.retrain import retrain_head
+
+N = 120
+RNG = np.random.default_rng(0)
+Y = RNG.permutation(np.repeat([0, 1, 2], [80, 30, 10]))
+X = (RNG.normal(size=(N, 4)) + 2 * np.eye(4)[Y]).astype("float32")
+UNSEEN_Y = np.repeat([0, 1, 2], 40)
+UNSEEN_X = (RNG.normal(size=(N, 4)) + 2 * np.eye(4)[UNSEEN_Y]).astype("float32")
+
+
+def make_model(optimizer="adam", built=True):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            layers.Dense(5, activation="relu", name="features"),
+            layers.Dense(3, activation="softmax", name="end"),
+        ]
+    )
+    if built:
+        model.build((None, 4))
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def retrainer(layer_name="features", data=(X, Y), **settings):
+    settings = {"epochs": 2, "verbose": 0, **settings}
+    return PseudoFeatureHeadRetrainer(layer_name, data, **settings)
+
+
+def fit(model, *callbacks, epochs=1, **settings):
+    settings = {"batch_size": 40, "verbose": 0, **settings}
+    return model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **settings)
+
+
+def weights(model):
+    return [value.tobytes() for value in model.get_weights()]
+
+
+def score(model, x=UNSEEN_X, y=UNSEEN_Y):
+    predicted = model.predict(x, verbose=0).argmax(axis=1)
+    return balanced_accuracy_score(y, predicted)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the weights of the model at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(weights(self.model))
+
+
+# ---- What it does. -------------------------------------------------------------------
+
+
+def test_head_is_retrained_when_fit_ends():
+    model, recorder, cure = make_model(), Recorder(), retrainer()
+    assert cure.report is None
+    fit(model, recorder, cure, epochs=2)
+    assert cure.report.kept and cure.report.real == [80, 30, 10]
+    assert weights(model)[:2] == recorder.epochs[-1][:2]  # the trunk
+    assert weights(model)[2:] != recorder.epochs[-1][2:]
+    assert int(model.optimizer.iterations) == 6
+
+
+def test_it_does_what_retrain_head_does():
+    settings = {"epochs": 3, "seed": (4, 5), "sampling_strategy": "minority"}
+    cured, plain = make_model(), make_model()
+    fit(cured, retrainer(**settings), shuffle=False)
+    fit(plain, shuffle=False)
+    retrain_head(plain, "features", (X, Y), verbose=0, **settings)
+    assert weights(cured) == weights(plain)
+
+
+def test_fit_with_it_finds_the_rare_classes_more_often_than_without():
+    cure = retrainer(
+        validation_data=(UNSEEN_X, UNSEEN_Y),
+        optimizer=keras.optimizers.Adam(0.05),
+        epochs=20,
+    )
+    scores = []
+    for callbacks in ([], [cure]):
+        model = make_model(keras.optimizers.Adam(0.01))
+        fit(model, *callbacks, epochs=20)
+        scores.append(score(model))
+    assert scores[1] > scores[0] + 0.1
+    assert cure.report.after["balanced_accuracy"] == pytest.approx(scores[1])
+
+
+@pytest.mark.parametrize("how", ["arrays", "dataset"])
+def test_sequential_model_that_fit_builds(how):
+    model, cure = make_model(built=False), retrainer()
+    if how == "arrays":
+        fit(model, cure)
+    else:
+        data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(40)
+        model.fit(data, callbacks=[cure], verbose=0)
+    assert cure.report.kept
+
+
+@pytest.mark.parametrize(
+    "every, epochs, expected",
+    [(None, 2, [2]), (1, 2, [1, 2]), (2, 3, [2, 3]), (5, 2, [2])],
+)
+def test_retrains_after_every_so_many_epochs_and_once_at_the_end(
+    monkeypatch, every, epochs, expected
+):
+    model, retrained = make_model(), []
+
+    def counting(model, *args, **settings):
+        report = retrain_head(model, *args, **settings)
+        retrained.append(int(model.optimizer.iterations) // 3)
+        return report
+
+    monkeypatch.setattr(callback_module, "retrain_head", counting)
+    fit(model, retrainer(every=every, epochs=1), epochs=epochs)
+    assert retrained == expected
+
+
+def test_training_goes_on_from_the_retrained_head():
+    model, before, after = make_model(), Recorder(), Recorder()
+    optimizer = keras.optimizers.SGD(0.0)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    cure = retrainer(every=1, optimizer=keras.optimizers.Adam(0.01))
+    fit(model, before, cure, after, epochs=2)
+    assert before.epochs[0] != after.epochs[0] == before.epochs[1]
+    assert after.epochs[1] == weights(model)
+
+
+def test_one_object_serves_two_fits():
+    model, cure, seen = make_model(), retrainer(), []
+    fit(model, cure)
+    first = cure.report
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(cure.report)
+
+    other = make_model()
+    before = weights(model)
+    fit(other, Watch(), cure)
+    assert seen == [None]
+    assert cure.report is not first and cure.report.kept
+    assert weights(model) == before
+
+
+def test_interrupt_of_the_retraining_leaves_what_fit_had_learnt(monkeypatch):
+    from tf_pseudofeat import head as head_module
+
+    model, recorder = make_model(), Recorder()
+
+    def interrupt(progress, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(head_module._Progress, "on_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, recorder, retrainer())
+    assert weights(model) == recorder.epochs[-1]
+
+
+@pytest.mark.parametrize("verbose", [0, 1, "auto"])
+def test_verbose(capsys, verbose):
+    fit(make_model(), retrainer(verbose=verbose))
+    printed = capsys.readouterr().out
+    assert ("Extracting features at 'features'" in printed) == bool(verbose)
+    assert ("2/2" in printed) == bool(verbose)
+
+
+# ---- What is checked before the first step. ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error, message, settings",
+    [
+        (ValueError, "no layer 'featuers'", {"layer_name": "featuers"}),
+        (ValueError, "output layer", {"layer_name": "end"}),
+        (TypeError, "received ndarray", {"data": X}),
+        (ValueError, "0 to 2; example .* label 3", {"data": (X, Y + 1)}),
+        (ValueError, "0 to 2; .* label 8", {"validation_data": (X, Y + 7)}),
+        (ValueError, "`monitor` is one of", {"monitor": "loss"}),
+        (ValueError, "4 classes", {"gaussian": ClassConditionalGaussian(4)}),
+        (ValueError, "received 0", {"batch_size": 0}),
+        (ValueError, "received -1", {"epochs": -1}),
+        (ValueError, "auot", {"sampling_strategy": "auot"}),
+        (ValueError, "two whole numbers", {"seed": 3}),
+        (ValueError, "fit_resample", {"sampler": "SMOTE"}),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_error_comes_before_a_single_step(error, message, settings):
+    model, recorder = make_model(), Recorder()
+    before = weights(model)
+    with pytest.raises(error, match=message):
+        fit(model, recorder, retrainer(**settings))
+    assert int(model.optimizer.iterations) == 0 and recorder.epochs == []
+    assert weights(model) == before
+
+
+@pytest.mark.parametrize("setting", ["epoch", "trunc", "validation"])
+def test_unknown_setting_is_refused_when_made(setting):
+    with pytest.raises(TypeError, match=setting):
+        retrainer(**{setting: 1})
+
+
+@pytest.mark.parametrize("every", [0, -2, 1.5])
+def test_every_is_a_number_of_epochs(every):
+    with pytest.raises(ValueError, match=f"`every`.*received {every}"):
+        retrainer(every=every)
+
+
+# ---- What would undo it. -------------------------------------------------------------
+
+
+def warned(model, *callbacks, epochs=1):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, *callbacks, epochs=epochs, validation_data=(UNSEEN_X, UNSEEN_Y))
+    messages = [str(warning.message) for warning in caught]
+    return [m for m in messages if "retrain" in m.lower() or "undo" in m]
+
+
+def early_stopping(restore_best_weights=True):
+    return keras.callbacks.EarlyStopping(
+        patience=1, restore_best_weights=restore_best_weights
+    )
+
+
+def test_early_stopping_after_it_that_would_undo_it_is_warned_of():
+    cure = retrainer()
+    (message,) = warned(make_model(), cure, early_stopping(), Recorder())
+    assert "EarlyStopping(restore_best_weights=True) stands after" in message
+    assert "Put PseudoFeatureHeadRetrainer last" in message
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        lambda cure: [early_stopping(), cure],
+        lambda cure: [cure, early_stopping(False)],
+        lambda cure: [cure],
+        lambda cure: [early_stopping(), cure, Recorder()],
+    ],
+    ids=["stopping first", "stopping restores nothing", "alone", "recorder after"],
+)
+def test_order_that_undoes_nothing_is_not_warned_of(callbacks):
+    assert warned(make_model(), *callbacks(retrainer())) == []
+
+
+def test_early_stopping_before_it_leaves_the_retrained_head():
+    """The best epoch is restored first, and its head is then retrained."""
+    model, recorder = make_model(keras.optimizers.SGD(3.0)), Recorder()
+    stopping = early_stopping()
+    cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), epochs=20)
+    fit(
+        model,
+        recorder,
+        stopping,
+        cure,
+        epochs=20,
+        validation_data=(UNSEEN_X, UNSEEN_Y),
+    )
+    assert stopping.stopped_epoch > 0  # it did stop, and restored an earlier epoch
+    best = recorder.epochs[stopping.best_epoch]
+    assert weights(model)[:2] == best[:2] != recorder.epochs[-1][:2]
+    assert weights(model)[2:] != best[2:]
+    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+
+
+def test_moving_averages_of_the_optimizer_are_warned_of():
+    model = make_model(keras.optimizers.Adam(use_ema=True))
+    (message,) = warned(model, retrainer())
+    assert "use_ema=True" in message and "compile with a new optimizer" in message
+
+
+def test_moving_averages_do_not_undo_the_retraining_of_this_fit():
+    model = make_model(keras.optimizers.Adam(use_ema=True))
+    cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), epochs=20)
+    with pytest.warns(UserWarning, match="use_ema"):
+        fit(model, cure)
+    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])

@@ -1,0 +1,359 @@
+"""Tests for export.py: what is written is loaded where only TensorFlow is."""
+
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tf_pseudofeat.export import export_classifier, next_version
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(7, 4)).astype("float32")
+IMAGES = RNG.normal(size=(7, 6, 6, 1)).astype("float32")
+
+
+def dense_model(activation="softmax", dtype=None, name=None):
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((4,), name=name)
+    x = layers.Dense(5, activation="relu", name="features")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.5)(x)
+    return keras.Model(inputs, layers.Dense(3, activation=activation, dtype=dtype)(x))
+
+
+def conv_model():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(2, 3, name="maps"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(3),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(IMAGES, np.arange(7) % 3, verbose=0)
+    return model
+
+
+def dict_model():
+    left, right = keras.Input((1,), name="left"), keras.Input((3,), name="right")
+    joined = layers.Concatenate(name="joined")([left, right])
+    one = layers.Dense(3, activation="softmax")(joined)
+    two = layers.Dense(1)(joined)
+    return keras.Model({"left": left, "right": right}, {"kind": one, "size": two})
+
+
+def mixed_model():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        return dense_model(dtype="float32")
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def fitted_gaussian(size=5):
+    gaussian = ClassConditionalGaussian(3)
+    gaussian.adapt(RNG.normal(size=(60, size)), np.arange(60) % 3)
+    return gaussian
+
+
+def numpy_of(outputs):
+    return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+def names_of(folder, endpoint="serving_default"):
+    """(names of the inputs, names of the outputs) of an endpoint."""
+    signature = tf.saved_model.load(str(folder)).signatures[endpoint]
+    inputs = signature.structured_input_signature[1]
+    return set(inputs), set(signature.structured_outputs)
+
+
+# ---- A process that has TensorFlow and nothing else. ---------------------------------
+
+SERVE = """
+    import pathlib, sys
+
+    # As if they were not installed.
+    for name in ("keras", "tf_keras", "tf_pseudofeat", "tensorflow_probability"):
+        sys.modules[name] = None
+    import numpy as np
+    import tensorflow as tf
+
+    for folder in pathlib.Path(sys.argv[1]).iterdir():
+        arrays = dict(np.load(folder / "inputs.npz"))
+        loaded = tf.saved_model.load(str(folder / "1"))
+        results = {}
+        for endpoint, signature in loaded.signatures.items():
+            for rows in (1, 7):
+                inputs = {k: tf.constant(v[:rows]) for k, v in arrays.items()}
+                for name, value in signature(**inputs).items():
+                    results[f"{endpoint}/{name}/{rows}"] = value.numpy()
+        np.savez(folder / "outputs.npz", **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """{case: (what was exported, what the other process answered)}."""
+    folder = tmp_path_factory.mktemp("served")
+    gaussian = fitted_gaussian()
+    densities = {"layer_name": "features", "gaussian": gaussian}
+    cases = {
+        "dense": (dense_model(), {"features": X}, densities),
+        "conv": (conv_model(), {"image": IMAGES}, {"layer_name": "maps"}),
+        "dict": (dict_model(), {"left": X[:, :1], "right": X[:, 1:]}, {}),
+        "mixed": (mixed_model(), {"features": X}, densities),
+    }
+    for name, (model, inputs, settings) in cases.items():
+        returned = export_classifier(model, folder / name / "1", **settings)
+        assert returned == str(folder / name / "1")
+        np.savez(folder / name / "inputs.npz", **inputs)
+    command = [sys.executable, "-c", textwrap.dedent(SERVE), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {
+        name: (model, gaussian, dict(np.load(folder / name / "outputs.npz")))
+        for name, (model, _, _) in cases.items()
+    }
+
+
+def endpoints(answers):
+    return {key.rpartition("/")[0] for key in answers}
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("case", ["dense", "mixed"])
+def test_probabilities_features_and_densities_are_served(served, case, rows):
+    model, gaussian, answers = served[case]
+    assert endpoints(answers) == {
+        "serving_default/probabilities",
+        "features/features",
+        "log_density/log_density",
+    }
+    tolerance = 1e-5 if case == "dense" else 1e-2
+    expected = model.predict(X[:rows], verbose=0)
+    answer = answers[f"serving_default/probabilities/{rows}"]
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer, expected, atol=tolerance)
+    trunk = keras.Model(model.input, model.get_layer("features").output)
+    features = trunk.predict(X[:rows], verbose=0)
+    answer = answers[f"features/features/{rows}"]
+    assert answer.dtype == features.dtype
+    np.testing.assert_allclose(answer, features, atol=tolerance)
+    densities = gaussian.distribution.log_prob(features[:, None].astype("float32"))
+    answer = answers[f"log_density/log_density/{rows}"]
+    np.testing.assert_allclose(answer, densities, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_images_give_logits_and_feature_maps(served, rows):
+    model, _, answers = served["conv"]
+    assert endpoints(answers) == {"serving_default/logits", "features/features"}
+    expected = model.predict(IMAGES[:rows], verbose=0)
+    answer = answers[f"serving_default/logits/{rows}"]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    maps = np.asarray(model.get_layer("maps")(IMAGES[:rows]))
+    answer = answers[f"features/features/{rows}"]
+    np.testing.assert_allclose(answer, maps, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_dicts_of_inputs_and_outputs_keep_their_names(served, rows):
+    model, _, answers = served["dict"]
+    assert endpoints(answers) == {"serving_default/kind", "serving_default/size"}
+    inputs = {"left": X[:rows, :1], "right": X[:rows, 1:]}
+    expected = model.predict(inputs, verbose=0)
+    for name in ("kind", "size"):
+        answer = answers[f"serving_default/{name}/{rows}"]
+        np.testing.assert_allclose(answer, expected[name], atol=1e-5)
+
+
+# ---- Names. --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "activation, name, settings, expected",
+    [
+        ("softmax", None, {}, ("features", "probabilities")),
+        ("sigmoid", "measurements", {}, ("measurements", "probabilities")),
+        (None, None, {}, ("features", "logits")),
+        ("tanh", None, {}, ("features", "outputs")),
+        ("softmax", None, {"input_name": "x", "output_name": "y"}, ("x", "y")),
+    ],
+)
+def test_names_of_input_and_output(tmp_path, activation, name, settings, expected):
+    model = dense_model(activation, name=name)
+    export_classifier(model, tmp_path / "1", **settings)
+    assert names_of(tmp_path / "1") == ({expected[0]}, {expected[1]})
+
+
+def test_several_outputs_keep_their_layers_names(tmp_path):
+    inputs = keras.Input((4,), name="x")
+    outputs = [layers.Dense(2, name="one")(inputs), layers.Dense(3, name="two")(inputs)]
+    export_classifier(keras.Model(inputs, outputs), tmp_path / "1")
+    assert names_of(tmp_path / "1") == ({"x"}, {"one", "two"})
+
+
+def test_every_endpoint_says_that_the_batch_may_have_any_size(tmp_path):
+    settings = {"layer_name": "features", "gaussian": fitted_gaussian()}
+    export_classifier(dense_model(), tmp_path / "1", **settings)
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    shapes = {"serving_default": [None, 3], "features": [None, 5]}
+    shapes["log_density"] = [None, 3]
+    for endpoint, shape in shapes.items():
+        signature = signatures[endpoint]
+        (given,) = signature.structured_input_signature[1].values()
+        assert given.shape.as_list() == [None, 4]
+        (result,) = signature.structured_outputs.values()
+        assert result.shape.as_list() == shape
+
+
+# ---- What travels, and what does not. ------------------------------------------------
+
+
+def files_of(folder):
+    return b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
+
+
+def variables_of(folder):
+    found = tf.train.list_variables(str(folder / "variables" / "variables"))
+    return [(name, tuple(shape)) for name, shape in found if shape]
+
+
+def test_statistics_of_the_training_data_travel_only_if_asked_for(tmp_path):
+    model, gaussian = dense_model(), fitted_gaussian()
+    export_classifier(model, tmp_path / "1", layer_name="features")
+    export_classifier(model, tmp_path / "2", layer_name="features", gaussian=gaussian)
+    mean, scatter = (getattr(gaussian.moments, n) for n in ("mean", "scatter"))
+    loc = gaussian.loc.numpy().tobytes()
+    assert loc in files_of(tmp_path / "2")
+    assert loc not in files_of(tmp_path / "1")
+    for version in "12":  # They are not what densities are made of.
+        assert mean.tobytes() not in files_of(tmp_path / version)
+        assert scatter.tobytes() not in files_of(tmp_path / version)
+    shapes = {shape for _, shape in variables_of(tmp_path / "1")}
+    assert shapes == {tuple(variable.shape) for variable in model.variables}
+
+
+def test_state_of_the_optimizer_does_not_travel(tmp_path):
+    model = conv_model()
+    momentum = model.optimizer.variables[2].numpy()
+    assert momentum.any()
+    export_classifier(model, tmp_path / "1")
+    assert momentum.tobytes() not in files_of(tmp_path / "1")
+    names = [n for n, _ in variables_of(tmp_path / "1") if n.startswith("variables/")]
+    assert len(names) == len(model.weights)
+
+
+def test_model_is_not_changed(tmp_path):
+    model = conv_model()
+    before = model.predict(IMAGES, verbose=0)
+    export_classifier(model, tmp_path / "1", layer_name="pool")
+    np.testing.assert_array_equal(model.predict(IMAGES, verbose=0), before)
+    model.fit(IMAGES, np.arange(7) % 3, verbose=0)
+
+
+# ---- The folder. ---------------------------------------------------------------------
+
+ARCHIVE = type(keras.export.ExportArchive())  # which is a factory
+
+
+def test_folder_that_exists_is_not_overwritten_and_the_next_is_named(tmp_path):
+    export_classifier(dense_model(), tmp_path / "served" / "1")
+    before = files_of(tmp_path)
+    with pytest.raises(FileExistsError, match="not overwritten") as caught:
+        export_classifier(dense_model("sigmoid"), tmp_path / "served" / "1")
+    assert str(tmp_path / "served" / "2") in str(caught.value)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, error):
+    def write_out(archive, path, **kwargs):
+        pathlib.Path(path, "saved_model.pb").write_bytes(b"half of it")
+        raise error("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ARCHIVE, "write_out", write_out)
+        with pytest.raises(error, match="disk full"):
+            export_classifier(dense_model(), tmp_path / "1")
+    assert list(tmp_path.iterdir()) == []
+    export_classifier(dense_model(), tmp_path / "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_folder_appears_whole(tmp_path, monkeypatch):
+    """Whoever watches for version numbers sees none while the files are written."""
+    seen, write_out = [], ARCHIVE.write_out
+
+    def watched(archive, path, **kwargs):
+        write_out(archive, path, **kwargs)
+        seen.append([p.name for p in tmp_path.iterdir() if p.name.isdecimal()])
+
+    monkeypatch.setattr(ARCHIVE, "write_out", watched)
+    export_classifier(dense_model(), tmp_path / "1")
+    assert seen == [[]]
+    assert (tmp_path / "1").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "there, expected",
+    [
+        ([], "1"),
+        (["1"], "2"),
+        (["1", "9", "10"], "11"),
+        (["3", "best", ".4.aside", "5x"], "4"),
+    ],
+)
+def test_next_version(tmp_path, there, expected):
+    for name in there:
+        (tmp_path / name).mkdir()
+    assert next_version(tmp_path) == tmp_path / expected
+    assert next_version(str(tmp_path)) == tmp_path / expected
+
+
+def test_next_version_in_a_folder_that_is_not_there(tmp_path):
+    assert next_version(tmp_path / "new") == tmp_path / "new" / "1"
+    assert not (tmp_path / "new").exists()
+
+
+# ---- What is refused. ----------------------------------------------------------------
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="written")
+        self.last = layers.Dense(3)
+
+    def call(self, x):
+        return self.last(x)
+
+
+@pytest.mark.parametrize(
+    "model, settings, message",
+    [
+        (dense_model(), {"gaussian": fitted_gaussian()}, "pass `layer_name`"),
+        (
+            dense_model(),
+            {"gaussian": ClassConditionalGaussian(3), "layer_name": "features"},
+            "has not seen features yet",
+        ),
+        (dense_model(), {"layer_name": "featuers"}, "no layer 'featuers'"),
+        (Subclassed(), {}, "'written' .* has no graph of layers"),
+        (keras.Sequential([layers.Dense(3)]), {}, "Build it if it is Sequential"),
+    ],
+    ids=["no layer", "not fitted", "unknown layer", "subclassed", "not built"],
+)
+def test_what_cannot_be_exported_is_refused(tmp_path, model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        export_classifier(model, tmp_path / "1", **settings)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,313 @@
+"""Tests for features.py: small trunks over data of every form."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tf_pseudofeat.features import check_data, extract_features, first_batch
+
+NUM = 23
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(NUM, 3)).astype("float32")
+Y = RNG.integers(4, size=NUM)
+WEIGHT = RNG.random(NUM).astype("float32")
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of arrays, which counts what is asked of it."""
+
+    def __init__(self, *arrays, batch_size=5):
+        super().__init__()
+        self.arrays, self.batch_size, self.asked = arrays, batch_size, []
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // self.batch_size)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return tuple(array[rows] for array in self.arrays)
+
+
+def dataset_of(*arrays, batch_size=5):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+
+FORMS = {
+    "arrays": lambda *arrays: arrays,
+    "list of arrays": lambda *arrays: list(arrays),
+    "dataset": dataset_of,
+    "one batch": lambda *arrays: dataset_of(*arrays, batch_size=100),
+    "batches of one": lambda *arrays: dataset_of(*arrays, batch_size=1),
+    "unknown length": lambda *arrays: dataset_of(*arrays).filter(lambda *_: True),
+    "PyDataset": Batches,
+}
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+def dense_trunk(inputs=3):
+    """`relu(x w + b)`, with every unit heard from."""
+    trunk = keras.Sequential([keras.Input((inputs,)), layers.Dense(6, "relu")])
+    rng = np.random.default_rng(1)
+    trunk.set_weights([rng.normal(size=w.shape) for w in trunk.get_weights()])
+    return trunk
+
+
+def forward(x, trunk):
+    kernel, bias = (w.astype("float64") for w in trunk.get_weights()[:2])
+    return np.maximum(x.astype("float64") @ kernel + bias, 0)
+
+
+def identity_trunk(shape=(3,)):
+    return keras.Sequential([keras.Input(shape), layers.Identity()])
+
+
+# What comes out.
+
+
+@every_form
+def test_features_are_what_the_trunk_computes(form):
+    trunk = dense_trunk()
+    features, labels = extract_features(trunk, FORMS[form](X, Y), verbose=0)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, forward(X, trunk), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(labels, Y)
+
+
+@every_form
+@pytest.mark.parametrize(
+    "labels",
+    [Y.astype("uint8"), Y.astype("float32")[:, np.newaxis], np.eye(4, dtype="f")[Y]],
+)
+def test_labels_and_weights_come_back_as_they_came(form, labels):
+    data = FORMS[form](X, labels, WEIGHT)
+    extracted = extract_features(identity_trunk(), data, verbose=0)
+    assert extracted.labels.dtype == labels.dtype
+    np.testing.assert_array_equal(extracted.features, X)
+    np.testing.assert_array_equal(extracted.labels, labels)
+    np.testing.assert_array_equal(extracted.sample_weight, WEIGHT)
+    assert len(list(extracted)) == 2  # it unpacks to features and labels
+
+
+@every_form
+def test_without_weights_there_are_none(form):
+    data = FORMS[form](X, Y)
+    assert extract_features(identity_trunk(), data, verbose=0).sample_weight is None
+
+
+def test_labels_stay_with_their_features_where_the_dataset_shuffles():
+    x = np.arange(200, dtype="float32")[:, np.newaxis]
+    dataset = tf.data.Dataset.from_tensor_slices((x, np.arange(200), x[:, 0] / 2))
+    dataset = dataset.shuffle(200, reshuffle_each_iteration=True).batch(7).prefetch(2)
+    extracted = extract_features(identity_trunk((1,)), dataset, verbose=0)
+    np.testing.assert_array_equal(extracted.features[:, 0], extracted.labels)
+    np.testing.assert_array_equal(extracted.sample_weight, extracted.labels / 2)
+    np.testing.assert_array_equal(np.sort(extracted.labels), np.arange(200))
+    assert (np.diff(extracted.labels) < 0).any()
+
+
+def test_layers_are_in_inference_mode_and_stay_as_they_are():
+    trunk = dense_trunk()
+    trunk.add(layers.BatchNormalization())
+    trunk.add(layers.Dropout(0.5))
+    gamma, beta, mean, variance = (RNG.random((4, 6)) + 0.5).astype("float32")
+    trunk.layers[1].set_weights([gamma, beta, mean, variance])
+    before = trunk.get_weights()
+    features, _ = extract_features(trunk, (X, Y), verbose=0)
+    expected = (forward(X, trunk) - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    for now, then in zip(trunk.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@every_form
+@pytest.mark.parametrize("shape", [(1,), (2, 3), (2, 2, 1)])
+def test_feature_maps_keep_their_shape(form, shape):
+    x = RNG.normal(size=(NUM, *shape)).astype("float32")
+    features, _ = extract_features(identity_trunk(shape), FORMS[form](x, Y), verbose=0)
+    np.testing.assert_array_equal(features, x)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_features_have_the_dtype_that_the_trunk_computes(dtype):
+    inputs = keras.Input((3,), dtype="uint8")
+    trunk = keras.Model(inputs, layers.Rescaling(1 / 4, dtype=dtype)(inputs))
+    x = RNG.integers(256, size=(NUM, 3)).astype("uint8")
+    features, _ = extract_features(trunk, dataset_of(x, Y), verbose=0)
+    assert features.dtype.name == dtype
+    np.testing.assert_allclose(features.astype("float64"), x / 4, rtol=1e-2)
+
+
+def two_input_trunk():
+    left, right = keras.Input((3,), name="left"), keras.Input((1,), name="right")
+    joined = layers.Concatenate()([left, right])
+    return keras.Model({"left": left, "right": right}, joined)
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "unknown length"])
+def test_inputs_may_be_a_dict(form):
+    x = {"right": 2 * X[:, :1], "left": X}
+    features, _ = extract_features(two_input_trunk(), FORMS[form](x, Y), verbose=0)
+    np.testing.assert_array_equal(features, np.concatenate([X, 2 * X[:, :1]], axis=1))
+
+
+def test_inputs_may_be_several_and_the_labels_a_dict_of_one():
+    left, right = keras.Input((3,)), keras.Input((3,))
+    trunk = keras.Model([left, right], layers.Subtract()([left, right]))
+    data = dataset_of((X, X / 4), {"class": Y})
+    features, labels = extract_features(trunk, data, verbose=0)
+    np.testing.assert_allclose(features, 0.75 * X, rtol=1e-6)
+    np.testing.assert_array_equal(labels, Y)
+
+
+def test_a_trunk_may_be_a_subclass_that_was_never_built():
+    class Twice(keras.Model):
+        def call(self, x):
+            return 2 * x
+
+    features, _ = extract_features(Twice(), dataset_of(X, Y), verbose=0)
+    np.testing.assert_array_equal(features, 2 * X)
+
+
+def test_one_example_is_enough():
+    features, labels = extract_features(identity_trunk(), (X[:1], Y[:1]), verbose=0)
+    assert (features.shape, labels.shape) == ((1, 3), (1,))
+
+
+def test_arrays_longer_than_a_batch_come_whole():
+    x = RNG.normal(size=(1000, 3)).astype("float32")
+    features, labels = extract_features(identity_trunk(), (x, x[:, 0]), verbose=0)
+    np.testing.assert_array_equal(features, x)
+    np.testing.assert_array_equal(labels, x[:, 0])
+
+
+# How the data is read.
+
+
+def counted_dataset(num_batches, made):
+    """Batches of 2 from a generator that notes in `made` what it was asked for."""
+
+    def batches():
+        made.append("start")
+        for i in range(num_batches):
+            made.append(i)
+            yield np.full((2, 3), i, "float32"), np.full(2, i)
+
+    spec = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # it reads ahead
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    return dataset.with_options(options)
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3])
+def test_the_data_is_read_once_and_no_further_than_asked(steps):
+    made = []
+    dataset = counted_dataset(4, made)
+    _, labels = extract_features(identity_trunk(), dataset, steps=steps, verbose=0)
+    num = steps or 4
+    np.testing.assert_array_equal(labels, np.repeat(np.arange(num), 2))
+    assert made == ["start", *range(num)]
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3])
+def test_a_py_dataset_is_asked_once_for_each_batch(steps):
+    data = Batches(X, Y)
+    extract_features(identity_trunk(), data, steps=steps, verbose=0)
+    assert data.asked == list(range(steps or 5))
+
+
+@every_form
+@pytest.mark.parametrize("steps", [1, 1000])
+def test_steps_are_a_bound(form, steps):
+    data = FORMS[form](X, Y)
+    features, _ = extract_features(identity_trunk(), data, steps=steps, verbose=0)
+    size = {"dataset": 5, "unknown length": 5, "PyDataset": 5, "batches of one": 1}
+    expected = size.get(form, NUM) if steps == 1 else NUM
+    np.testing.assert_array_equal(features, X[:expected])
+
+
+def test_an_infinite_dataset_is_read_for_so_many_steps():
+    data = dataset_of(X, Y).repeat()
+    features, _ = extract_features(identity_trunk(), data, steps=8, verbose=0)
+    np.testing.assert_array_equal(features, np.concatenate([X, X[:15]]))
+
+
+@every_form
+def test_the_first_batch_is_the_first(form):
+    x, y, weight = first_batch(FORMS[form](X, Y, WEIGHT))
+    np.testing.assert_array_equal(x, X[: len(x)])
+    np.testing.assert_array_equal(y, Y[: len(x)])
+    np.testing.assert_array_equal(weight, WEIGHT[: len(x)])
+    assert len(x) > 0
+
+
+@every_form
+@pytest.mark.parametrize("verbose", [0, 1, "auto"])
+def test_progress_is_shown_when_asked_for(form, verbose, capsys):
+    extract_features(identity_trunk(), FORMS[form](X, Y), verbose=verbose)
+    assert bool(capsys.readouterr().out) == bool(verbose)
+
+
+# Errors, before any work.
+
+
+class Untouchable:
+    """Stands for a trunk where none may be used."""
+
+
+def unreadable(*spec):
+    def fail():
+        raise AssertionError("the data was read")
+        yield
+
+    return tf.data.Dataset.from_generator(fail, output_signature=spec)
+
+
+FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
+
+
+@pytest.mark.parametrize(
+    ("data", "steps", "message"),
+    [
+        (unreadable(FLOATS, IDS).repeat(), None, r"is infinite .* pass `steps`"),
+        (dataset_of(X, Y).take(0), None, r"The dataset is empty"),
+        (unreadable(FLOATS, IDS), 0, r"`steps` must be at least 1 .*received 0"),
+        (unreadable(FLOATS), None, r"must give \(x, y\) or .*received tuple of 1"),
+        (unreadable(*[FLOATS] * 4), None, r"received tuple of 4"),
+        (unreadable(FLOATS, (IDS, IDS)), None, r"One set of labels .* `y` holds 2"),
+        (unreadable(FLOATS, {"a": IDS, "b": IDS}), None, r"`y` holds 2"),
+        (
+            unreadable(tf.TensorSpec([3]), tf.TensorSpec([], tf.int64)),
+            None,
+            r"single examples, not batches .* Add `.batch\(256\)`",
+        ),
+        (dataset_of({"x": X, "y": Y}).map(lambda d: d), None, r"received \{.*of 2"),
+        ((X,), None, r"must give \(x, y\) .*received tuple of 1"),
+        ((X, Y[:-1]), None, r"one common length above 0; .* \[22, 23\]"),
+        ((X, Y, WEIGHT[:5]), None, r"received lengths \[5, 23\]"),
+        (({"a": X, "b": X[:4]}, Y), None, r"received lengths \[4, 23\]"),
+        ((X[:0], Y[:0]), None, r"received lengths \[0\]"),
+        ((X, {"a": Y, "b": Y}), None, r"`y` holds 2"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_unread(data, steps, message):
+    with pytest.raises(ValueError, match=message):
+        check_data(data, steps)
+    with pytest.raises(ValueError, match=message):
+        extract_features(Untouchable(), data, steps=steps, verbose=0)
+
+
+@pytest.mark.parametrize("data", [X, {"x": X}, iter([(X, Y)]), None, "train"])
+def test_what_is_no_data_is_refused(data):
+    message = rf"tuple of arrays \(x, y\); received {type(data).__name__}"
+    with pytest.raises(TypeError, match=message):
+        extract_features(Untouchable(), data, verbose=0)
+
+
+def test_a_dataset_that_turns_out_empty_is_refused():
+    data = dataset_of(X, Y).filter(lambda *_: False)
+    with pytest.raises(ValueError, match=r"The data has no batch"):
+        extract_features(identity_trunk(), data, verbose=0)

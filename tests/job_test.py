@@ -1,0 +1,261 @@
+"""Tests for job.py: all is resolved, and refused, before it costs anything."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from imblearn.over_sampling import SMOTE
+from keras import layers
+
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.job import check_job
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 4)).astype("float32")
+Y = np.arange(40) % 3
+ONE_HOT = np.eye(3, dtype="float32")[Y]
+FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def make_model(units=3, activation="softmax", loss="sparse_categorical_crossentropy"):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, activation="relu", name="features"),
+            layers.Dense(units, activation=activation, name="probabilities"),
+        ],
+        name="network",
+    )
+    if loss is not None:
+        model.compile("sgd", loss)
+    return model
+
+
+def job(model=None, layer_name="features", data=(X, Y), **settings):
+    return check_job(model or make_model(), layer_name, data, **settings)
+
+
+def error_of(*args, error=ValueError, **settings):
+    with pytest.raises(error) as caught:
+        job(*args, **settings)
+    return str(caught.value)
+
+
+# ---- What comes out. -----------------------------------------------------------------
+
+
+def test_job_holds_the_two_halves_of_the_model():
+    model = make_model()
+    result = job(model)
+    assert result.layer_name == "features" and result.num_classes == 3
+    np.testing.assert_allclose(
+        result.head(result.trunk(X)), model(X), rtol=1e-6, atol=1e-6
+    )
+    assert result.head.layers[-1] is model.layers[-1]
+
+
+@pytest.mark.parametrize(
+    "units, activation, loss, classes, threshold",
+    [
+        (3, "softmax", "sparse_categorical_crossentropy", 3, 0.5),
+        (1, "sigmoid", "binary_crossentropy", 2, 0.5),
+        (1, None, keras.losses.BinaryCrossentropy(from_logits=True), 2, 0.0),
+        (1, "tanh", "hinge", 2, 0.5),
+        (3, None, FROM_LOGITS, 3, 0.0),
+    ],
+)
+def test_classes_and_threshold_follow_from_the_outputs(
+    units, activation, loss, classes, threshold
+):
+    labels = Y if units == 3 else Y % 2
+    result = job(make_model(units, activation, loss), data=(X, labels))
+    assert (result.num_classes, result.threshold) == (classes, threshold)
+
+
+@pytest.mark.parametrize(
+    "units, activation, labels, expected",
+    [
+        (3, "softmax", Y, "sparse_categorical_crossentropy"),
+        (3, "softmax", Y[:, None], "sparse_categorical_crossentropy"),
+        (3, "softmax", ONE_HOT, "categorical_crossentropy"),
+        (1, "sigmoid", Y % 2, "binary_crossentropy"),
+    ],
+)
+def test_loss_of_a_model_that_was_not_compiled_follows_from_its_end(
+    units, activation, labels, expected
+):
+    assert job(make_model(units, activation, None), data=(X, labels)).loss == expected
+
+
+@pytest.mark.parametrize(
+    "activation, units", [(None, 3), (None, 1), ("sigmoid", 3), ("relu", 3)]
+)
+def test_loss_that_does_not_follow_is_asked_for(activation, units):
+    model = make_model(units, activation, None)
+    message = error_of(model, data=(X, Y % 2))
+    assert "'network' is not compiled" in message
+    assert "Pass `loss`" in message and "from_logits=True" in message
+    assert job(model, data=(X, Y % 2), loss=FROM_LOGITS).loss is FROM_LOGITS
+
+
+def test_loss_that_was_compiled_is_used_as_the_object_it_is():
+    assert job(make_model(loss=FROM_LOGITS)).loss is FROM_LOGITS
+    assert job(make_model(loss=[FROM_LOGITS])).loss is FROM_LOGITS
+    assert job(make_model(loss={"probabilities": FROM_LOGITS})).loss is FROM_LOGITS
+
+
+def test_loss_that_is_given_goes_before_the_compiled_one():
+    assert job(make_model(loss="mse"), loss=FROM_LOGITS).loss is FROM_LOGITS
+
+
+def test_one_batch_is_read_and_no_more():
+    read = []
+
+    def batches():
+        for step in itertools.count():
+            read.append(step)
+            yield X[:8], Y[:8]
+
+    spec = (tf.TensorSpec((8, 4)), tf.TensorSpec((8,), tf.int64))
+    endless = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    endless = endless.apply(tf.data.experimental.assert_cardinality(-1))
+    job(data=endless, steps=1000)
+    assert len(read) <= 2
+
+
+def test_nothing_of_the_model_changes():
+    model = make_model()
+    before = model.get_weights()
+    job(model, gaussian=ClassConditionalGaussian(3), validation_data=(X, Y))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_sequential_model_that_is_not_built_is_built():
+    model = keras.Sequential([layers.Dense(5, name="features"), layers.Dense(3)])
+    model.compile("sgd", FROM_LOGITS)
+    assert job(model).threshold == 0.0
+    assert model.built
+
+
+def test_strategy_is_the_models_own_and_none_without():
+    assert job().strategy is None
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = make_model()
+    assert job(model).strategy is strategy
+
+
+# ---- What is refused. ----------------------------------------------------------------
+
+UNFITTED = ClassConditionalGaussian(3)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"layer_name": "featuers"}, ["no layer 'featuers'", "'features'"]),
+        ({"layer_name": "probabilities"}, ["output layer", "'features'"]),
+        ({"layer_name": None}, ["Name the layer", "`trunk` and `head`"]),
+        ({"trunk": keras.Sequential()}, ["`trunk` and `head` together"]),
+        ({"head": keras.Sequential()}, ["`trunk` and `head` together"]),
+        ({"monitor": "f1"}, ["'f1'", "'balanced_accuracy'", "or None"]),
+        ({"monitor": "recall"}, ["'recall'"]),
+        ({"seed": 1}, ["two whole numbers", "1"]),
+        ({"seed": (1, 2, 3)}, ["two whole numbers", "(1, 2, 3)"]),
+        ({"gaussian": UNFITTED, "sampler": SMOTE()}, ["not both"]),
+        ({"gaussian": SMOTE()}, ["received SMOTE", "`sampler`"]),
+        (
+            {"gaussian": ClassConditionalGaussian(4)},
+            ["`gaussian` has 4 classes, the model 3"],
+        ),
+        ({"sampler": UNFITTED}, ["fit_resample", "ClassConditionalGaussian"]),
+        ({"sampler": SMOTE(), "data": (X, Y, np.ones(40))}, ["sample weights"]),
+        ({"data": (X, Y + 1)}, ["0 to 2", "label 3"]),
+        ({"data": (X, Y - 1)}, ["0 to 2", "label -1"]),
+        ({"data": (X, np.eye(4)[Y])}, ["4 wide", "3 classes"]),
+        ({"data": (X, 0.9 * ONE_HOT)}, ["one-hot", "Soft"]),
+        ({"data": (X, Y[:-1])}, ["lengths [39, 40]"]),
+        ({"validation_data": (X, Y + 1)}, ["0 to 2", "label 3"]),
+        ({"validation_data": (X, Y, Y, Y)}, ["(x, y, sample_weight)"]),
+        ({"steps": 0}, ["`steps`", "received 0"]),
+        ({"epochs": 0}, ["`epochs` is a whole number from 1; received 0"]),
+        ({"epochs": 1.5}, ["`epochs`", "received 1.5"]),
+        ({"batch_size": -3}, ["`batch_size`", "received -3"]),
+        ({"batch_size": None}, ["`batch_size`", "received None"]),
+        ({"sampling_strategy": "auot"}, ["sampling_strategy", "auot"]),
+        ({"optimizer": "adamm"}, ["adamm"]),
+    ],
+    ids=lambda value: " and ".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_do_not_fit_are_refused_with_what_came(settings, words):
+    message = error_of(**settings)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (X, ["ndarray", "tf.data.Dataset", "(x, y)"]),
+        ({"x": X, "y": Y}, ["dict"]),
+    ],
+    ids=["array", "dict"],
+)
+def test_data_of_another_type_are_refused(data, words):
+    message = error_of(data=data, error=TypeError)
+    for word in words:
+        assert word in message
+
+
+def test_infinite_data_need_steps():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat()
+    assert "pass `steps`" in error_of(data=data)
+    assert job(data=data, steps=5).num_classes == 3
+
+
+def test_model_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="keras.Model"):
+        check_job(object(), "features", (X, Y))
+
+
+def test_model_with_several_outputs_is_refused():
+    inputs = keras.Input((4,))
+    features = layers.Dense(5, name="features")(inputs)
+    outputs = [layers.Dense(3)(features), layers.Dense(2)(features)]
+    model = keras.Model(inputs, outputs, name="twins")
+    message = error_of(model)
+    assert "'twins' gives outputs of shapes [[40, 3], [40, 2]]" in message
+    assert "one output [B, C]" in message
+
+
+def test_model_with_an_output_per_place_is_refused():
+    inputs = keras.Input((6, 4))
+    features = layers.Dense(5, name="features")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(features))
+    message = error_of(model, data=(np.zeros((8, 6, 4), "float32"), Y[:8]))
+    assert "shapes [[8, 6, 3]]" in message
+
+
+def test_weights_that_trunk_and_head_share_are_refused():
+    shared = layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    features = layers.Activation("relu", name="features")(shared(inputs))
+    outputs = layers.Dense(3, activation="softmax")(shared(features))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    message = error_of(model)
+    assert "shared/kernel" in message and "cannot be trained alone" in message
+    shared.trainable = False  # Nothing changes under the features then.
+    assert job(model).num_classes == 3
+
+
+def test_halves_that_do_not_make_the_model_are_refused():
+    model, other = make_model(), make_model()
+    trunk = keras.Sequential([keras.Input((4,)), other.layers[0]])
+    head = keras.Sequential([keras.Input((5,)), model.layers[1]])
+    message = error_of(model, None, trunk=trunk, head=head)
+    assert "head(trunk(x)) is not model(x)" in message

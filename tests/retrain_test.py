@@ -1,0 +1,746 @@
+"""Tests for retrain.py: real models, really trained, really cured."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import imblearn
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from sklearn.datasets import load_digits
+from sklearn.metrics import recall_score
+
+from tf_pseudofeat.budget import multiply_minority
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.retrain import retrain_head
+
+RARE = [0, 1, 2, 3]
+
+
+def state(*layers_or_variables):
+    """Every variable, random states included, as bytes."""
+    variables = []
+    for item in layers_or_variables:
+        variables += getattr(item, "variables", [item])
+    values = map(keras.ops.convert_to_numpy, variables)
+    return [(value.dtype.name, value.tobytes()) for value in values]
+
+
+# ---- A network for handwritten digits, four of which are rare. -----------------------
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(training, validation, test), each (x, y); only training is imbalanced."""
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = (x[order] / 16).astype("float32"), y[order]
+    pool = [np.flatnonzero(y[:1000] == c)[: 8 if c in RARE else 80] for c in range(10)]
+    train = np.sort(np.concatenate(pool))
+    return (x[train], y[train]), (x[1000:1400], y[1000:1400]), (x[1400:], y[1400:])
+
+
+def digits_model():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            layers.Dense(32, name="hidden"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(16, activation="relu", name="features"),
+            layers.BatchNormalization(name="head_norm"),
+            layers.Dropout(0.1, name="dropout"),
+            layers.Dense(10, activation="softmax", name="digit"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained_once(digits):
+    model = digits_model()
+    model.fit(*digits[0], epochs=30, verbose=0)
+    return model, [variable.numpy() for variable in model.variables]
+
+
+@pytest.fixture
+def trained(trained_once):
+    """The trained network, as it came out of training in every variable."""
+    model, values = trained_once
+    for variable, value in zip(model.variables, values, strict=True):
+        variable.assign(value)
+    return model
+
+
+def retrain(model, data, layer_name="features", **settings):
+    return retrain_head(model, layer_name, data, **{"verbose": 0, **settings})
+
+
+def rare_recall(model, x, y):
+    predicted = model.predict(x, verbose=0).argmax(axis=-1)
+    return recall_score(y, predicted, labels=RARE, average="macro")
+
+
+def test_rare_classes_are_found_more_often_in_data_never_seen(trained, digits):
+    train, validation, test = digits
+    before = rare_recall(trained, *test)
+    report = retrain(trained, train, validation_data=validation)
+    assert report.kept
+    assert rare_recall(trained, *test) > before + 0.1
+
+
+def test_report_holds_what_the_model_does_before_and_after(trained, digits, tmp_path):
+    train, validation, _ = digits
+    recalls = []
+
+    def measure():
+        predicted = trained.predict(validation[0], verbose=0).argmax(axis=-1)
+        recalls.append(recall_score(validation[1], predicted, average=None))
+
+    measure()
+    report = retrain(trained, train, validation_data=validation, epochs=20)
+    measure()
+    np.testing.assert_allclose(report.before["recall"], recalls[0])
+    np.testing.assert_allclose(report.after["recall"], recalls[1])
+    assert report.scored_on == "validation data"
+    assert report.real == np.bincount(train[1]).tolist()
+    assert report.pseudo == [72] * 4 + [0] * 6
+    assert report.minority == RARE
+    assert report.feature_shape == (16,)
+    assert report.covariance.feature_size == 16
+    assert report.settings["epochs"] == 20
+    assert report.settings["optimizer"] == "Adam"
+    assert report.settings["learning_rate"] == pytest.approx(0.001)
+    assert set(report.seconds) == {"extract", "fit gaussians", "train"}
+    saved = json.loads(json.dumps(report.to_dict()))
+    assert saved["after"] == report.after
+    assert f"{100 * report.after['min_class_accuracy']:.1f}" in str(report)
+    report.plot().savefig(tmp_path / "report.png")
+    assert (tmp_path / "report.png").stat().st_size > 1000
+
+
+def test_only_the_weights_of_the_head_change(trained, digits):
+    trunk = [trained.get_layer(name) for name in ("hidden", "norm", "features")]
+    norm, last = trained.get_layer("head_norm"), trained.get_layer("digit")
+    trained.get_layer("hidden").trainable = False
+    optimizer, loss, metrics = trained.optimizer, trained.loss, trained.metrics
+    flags = [layer.trainable for layer in trained.layers]
+    before = [state(*trunk, norm, optimizer), state(last)]
+    assert int(optimizer.iterations) > 0
+    try:
+        report = retrain(trained, digits[0], epochs=3)
+        assert report.kept
+        assert [layer.trainable for layer in trained.layers] == flags
+        assert state(*trunk, norm, optimizer) == before[0]
+        assert state(last) != before[1]
+        assert trained.optimizer is optimizer and trained.loss is loss
+        assert [id(m) for m in trained.metrics] == [id(m) for m in metrics]
+        iterations = int(optimizer.iterations)
+        history = trained.fit(*digits[0], batch_size=256, verbose=0)
+        assert set(history.history) == {"loss", "accuracy"}
+        assert int(optimizer.iterations) == iterations + 2
+    finally:
+        trained.get_layer("hidden").trainable = True
+
+
+def test_same_seed_same_report_and_weights_to_the_bit(trained, digits):
+    start, reports, weights = trained.get_weights(), [], []
+    for seed in [(1, 2), (1, 2), (5, 6)]:
+        trained.set_weights(start)
+        report = retrain(trained, digits[0], epochs=4, seed=seed, fresh_head=True)
+        reports.append({**report.to_dict(), "seconds": None})
+        weights.append([w.tobytes() for w in trained.get_weights()])
+    assert reports[0] == reports[1] and weights[0] == weights[1]
+    assert reports[0] != reports[2] and weights[0] != weights[2]
+
+
+def test_worse_head_is_rolled_back_with_a_warning(trained, digits):
+    x = digits[1][0]
+    as_predicted = x, trained.predict(x, verbose=0).argmax(axis=-1)  # never wrong
+    before = state(trained)
+    settings = {"validation_data": as_predicted, "fresh_head": True, "epochs": 1}
+    with pytest.warns(UserWarning, match="rolled back.*balanced_accuracy.*fell from 1"):
+        report = retrain(trained, digits[0], **settings)
+    assert not report.kept and "balanced_accuracy" in report.reason
+    assert report.after["balanced_accuracy"] < report.before["balanced_accuracy"] == 1
+    assert "ROLLED BACK" in str(report)
+    assert state(trained) == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        report = retrain(trained, digits[0], monitor=None, **settings)
+    assert report.kept and state(trained) != before
+
+
+def test_loss_of_nan_is_rolled_back_with_a_warning(trained, digits):
+    before = state(trained)
+    optimizer = keras.optimizers.SGD(float("inf"))
+    with pytest.warns(UserWarning, match="the model is as it was.*infinite or NaN"):
+        report = retrain(trained, digits[0], optimizer=optimizer, epochs=2)
+    assert not report.kept and report.before == report.after
+    assert state(trained) == before
+
+
+def test_error_in_the_loss_leaves_the_model_as_it_was(trained, digits):
+    def broken(y_true, y_pred):
+        raise RuntimeError("a loss of the user's own")
+
+    before = state(trained, trained.optimizer)
+    with pytest.raises(RuntimeError, match="a loss of the user's own"):
+        retrain(trained, digits[0], loss=broken, freeze_batch_norm=False)
+    assert state(trained, trained.optimizer) == before
+
+
+def test_error_in_the_settings_leaves_the_model_as_it_was(trained, digits):
+    before = state(trained)
+    with pytest.raises(
+        ValueError, match=r"asks for 1 .* class 4, which already has 80"
+    ):
+        retrain(trained, digits[0], sampling_strategy={4: 1})
+    assert state(trained) == before
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_head_of_convolutions_learns_from_sampled_feature_maps(digits, freeze):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, strides=2, activation="relu", name="maps"),
+            layers.Conv2D(8, 2, use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.Dropout(0.2),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    norm, conv = model.layers[2], model.layers[1]
+    before = [state(model.layers[0]), state(norm), state(conv)]
+    x, y = digits[0]
+    data = x.reshape(-1, 8, 8, 1), y
+    report = retrain(
+        model, data, "maps", epochs=4, freeze_batch_norm=freeze, batch_size=64
+    )
+    assert report.kept and report.feature_shape == (3, 3, 4)
+    assert state(model.layers[0]) == before[0]
+    assert (state(norm) == before[1]) == freeze
+    assert state(conv) != before[2]
+    losses = np.array(report.loss)
+    assert np.isfinite(losses).all()
+
+
+# ---- Models of every kind, on three small clouds of points. --------------------------
+
+N = 120
+RNG = np.random.default_rng(0)
+Y = RNG.permutation(np.repeat([0, 1, 2], [80, 30, 10]))
+X = (RNG.normal(size=(N, 4)) + 2 * np.eye(4)[Y]).astype("float32")
+BINARY = (Y > 0).astype("float32")
+ONE_HOT = np.eye(3, dtype="float32")[Y]
+
+
+def make_model(
+    units=3, activation="softmax", loss="sparse_categorical_crossentropy", between=()
+):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, activation="relu", name="features"),
+            *between,
+            layers.Dense(units, activation=activation, name="end"),
+        ]
+    )
+    if loss is not None:
+        model.compile("adam", loss)
+    return model
+
+
+def assert_cured(model, data=(X, Y), layer_name="features", **settings):
+    """Retrains, and checks what must hold of every model; returns the report.
+
+    The first layer with weights is the trunk, in all of these models.
+    """
+    model.build(X.shape) if not model.built else None
+    trunk, head = model.weights[:2], model.weights[2:]
+    before = state(*trunk), state(*head)
+    settings = {"epochs": 2, "batch_size": 40, **settings}
+    report = retrain(model, data, layer_name, **settings)
+    assert report.kept and np.isfinite(report.loss).all()
+    assert report.settings["epochs"] == settings["epochs"]
+    assert state(*trunk) == before[0]
+    assert state(*head) != before[1]
+    return report
+
+
+def adam(learning_rate):
+    return keras.optimizers.Adam(learning_rate)
+
+
+def nested_model():
+    inputs = keras.Input((4,))
+    backbone = keras.Sequential(
+        [layers.Dense(5, name="features"), layers.Dense(4, activation="relu")],
+        name="backbone",
+    )
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(backbone(inputs)))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def dict_model():
+    left, right = keras.Input((1,), name="left"), keras.Input((3,), name="right")
+    x = layers.Concatenate()([left, right])
+    x = layers.Dense(5, activation="relu", name="features")(x)
+    outputs = layers.Dense(3, activation="softmax")(x)
+    model = keras.Model({"left": left, "right": right}, outputs)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+SPARSE, CATEGORICAL, BINARY_LOSS = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+)
+LOGITS = {
+    "sparse": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "binary": keras.losses.BinaryCrossentropy(from_logits=True),
+}
+
+
+@pytest.mark.parametrize(
+    "units, activation, loss, labels",
+    [
+        (3, "softmax", SPARSE, Y),
+        (3, "softmax", SPARSE, Y[:, None].astype("float32")),
+        (3, "softmax", CATEGORICAL, ONE_HOT),
+        (3, None, LOGITS["sparse"], Y),
+        (3, "softmax", None, Y),
+        (3, "softmax", None, ONE_HOT),
+        (1, "sigmoid", BINARY_LOSS, BINARY),
+        (1, "sigmoid", BINARY_LOSS, BINARY[:, None]),
+        (1, "sigmoid", None, BINARY),
+        (1, None, LOGITS["binary"], BINARY),
+    ],
+)
+def test_outputs_losses_and_labels_of_every_form(units, activation, loss, labels):
+    model = make_model(units, activation, loss)
+    report = assert_cured(model, (X, labels), epochs=30, optimizer=adam(0.05))
+    real = [80, 30, 10] if units == 3 else [80, 40]
+    assert report.real == real
+    assert report.pseudo == [80 - n for n in real]
+    outputs = model.predict(X, verbose=0)
+    cut = 0.0 if activation is None else 0.5
+    ids = outputs.argmax(1) if units == 3 else (outputs[:, 0] > cut).astype(int)
+    truth = Y if units == 3 else BINARY
+    assert report.after["accuracy"] == pytest.approx(np.mean(ids == truth))
+    assert report.after["balanced_accuracy"] > 0.65
+
+
+def test_logits_of_a_model_that_was_not_compiled_need_a_loss():
+    model = make_model(activation=None, loss=None)
+    with pytest.raises(ValueError, match="Pass `loss`"):
+        retrain(model, (X, Y))
+    assert_cured(model, loss=LOGITS["sparse"])
+    assert getattr(model, "loss", None) is None and not model.compiled
+
+
+def test_custom_loss_object_is_the_one_that_trains():
+    class Counting(keras.losses.Loss):
+        """It could not be made again from a config."""
+
+        def __init__(self, calls):
+            super().__init__()
+            self.calls = calls
+
+        def call(self, y_true, y_pred):
+            self.calls.append(y_pred.shape)
+            return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+    calls = []
+    model = make_model(loss=Counting(calls))
+    assert_cured(model)
+    assert calls and all(shape[-1] == 3 for shape in calls)
+
+
+def test_nested_backbone():
+    report = assert_cured(nested_model(), layer_name="backbone/features")
+    assert report.layer_name == "backbone/features"
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_sequential_model_without_an_input(built):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([layers.Dense(5, name="features"), layers.Dense(3)])
+    model.compile("adam", LOGITS["sparse"])
+    if built:
+        assert_cured(model)
+    else:
+        assert retrain(model, (X, Y), epochs=1).kept and model.built
+
+
+def test_inputs_in_a_dict():
+    assert_cured(dict_model(), ({"left": X[:, :1], "right": X[:, 1:]}, Y))
+
+
+class Subclassed(keras.Model):
+    """What it computes is written in Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(5, activation="relu")
+        self.last = layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.last(self.first(x))
+
+
+def test_subclassed_model_with_its_two_halves():
+    model = Subclassed()
+    model.compile("adam", SPARSE)
+    model(X)
+    trunk = keras.Sequential([keras.Input((4,)), model.first], name="front")
+    head = keras.Sequential([keras.Input((5,)), model.last])
+    before = model.predict(X, verbose=0)
+    report = assert_cured(model, layer_name=None, trunk=trunk, head=head)
+    assert report.layer_name == "front"
+    assert abs(model.predict(X, verbose=0) - before).max() > 1e-4
+
+
+class Half(keras.Model):
+    """One layer of a subclassed model, without a graph."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.xfail(
+    raises=AttributeError, reason="Split.check needs a graph", strict=True
+)
+def test_halves_may_be_subclassed_models_themselves():
+    model = Subclassed()
+    model.compile("adam", SPARSE)
+    model(X)
+    halves = {"trunk": Half(model.first), "head": Half(model.last)}
+    assert_cured(model, layer_name="split", **halves)
+
+
+def test_subclassed_model_without_its_halves_is_refused():
+    model = Subclassed()
+    model.compile("adam", SPARSE)
+    with pytest.raises(ValueError, match="trunk= and head="):
+        retrain(model, (X, Y))
+
+
+# ---- Data of every kind. -------------------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        rows = slice(30 * index, 30 * index + 30)
+        return X[rows], Y[rows]
+
+
+def dataset(labels=Y):
+    return tf.data.Dataset.from_tensor_slices((X, labels))
+
+
+@pytest.mark.parametrize(
+    "data, settings",
+    [
+        ((X, Y), {}),
+        (dataset().shuffle(N, reshuffle_each_iteration=True).batch(32), {}),
+        (dataset().batch(32).filter(lambda x, y: True), {}),  # of unknown length
+        (dataset({"label": Y}).batch(32), {}),
+        (dataset().batch(40).repeat(), {"steps": 3}),
+        (Batches(), {}),
+    ],
+    ids=["arrays", "shuffled", "unknown length", "dict y", "infinite", "PyDataset"],
+)
+def test_data_of_every_kind_are_read_once_with_their_own_labels(data, settings):
+    model, gaussian = make_model(), ClassConditionalGaussian(3)
+    report = assert_cured(model, data, gaussian=gaussian, **settings)
+    assert report.real == [80, 30, 10]
+    kernel, bias = model.layers[0].get_weights()
+    features = np.maximum(X @ kernel + bias, 0)
+    for class_id in range(3):
+        expected = features[class_id == Y].mean(axis=0)
+        np.testing.assert_allclose(gaussian.moments.mean[class_id], expected, atol=1e-5)
+
+
+def test_sample_weights_reach_the_head():
+    wrong = np.arange(N) % 3 == 0
+    labels = np.where(wrong, (Y + 1) % 3, Y)
+    after = []
+    for weight in (np.ones(N), np.where(wrong, 1e-6, 1.0)):
+        report = assert_cured(
+            make_model(),
+            (X, labels, weight.astype("float32")),
+            validation_data=(X, Y),
+            monitor=None,
+            sampling_strategy={},
+            epochs=20,
+            optimizer=adam(0.05),
+        )
+        after.append(report.after["accuracy"])
+    assert after[1] > after[0]
+
+
+# ---- Mixed precision. ----------------------------------------------------------------
+
+
+@pytest.fixture
+def policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize("end", ["float32", None])
+def test_mixed_precision(policy, end):
+    between = [layers.BatchNormalization(), layers.Dropout(0.1)]
+    if end:
+        between.append(layers.Activation("linear", dtype=end))
+    model = make_model(between=between)
+    report = assert_cured(model, epochs=60, batch_size=20)
+    assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"] + 0.1
+    scaled = policy == "mixed_float16"
+    assert report.settings["optimizer"] == ("LossScaleOptimizer" if scaled else "Adam")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
+    assert int(model.optimizer.iterations) == 0
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+
+
+# ---- Where the pseudo-features come from. --------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
+def test_gaussian_of_the_users_own(covariance_type):
+    gaussian = ClassConditionalGaussian(3, covariance_type, shrinkage=0.3)
+    report = assert_cured(make_model(), gaussian=gaussian)
+    assert report.covariance == gaussian.report
+    assert report.covariance.covariance_type == covariance_type
+    assert gaussian.moments.count.tolist() == [80, 30, 10]
+    assert gaussian.feature_shape == (5,)
+
+
+@pytest.mark.parametrize(
+    "sampler, pseudo",
+    [
+        (imblearn.over_sampling.SMOTE(random_state=0), [0, 50, 70]),
+        (imblearn.over_sampling.RandomOverSampler(random_state=0), [0, 50, 70]),
+        (imblearn.under_sampling.RandomUnderSampler(random_state=0), [-70, -20, 0]),
+    ],
+    ids=["SMOTE", "RandomOverSampler", "RandomUnderSampler"],
+)
+def test_samplers_of_imbalanced_learn(sampler, pseudo):
+    report = assert_cured(make_model(), sampler=sampler)
+    assert report.pseudo == pseudo
+    assert report.covariance is None
+    assert report.settings["source"] == type(sampler).__name__
+    assert report.settings["sampling_strategy"] is None
+    assert set(report.seconds) == {"extract", "resample", "train"}
+
+
+def test_sampler_sees_flat_features_and_class_ids_and_the_head_gets_maps_back():
+    class Doubling:
+        def fit_resample(self, features, ids):
+            self.seen = features.shape, features.dtype, np.bincount(ids).tolist()
+            return np.repeat(features, 2, axis=0), np.repeat(ids, 2)
+
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6),
+            layers.Reshape((2, 3), name="features"),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", CATEGORICAL)
+    sampler = Doubling()
+    report = assert_cured(model, (X, ONE_HOT), sampler=sampler)
+    assert sampler.seen == ((N, 6), np.float32, [80, 30, 10])
+    assert report.pseudo == [80, 30, 10] and report.feature_shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "sampling_strategy, pseudo",
+    [
+        ("auto", [0, 50, 70]),
+        ("minority", [0, 0, 70]),
+        ({1: 35, 2: 12}, [0, 5, 2]),
+        ({}, [0, 0, 0]),
+        (multiply_minority(50), [0, 49 * 30, 49 * 10]),
+    ],
+    ids=["auto", "minority", "totals", "none", "minority times 50"],
+)
+def test_sampling_strategy_says_how_many_pseudo_features(sampling_strategy, pseudo):
+    optimizer = keras.optimizers.SGD(0.1)
+    report = assert_cured(
+        make_model(), sampling_strategy=sampling_strategy, optimizer=optimizer
+    )
+    assert report.pseudo == pseudo
+    assert int(optimizer.iterations) == 2 * -(-(N + sum(pseudo)) // 40)
+
+
+def test_multiplied_minority_works_with_samplers_too():
+    sampler = imblearn.over_sampling.RandomOverSampler(
+        sampling_strategy=multiply_minority(3), random_state=0
+    )
+    assert assert_cured(make_model(), sampler=sampler).pseudo == [0, 60, 20]
+
+
+# ---- Settings. -----------------------------------------------------------------------
+
+
+def test_fresh_head_follows_from_the_seed_and_forgets_what_was_learnt():
+    results = []
+    for seed, scale in [((1, 2), 1), ((1, 2), 50), ((3, 4), 1)]:
+        model = make_model()
+        model.layers[-1].kernel.assign(scale * model.layers[-1].kernel)
+        assert_cured(model, fresh_head=True, seed=seed)
+        results.append(state(model))
+    assert results[0] == results[1] != results[2]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(1e-8, momentum=0.9),
+        keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(1e-2, 10), clipnorm=1.0
+        ),
+    ],
+    ids=["SGD", "AdamW"],
+)
+def test_optimizer_of_the_models_kind_and_its_own_is_untouched(optimizer):
+    model = make_model()
+    model.compile(optimizer, SPARSE)
+    model.fit(X, Y, verbose=0)
+    before = state(optimizer)
+    report = assert_cured(model)
+    assert report.settings["optimizer"] == type(optimizer).__name__
+    assert state(optimizer) == before and model.optimizer is optimizer
+    model.fit(X, Y, verbose=0)
+    assert int(optimizer.iterations) == 8
+
+
+def test_optimizer_by_name():
+    assert assert_cured(make_model(), optimizer="sgd").settings["optimizer"] == "SGD"
+
+
+def test_epochs_by_default_make_about_a_thousand_steps():
+    report = retrain(make_model(), (X, Y), batch_size=12)  # 20 batches an epoch
+    assert report.settings["epochs"] == 50
+
+
+def test_without_validation_data_the_training_data_are_scored():
+    model = make_model()
+    report = assert_cured(model, monitor="accuracy")
+    assert report.scored_on == "training data"
+    assert report.settings["monitor"] is None
+    predicted = model.predict(X, verbose=0).argmax(axis=1)
+    assert report.after["accuracy"] == pytest.approx(np.mean(predicted == Y))
+
+
+def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
+    assert_cured(make_model(), verbose=0)
+    assert capsys.readouterr().out == ""
+    assert_cured(make_model(), verbose="auto")
+    printed = capsys.readouterr().out
+    assert "Extracting features at 'features'" in printed
+    assert "Training the head on 240 features" in printed
+    assert "2/2" in printed
+
+
+# ---- Two devices. --------------------------------------------------------------------
+
+TWO_DEVICES = """
+    import json, sys
+    import keras, numpy as np, tensorflow as tf
+    from keras import layers
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    import tf_pseudofeat as tfpf
+
+    data = np.load(sys.argv[1])
+    ds = tf.data.Dataset.from_tensor_slices((data["x"], data["y"])).batch(32)
+
+    def build():
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([
+            keras.Input((4,)),
+            layers.Dense(5, activation="relu", name="features"),
+            layers.BatchNormalization(),
+            layers.Dense(3, activation="softmax"),
+        ])
+        model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+        return model
+
+    def retrain(model):
+        report = tfpf.retrain_head(
+            model, "features", ds, validation_data=ds, epochs=3, batch_size=32,
+            monitor=None, verbose=0,
+        )
+        return report.real, report.loss, [w.tolist() for w in model.get_weights()]
+
+    results = {"one": retrain(build())}
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = build()
+    assert strategy.num_replicas_in_sync == 2
+    results["two"] = retrain(model)
+    trunk = tfpf.split_at(model, "features").trunk
+    results["rows"] = len(tfpf.extract_features(trunk, ds, verbose=0).features)
+    with strategy.scope():
+        model = build()
+    retrainer = tfpf.PseudoFeatureHeadRetrainer(
+        "features", ds, epochs=1, verbose=0, optimizer=keras.optimizers.SGD(0.1)
+    )
+    model.fit(ds, verbose=0, callbacks=[retrainer])
+    results["callback"] = [retrainer.report.kept, retrainer.report.real]
+    print("RESULTS", json.dumps(results))
+"""
+
+
+def test_model_mirrored_on_two_devices_is_cured_like_one_on_one(tmp_path):
+    np.savez(tmp_path / "data.npz", x=X, y=Y)
+    script = textwrap.dedent(TWO_DEVICES)
+    command = [sys.executable, "-c", script, str(tmp_path / "data.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(done.stdout.rpartition("RESULTS")[2])
+    (real, loss, weights), (real_2, loss_2, weights_2) = results["one"], results["two"]
+    assert results["rows"] == N
+    assert real == real_2 == [80, 30, 10]
+    np.testing.assert_allclose(loss, loss_2, rtol=0.05)
+    for one, two in zip(weights, weights_2, strict=True):
+        np.testing.assert_allclose(one, two, atol=0.05)
+    assert results["callback"] == [True, [80, 30, 10]]
+
+
+def test_model_mirrored_on_one_device():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = make_model(between=[layers.Dropout(0.1)])
+    assert_cured(model, fresh_head=True)
