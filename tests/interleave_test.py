@@ -1,6 +1,7 @@
 """Tests for interleave.py: what an epoch holds, and in which order."""
 
 import collections
+import itertools
 
 import keras
 import ml_dtypes
@@ -178,7 +179,7 @@ def test_real_weights_stay_and_a_pseudo_feature_weighs_as_its_class(fresh, chunk
     np.testing.assert_array_equal(received[real], weight[places[real]])
     for class_id in COUNTS:
         mine = received[~real & (labels == class_id)]
-        expected = weight[LABELS == class_id].mean()
+        expected = weight[class_id == LABELS].mean()
         np.testing.assert_allclose(mine, expected, rtol=1e-6)
 
 
@@ -289,7 +290,7 @@ def test_every_row_may_come_at_every_place(fresh):
     # A row does not say which one follows it.
     follows = np.zeros((7, 7))
     for epoch in places:
-        for first, second in zip(epoch[:-1], epoch[1:], strict=True):
+        for first, second in itertools.pairwise(epoch):
             if min(first, second) >= 0:
                 follows[first, second] += 1
     assert stats.chisquare(follows[~np.eye(7, dtype=bool)]).pvalue > 1e-4

@@ -1,5 +1,7 @@
 """How many pseudo-features each class gets: imbalanced-learn's grammar, resolved."""
 
+import dataclasses
+
 import numpy as np
 from imblearn.utils import check_sampling_strategy
 
@@ -71,15 +73,25 @@ def multiply_minority(multiplier, below=0.5):
             f"`multiplier` is the minority's target size over its present size and "
             f"must be at least 1; received {multiplier}."
         )
+    return _MultiplyMinority(multiplier, below)
 
-    def strategy(labels):
+
+@dataclasses.dataclass(frozen=True)
+class _MultiplyMinority:
+    """A function that can say, in a report, what it does."""
+
+    multiplier: float
+    below: float
+
+    def __call__(self, labels):
         counts = class_counts(labels)
         return {
-            class_id: round(multiplier * int(counts[class_id]))
-            for class_id in minority_classes(counts, below)
+            class_id: round(self.multiplier * int(counts[class_id]))
+            for class_id in minority_classes(counts, self.below)
         }
 
-    return strategy
+    def __str__(self):
+        return f"multiply_minority({self.multiplier}, below={self.below})"
 
 
 def pseudo_counts(labels, sampling_strategy="auto"):

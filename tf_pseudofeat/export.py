@@ -133,6 +133,8 @@ def _signature(model, input_name):
     def spec(tensor, name):
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
 
+    if isinstance(model.input, dict):
+        return {name: spec(tensor, name) for name, tensor in model.input.items()}
     if len(model.inputs) > 1:
         return keras.tree.map_structure(lambda t: spec(t, t.name), model.input)
     (tensor,) = model.inputs

@@ -15,6 +15,7 @@ __all__ = [
     "check_is_keras_3",
     "functional",
     "known_splits",
+    "layers_inside",
     "mask",
     "producer",
     "sources",
@@ -61,6 +62,11 @@ def known_splits(model, call):
     if not hasattr(call[0], "_pseudofeat_splits"):
         call[0]._pseudofeat_splits = weakref.WeakKeyDictionary()
     return call[0]._pseudofeat_splits.setdefault(model, {})
+
+
+def layers_inside(layer):
+    """All layers in a model or composite layer, at any depth."""
+    return list(layer._flatten_layers(include_self=False, recursive=True))
 
 
 def mask(tensor):

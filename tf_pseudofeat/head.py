@@ -12,6 +12,7 @@ import random
 import keras
 import numpy as np
 
+from tf_pseudofeat.graph import functional, layers_inside
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.scores import classification_scores
 
@@ -314,12 +315,12 @@ def _borrowed(head, freeze_batch_norm):
     """Freezes BatchNormalization for a while; refuses where nothing is left."""
     frozen = []
     try:
-        for layer in _layers(head) if freeze_batch_norm else ():
+        for layer in layers_inside(head) if freeze_batch_norm else ():
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
                 layer.trainable = False
                 frozen.append(layer)
         if not head.trainable_variables:
-            names = [layer.name for layer in _layers(head)]
+            names = [layer.name for layer in layers_inside(head)]
             raise ValueError(
                 f"The head has no weight that can be trained (layers: {names}; "
                 f"{len(frozen)} BatchNormalization frozen). Split at an earlier layer, "
@@ -331,17 +332,10 @@ def _borrowed(head, freeze_batch_norm):
             layer.trainable = True
 
 
-def _layers(model):
-    """The model's layers and those of the models among them, at any depth."""
-    for layer in getattr(model, "layers", ()):
-        yield layer
-        yield from _layers(layer)
-
-
 def _seed_random_layers(head, seed):
     """Dropout and its like draw what follows from `seed`, each layer its own."""
     numbers = np.random.default_rng([int(number) % 2**31 for number in seed])
-    for layer in _layers(head):
+    for layer in layers_inside(head):
         generator = getattr(layer, "seed_generator", None)
         if isinstance(generator, keras.random.SeedGenerator):
             generator.state.assign([int(numbers.integers(2**31)), 0])
@@ -353,6 +347,12 @@ def _initialise(head, seed):
     Initialisers without a seed take theirs from Python's `random`, which is set for
     the moment, so that the new weights follow from `seed`.
     """
+    if functional(head) is None:
+        raise ValueError(
+            f"fresh_head=True needs a head with a graph of layers, to make a new one "
+            f"from; {head.name!r} is a {type(head).__name__}. Build it as a functional "
+            f"or Sequential model, or start from its trained weights."
+        )
     state = random.getstate()
     try:
         random.seed(repr(tuple(int(number) for number in seed)))

@@ -1,6 +1,7 @@
 """What a retraining did, in numbers: for the eye, for a file and as a picture."""
 
 import dataclasses
+import math
 
 from tf_pseudofeat.covariance import CovarianceReport
 
@@ -54,8 +55,11 @@ class RetrainingReport:
     covariance: CovarianceReport | None = None
 
     def to_dict(self):
-        """The report as plain dicts, lists, strings and numbers, ready for JSON."""
-        return dataclasses.asdict(self)
+        """The report as plain dicts, lists, strings and numbers, ready for JSON.
+
+        What is NaN or infinite is None, as JSON knows neither.
+        """
+        return _plain(dataclasses.asdict(self))
 
     def __str__(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
@@ -143,6 +147,14 @@ class RetrainingReport:
 
     def _star(self, class_id):
         return "*" if class_id in self.minority else ""
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _percent(value):

@@ -178,9 +178,9 @@ def retrain_head(
         seconds=watch.seconds,
         settings={
             "source": type(source).__name__,
-            "sampling_strategy": None if sampler else str(sampling_strategy),
+            "sampling_strategy": None if sampler else _named(sampling_strategy),
             "optimizer": type(optimizer).__name__,
-            "learning_rate": float(np.asarray(optimizer.learning_rate)),
+            "learning_rate": float(f"{np.asarray(optimizer.learning_rate):.6g}"),
             **options,
         },
         covariance=None if sampler else source.report,
@@ -206,6 +206,11 @@ def _material(source, training, real, sampling_strategy):
     features = np.asarray(flat).reshape(-1, *features.shape[1:]).astype(features.dtype)
     pseudo = class_counts(ids, real.size) - real
     return LabelledFeatures(features, labels_like(ids, labels, real.size)), None, pseudo
+
+
+def _named(strategy):
+    """A strategy in words, the same in every run: functions by their names."""
+    return getattr(strategy, "__name__", None) or str(strategy)
 
 
 class _Stopwatch:

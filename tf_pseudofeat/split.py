@@ -18,6 +18,7 @@ from tf_pseudofeat.graph import (
     check_is_keras_3,
     functional,
     known_splits,
+    layers_inside,
     mask,
     producer,
     sources,
@@ -341,8 +342,11 @@ def _input_like(features, layer_name, graph):
 
 
 def _default_tolerance(model):
-    nodes = Graph(model).nodes
-    dtypes = {tensor.dtype for node in nodes for tensor in node.outputs}
+    if functional(model) is None:
+        dtypes = {layer.compute_dtype for layer in (model, *layers_inside(model))}
+    else:
+        nodes = Graph(model).nodes
+        dtypes = {tensor.dtype for node in nodes for tensor in node.outputs}
     return max(_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes)
 
 
