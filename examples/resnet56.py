@@ -114,7 +114,9 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
     settings = {
-        flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(argv[0])
+        flag.name: flag.value
+        for flag in FLAGS.get_key_flags_for_module(argv[0])
+        if flag.name not in ("data_dir", "download", "output_dir")  # change no number
     }
     logging.set_verbosity(logging.WARNING)
     keras.utils.set_random_seed(FLAGS.seed)

@@ -33,8 +33,9 @@ def interleave(
     """A `tf.data.Dataset` of real features and pseudo-features, ready for `head.fit`.
 
     Each iteration over the dataset is one epoch, in an order of its own. The order and
-    the draws follow from `seed` (and from `tf.random.set_seed`, if that was called),
-    and the iterator can be saved and resumed with `tf.train.Checkpoint`.
+    the draws follow from `seed` (and from `tf.random.set_seed`, if that was called).
+    The iterator can be saved and resumed with `tf.train.Checkpoint`: it finishes its
+    epoch to the bit. After a `repeat()`, epochs that had not begun may be other ones.
 
     Args:
         features: real features `[N, ...]`.
@@ -166,8 +167,9 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
 
 def _shuffled(indices, seed, size):
     """Where a uniform permutation of `range(size)` puts each of `indices`."""
-    # The cipher's key is made of the seed's bits as they are. Those of a folded seed are
-    # the same everywhere but in one word, which left some 250 permutations in all.
+    # The cipher takes its key from the lowest bits, often 8, of each word of the seed.
+    # A folded seed varies in one word, and `index_shuffle` fixes another: that left
+    # some 250 permutations. So the seed is hashed, into all three words.
     key = tf.random.stateless_uniform([3], seed, None, None, tf.int32)
     last = tf.cast(size, indices.dtype) - 1
     return tf.raw_ops.RandomIndexShuffle(
@@ -211,6 +213,7 @@ def _resolve_counts(counts, gaussian, feature_shape):
                 f"`counts` must map classes 0 to {gaussian.num_classes - 1} to whole "
                 f"numbers; received {{{class_id!r}: {count!r}}}."
             )
+    counts = {int(class_id): int(count) for class_id, count in counts.items()}
     gaussian.check_can_sample(counts)
     if gaussian.feature_shape != tuple(feature_shape):
         raise ValueError(
@@ -218,4 +221,4 @@ def _resolve_counts(counts, gaussian, feature_shape):
             f"{list(gaussian.feature_shape)}; received features of shape "
             f"{list(feature_shape)}. Fit them to these features."
         )
-    return {int(class_id): int(count) for class_id, count in counts.items()}
+    return counts

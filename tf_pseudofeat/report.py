@@ -119,7 +119,9 @@ class RetrainingReport:
         epochs = self.settings["epochs"] / len(self.loss)
         ends = [epochs * (i + 1) for i in range(len(self.loss))]
         loss.plot(ends, self.loss, color="tab:blue", marker=".")
-        loss.set(xlabel="epoch of the head", title="training loss", ylim=(0, None))
+        loss.margins(y=0.1)
+        loss.set_ylim(bottom=0)
+        loss.set(xlabel="epoch of the head", title="training loss")
         return figure
 
     def _draw_recall(self, axes):
