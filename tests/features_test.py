@@ -311,3 +311,14 @@ def test_a_dataset_that_turns_out_empty_is_refused():
     data = dataset_of(X, Y).filter(lambda *_: False)
     with pytest.raises(ValueError, match=r"The data has no batch"):
         extract_features(identity_trunk(), data, verbose=0)
+
+
+def test_a_weight_of_none_is_no_weight():
+    extracted = extract_features(identity_trunk(), (X, Y, None), verbose=0)
+    np.testing.assert_array_equal(extracted.features, X)
+    assert extracted.sample_weight is None
+
+
+def test_labels_in_a_list_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"`y` is a list of 23; pass an array"):
+        extract_features(identity_trunk(), (X, Y.tolist()), verbose=0)

@@ -100,6 +100,7 @@ def check_data(data, steps=None):
         if data.cardinality() == 0:
             raise ValueError("The dataset is empty; there are no features to extract.")
     elif isinstance(data, tuple | list):
+        data = _without_none(data)
         _check_structure(data)
         lengths = {len(leaf) for leaf in keras.tree.flatten(list(data))}
         if len(lengths) != 1 or lengths == {0}:
@@ -120,6 +121,10 @@ def _check_structure(elements):
             f"`data` must give (x, y) or (x, y, sample_weight); received "
             f"{elements if isinstance(elements, dict) else type(elements).__name__}"
             f"{f' of {len(elements)}' if hasattr(elements, '__len__') else ''}."
+        )
+    if isinstance(elements[1], list):
+        raise ValueError(
+            f"`y` is a list of {len(elements[1])}; pass an array, np.asarray(y)."
         )
     labels = keras.tree.flatten(elements[1])
     if len(labels) != 1:
@@ -150,11 +155,16 @@ def _num_batches(data, steps):
 def _batches(data):
     """Yields `(x, y, sample_weight or None)`."""
     if isinstance(data, tuple | list):
-        data = _array_batches(tuple(data))
+        data = _array_batches(_without_none(data))
     elif isinstance(data, keras.utils.PyDataset):
         data = map(data.__getitem__, range(len(data)))
     for x, y, *weight in data:
         yield x, keras.tree.flatten(y)[0], weight[0] if weight else None
+
+
+def _without_none(arrays):
+    """`(x, y, None)`, as people write it, is `(x, y)`."""
+    return tuple(array for array in arrays if array is not None)
 
 
 def _array_batches(arrays):
