@@ -405,7 +405,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
         def flat(batches):
             for features, labels, *_ in batches:
                 features = np.asarray(features)
-                shapes.append(features.shape) if not shapes else None
+                if not shapes:
+                    shapes.append(features.shape)
                 yield features, np.asarray(labels)
 
         kind = moment_kind(self.covariance_type)
