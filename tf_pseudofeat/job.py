@@ -11,17 +11,10 @@ from tf_pseudofeat.budget import pseudo_counts
 from tf_pseudofeat.features import check_data, first_batch
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.split import Split, split_at
 
 __all__ = ["Job", "check_job"]
-
-_MONITORS = (
-    "accuracy",
-    "balanced_accuracy",
-    "geometric_mean",
-    "mean_minority_accuracy",
-    "min_class_accuracy",
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,9 +81,9 @@ def check_job(
     _check_whole(epochs=1 if epochs is None else epochs, batch_size=batch_size)
     if optimizer is not None:
         keras.optimizers.get(optimizer)  # refuses an unknown name
-    if monitor is not None and monitor not in _MONITORS:
+    if monitor is not None and monitor not in SCORE_NAMES:
         raise ValueError(
-            f"`monitor` is one of {_MONITORS} or None; received {monitor!r}."
+            f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
         )
     x, labels, weight = first_batch(data)
     split = _split(model, layer_name, trunk, head, x)

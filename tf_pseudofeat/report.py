@@ -4,16 +4,9 @@ import dataclasses
 import math
 
 from tf_pseudofeat.covariance import CovarianceReport
+from tf_pseudofeat.scores import SCORE_NAMES
 
 __all__ = ["RetrainingReport"]
-
-_SCORES = (
-    "accuracy",
-    "balanced_accuracy",
-    "geometric_mean",
-    "mean_minority_accuracy",
-    "min_class_accuracy",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +68,7 @@ class RetrainingReport:
         lines += [
             f"{name.replace('_', ' '):<32}{_percent(self.before[name])}"
             f"{_percent(self.after[name])}"
-            for name in _SCORES
+            for name in SCORE_NAMES
         ]
         lines += [
             "",

@@ -10,6 +10,7 @@ import numpy as np
 from tf_pseudofeat.labels import class_ids
 
 __all__ = [
+    "SCORE_NAMES",
     "accuracy",
     "balanced_accuracy",
     "class_recalls",
@@ -22,6 +23,14 @@ __all__ = [
     "MeanMinorityAccuracy",
     "MinClassAccuracy",
 ]
+
+SCORE_NAMES = (
+    "accuracy",
+    "balanced_accuracy",
+    "geometric_mean",
+    "mean_minority_accuracy",
+    "min_class_accuracy",
+)
 
 
 def class_recalls(y_true, y_pred, num_classes=None):
