@@ -384,9 +384,9 @@ def test_a_repeated_stream_resumes_with_whole_epochs(fresh, after, tmp_path):
     for epoch in rows:
         places = np.sort(places_of_real(epoch))
         np.testing.assert_array_equal(places[-NUM_REAL:], np.arange(NUM_REAL))
-    for one, other in itertools.combinations(map(pseudo_rows, rows), 2):
-        shared = np.isin(one, other)
-        assert not shared.any() if fresh else shared.all()
+    if not fresh:  # fresh epochs not begun may repeat one: how far TensorFlow had read
+        for one, other in itertools.combinations(map(pseudo_rows, rows), 2):
+            assert np.isin(one, other).all()
 
 
 # In use.

@@ -35,7 +35,8 @@ def interleave(
     Each iteration over the dataset is one epoch, in an order of its own. The order and
     the draws follow from `seed` (and from `tf.random.set_seed`, if that was called).
     The iterator can be saved and resumed with `tf.train.Checkpoint`: it finishes its
-    epoch to the bit. After a `repeat()`, epochs that had not begun may be other ones.
+    epoch to the bit. After a `repeat()`, epochs that had not begun are whole ones, but
+    may be others, or such as were seen before.
 
     Args:
         features: real features `[N, ...]`.
