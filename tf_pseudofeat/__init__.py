@@ -4,6 +4,7 @@ Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in De
 Learning", arXiv 1807.06538, 2018.
 """
 
+from tf_pseudofeat.adjust import adjust_logits
 from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
@@ -45,6 +46,7 @@ __all__ = [
     "Split",
     "__version__",
     "accuracy",
+    "adjust_logits",
     "balanced_accuracy",
     "class_counts",
     "class_recalls",

@@ -4,7 +4,7 @@ import keras
 
 from tf_pseudofeat.graph import check_is_keras_3, functional, producer
 
-__all__ = ["output_activation"]
+__all__ = ["activation_name", "maker", "output_activation"]
 
 _OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
@@ -34,10 +34,14 @@ def output_activation(model):
     network = functional(model)
     if network is None or len(network.outputs) != 1:
         return None
-    tensor = network.outputs[0]
+    return activation_name(maker(network.outputs[0]).operation)
+
+
+def maker(tensor):
+    """The node that computes the values of `tensor`, behind nested models and casts."""
     while (before := _same_values_before(tensor)) is not None:
         tensor = before
-    return _activation_name(producer(tensor).operation)
+    return producer(tensor)
 
 
 def _same_values_before(tensor):
@@ -51,11 +55,12 @@ def _same_values_before(tensor):
 
 def _is_cast(operation):
     if isinstance(operation, keras.layers.Activation):  # linear, with a dtype.
-        return _activation_name(operation) == "linear"
+        return activation_name(operation) == "linear"
     return isinstance(operation, keras.layers.Identity) or _is_keras(operation, "Cast")
 
 
-def _activation_name(operation):
+def activation_name(operation):
+    """The name of the activation that `operation` ends in; None if it is not known."""
     if _is_keras(operation, *_OPERATIONS):
         return _OPERATIONS[type(operation).__name__]
     if isinstance(operation, keras.layers.RNN):  # Its activation is inside the cell.

@@ -5,13 +5,24 @@ for each, pairs them at random.
 """
 
 import dataclasses
+import inspect
 import itertools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["LabelledFeatures", "check_data", "extract_features", "first_batch"]
+from tf_pseudofeat.graph import layers_inside
+
+__all__ = [
+    "LabelledFeatures",
+    "check_augmentation",
+    "check_data",
+    "concatenate",
+    "extract_features",
+    "extract_views",
+    "first_batch",
+]
 
 _ARRAY_BATCH = 256
 
@@ -35,41 +46,146 @@ class LabelledFeatures:
         yield self.labels
 
 
-def extract_features(trunk, data, *, steps=None, verbose="auto"):
-    """Runs the trunk over the data once, in inference mode.
+def extract_features(
+    trunk, data, *, augment=None, views=None, steps=None, seed=(1, 2), verbose="auto"
+):
+    """Runs the trunk over the data in inference mode.
+
+    With `augment`, the data are read once for each view, and every time other
+    augmented inputs are seen. A trunk that has memorised its training images shows
+    their rare classes far too narrow; under views that it was not trained on they
+    spread as new images do.
 
     Args:
         trunk: the Keras model from inputs to features, as `split_at` gives it.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` of the same, or such a tuple of arrays.
+        augment: a Keras preprocessing layer or model, called with `training=True`, or
+            a function from a batch of inputs to such a batch; a function with an
+            argument `seed` gets another one, int32 `[2]`, for each batch.
+        views: how often to read the data, 3 by default; needs `augment`.
         steps: batches to read; needed for an infinite dataset.
+        seed: two whole numbers; of the augmentation.
         verbose: 0 for silence; otherwise a progress bar.
 
     Returns:
-        extracted: `LabelledFeatures`; `features, labels = extract_features(...)`.
+        extracted: `LabelledFeatures`, view after view;
+        `features, labels = extract_features(...)`.
 
     Raises:
         ValueError: `data` has another structure, is empty, is not batched, or is
-            infinite with no `steps`.
+            infinite with no `steps`; `views` without `augment`.
+        TypeError: `augment` cannot be called.
+
+    Example:
+
+    >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
+    >>> features, labels = extract_features(trunk, train_ds, augment=augment, views=3)
+    """
+    return concatenate(
+        extract_views(
+            trunk,
+            data,
+            augment=augment,
+            views=views,
+            steps=steps,
+            seed=seed,
+            verbose=verbose,
+        )
+    )
+
+
+def extract_views(
+    trunk, data, *, augment=None, views=None, steps=None, seed=(1, 2), verbose="auto"
+):
+    """The same as `extract_features`, view by view.
+
+    Returns:
+        views: a list of `LabelledFeatures`; one without `augment`.
     """
     check_data(data, steps)
+    views = check_augmentation(augment, views)
+    if augment is None:
+        return [_one_pass(trunk, data, lambda x, step: x, steps, verbose)]
+    extracted = []
+    for view in range(views):
+        augmented = _augmenter(augment, (int(seed[0]), int(seed[1]), view))
+        extracted.append(_one_pass(trunk, data, augmented, steps, verbose))
+    return extracted
+
+
+def concatenate(parts):
+    """Several `LabelledFeatures`, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    weighted = parts[0].sample_weight is not None
+    return LabelledFeatures(
+        features=np.concatenate([part.features for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        sample_weight=(
+            np.concatenate([part.sample_weight for part in parts]) if weighted else None
+        ),
+    )
+
+
+def check_augmentation(augment, views=None):
+    """How many views are meant; refuses what cannot be.
+
+    Returns:
+        views: 1 without `augment`, else `views` or 3.
+    """
+    if views is not None and (views != int(views) or views < 1):
+        raise ValueError(f"`views` is a whole number from 1; received {views!r}.")
+    if augment is None:
+        if views not in (None, 1):
+            raise ValueError(
+                f"views={views} without `augment` would be {views} times the same; "
+                f"pass a Keras preprocessing model or a function as `augment`."
+            )
+        return 1
+    if not callable(augment):
+        raise TypeError(
+            f"`augment` is a Keras preprocessing layer or model, or a function from a "
+            f"batch of inputs to such a batch; received {type(augment).__name__}."
+        )
+    return int(views or 3)
+
+
+def _one_pass(trunk, data, augmented, steps, verbose):
     total = _num_batches(data, steps)
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
     parts = []
     for x, y, weight in itertools.islice(_batches(data), total):
-        parts.append((_features_of(trunk, x), _array(y), weight))
+        features = _features_of(trunk, augmented(x, len(parts)))
+        weight = None if weight is None else _array(weight)
+        parts.append(LabelledFeatures(features, _array(y), weight))
         progress.update(len(parts))
     if not parts:
         raise ValueError("The data has no batch; there are no features to extract.")
     if total is None:
         progress.update(len(parts), finalize=True)
-    features, labels, weights = zip(*parts, strict=True)
-    weighted = weights[0] is not None
-    return LabelledFeatures(
-        features=np.concatenate(features),
-        labels=np.concatenate(labels),
-        sample_weight=np.concatenate(list(map(_array, weights))) if weighted else None,
-    )
+    return concatenate(parts)
+
+
+def _augmenter(augment, seed):
+    """A function of a batch and its number; the same seed gives the same views."""
+    numbers = np.random.default_rng([number % 2**31 for number in seed])
+    if isinstance(augment, keras.layers.Layer):
+        for layer in [augment, *layers_inside(augment)]:
+            # Keras' random layers keep it in either of two places.
+            generator = getattr(layer, "seed_generator", None)
+            generator = getattr(layer, "generator", None) or generator
+            if isinstance(generator, keras.random.SeedGenerator):
+                generator.state.assign([int(numbers.integers(2**31)), 0])
+        return lambda x, step: augment(x, training=True)
+    try:
+        seeded = "seed" in inspect.signature(augment).parameters
+    except ValueError:  # written in C
+        seeded = False
+    if not seeded:
+        return lambda x, step: augment(x)
+    first = int(numbers.integers(2**31))
+    return lambda x, step: augment(x, seed=tf.constant([first, step], tf.int32))
 
 
 def first_batch(data):

@@ -1,0 +1,380 @@
+"""Logit adjustment: takes the class prior off the outputs of a trained classifier."""
+
+import contextlib
+import math
+import warnings
+import weakref
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.activation import activation_name, maker, output_activation
+from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
+
+__all__ = [
+    "LogitAdjustment",
+    "adjust_logits",
+    "final_dense",
+    "remember_mix",
+    "shift_bias",
+]
+
+_ACTIVATIONS = ("softmax", "log_softmax", "linear", "sigmoid")
+_NOTICEABLE = 0.1  # log ratio of two priors; training moves logits by more.
+
+# {model: (prior that its outputs follow, its last weight at that time)}
+_mixes = weakref.WeakKeyDictionary()
+
+
+def adjust_logits(model, class_counts=None, tau=1.0):
+    """A copy of the classifier, sharing its layers, that favours no class.
+
+    Use it where the head was trained on a mix that is not balanced, and every class is
+    to count alike; it costs no training. `model` stays as it is. With prior = counts /
+    sum of counts, the new outputs are
+
+        logits       z - tau * log(prior)
+        softmax      softmax(log(p) - tau * log(prior)), that is p * prior ** -tau / sum
+        log_softmax  log_softmax(log(p) - tau * log(prior))
+
+    and of one output `[B, 1]`, which stands for class 1 of two,
+
+        logits       z - tau * log(prior[1] / prior[0])
+        sigmoid      sigmoid(logit(p) - tau * log(prior[1] / prior[0]))
+
+    Args:
+        model: Keras model with a graph of layers and one output `[B, C]` or `[B, 1]`.
+        class_counts: examples per class `[C]` that the head was trained on, the drawn
+            ones included, or the `RetrainingReport` of the retraining. None where
+            `retrain_head` trained the head: it left word of its mix.
+        tau: how much of the prior to take off: 0 nothing, 1 all of it.
+
+    Returns:
+        adjusted: functional Keras model, not compiled, with the inputs and the output
+            structure and dtype of `model`, ending in a `LogitAdjustment`.
+
+    Raises:
+        ValueError: The model has no graph, or outputs of another kind; a class has no
+            example; the counts are not known.
+
+    Warns:
+        UserWarning: The prior seems to have been taken off already.
+
+    Example:
+
+    >>> adjusted = adjust_logits(model, class_counts(labels))
+    >>> adjusted.predict(images).argmax(axis=-1)
+
+    References:
+        Menon et al., "Long-tail learning via logit adjustment", arXiv 2007.07314, ICLR
+        2021; the post-hoc adjustment. There the counts are those of the training data;
+        here those of the mix that trained the head, whose prior the logits follow.
+    """
+    width = _output_width(model)
+    remembered = _remembered(model)
+    if class_counts is None and remembered is None:
+        raise ValueError(
+            f"It is not known what the head of {model.name!r} was trained on: no "
+            f"retraining of it was kept, or it was trained since. Pass the examples "
+            f"per class, or the report of the retraining, as `class_counts`."
+        )
+    prior = remembered if class_counts is None else _prior(class_counts, width)
+    network, offsets = functional(model), _offsets(prior, tau, width)
+    if offsets.any():
+        _warn_if_adjusted(model, prior, remembered)
+    with _strategy_scope(model):
+        layer = LogitAdjustment(
+            offsets, output_activation(model), dtype=network.outputs[0].dtype
+        )
+        outputs = keras.tree.map_structure(layer, network.output)
+        return keras.Model(network.input, outputs, name=f"{model.name}_adjusted")
+
+
+@keras.saving.register_keras_serializable(package="tf_pseudofeat")
+class LogitAdjustment(keras.layers.Layer):
+    """Subtracts offsets from the logits behind a classifier's outputs.
+
+    The outputs are of the kind of the inputs: logits, probabilities or their logs.
+
+    Args:
+        offsets: what to subtract, `[C]`, or `[1]` for one output.
+        activation: what made the inputs: "softmax", "log_softmax", "linear" or, for
+            one output, "sigmoid".
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, offsets, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.offsets = [float(offset) for offset in offsets]
+        self.activation = keras.activations.get(activation)
+
+    def call(self, inputs):
+        """Adjusts outputs `[B, C]`."""
+        dtype = keras.backend.result_type(inputs.dtype, "float32")  # no half precision
+        logits = _logits(keras.ops.cast(inputs, dtype), activation_name(self))
+        offsets = keras.ops.convert_to_tensor(list(self.offsets), dtype=dtype)
+        return keras.ops.cast(self.activation(logits - offsets), self.compute_dtype)
+
+    def get_config(self):
+        """The arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "offsets": list(self.offsets),
+            "activation": activation_name(self),
+        }
+
+
+def shift_bias(model, class_counts, tau=1.0):
+    """Takes the prior off the bias of the last Dense layer, in place.
+
+    The model object then gives what `adjust_logits` would, exactly also where its
+    probabilities round to 0 or 1, and keeps its layers and its file format. Every model
+    that shares the layer changes with it; `remember_mix` hears of this one.
+
+        bias - tau * log(prior)                   [C]
+        bias - tau * log(prior[1] / prior[0])     [1]
+
+    Args:
+        model: Keras model that `final_dense` finds a layer in; a head, for example.
+        class_counts: examples per class `[C]` that the head was trained on, or the
+            `RetrainingReport`.
+        tau: how much of the prior to take off.
+
+    Raises:
+        ValueError: There is no such bias; otherwise as in `adjust_logits`.
+
+    Example:
+
+    >>> shift_bias(head, class_counts(labels))
+    """
+    width = _output_width(model)
+    dense = final_dense(model)
+    if dense is None:
+        raise ValueError(
+            f"The logits of {model.name!r} do not come from the bias of a Dense layer "
+            f"of their own, with nothing but an activation behind it, so there is "
+            f"nothing to shift. adjust_logits(model, class_counts) adds a layer."
+        )
+    prior = _prior(class_counts, width)
+    offsets = _offsets(prior, tau, width)
+    with _strategy_scope(model):
+        dense.bias.assign(keras.ops.convert_to_numpy(dense.bias) - offsets)
+    remember_mix(model, prior, tau)
+
+
+def final_dense(model):
+    """The Dense layer whose bias moves the logits of `model`, or None.
+
+    Use it to learn whether `shift_bias` can do its work. Nested models, casts and an
+    activation of its own are looked through.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        dense: `keras.layers.Dense` with a bias, called only once; None without one.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="out")])
+    >>> final_dense(model).name
+    'out'
+    """
+    check_is_keras_3(model)
+    if _refusal(model):
+        return None
+    network = functional(model)
+    node = maker(network.outputs[0])
+    if _only_activates(node.operation):
+        node = maker(node.arguments.keras_tensors[0])
+        if activation_name(node.operation) != "linear":
+            return None
+    dense = node.operation
+    plain = getattr(type(dense), "call", None) is keras.layers.Dense.call
+    movable = plain and dense.bias is not None and _calls(network, dense) == 1
+    return dense if movable else None
+
+
+def remember_mix(model, class_counts, tau=0.0):
+    """Notes what the head of `model` was last trained on, for `adjust_logits`.
+
+    Call it when the head has its final weights: the note is void once they change. It
+    lives as long as the model object and is not saved with it.
+
+    Args:
+        model: any Keras model, also one without a graph.
+        class_counts: examples per class `[C]`, drawn ones included, or the
+            `RetrainingReport`.
+        tau: how much of their prior is off the logits again, by `shift_bias`.
+    """
+    check_is_keras_3(model)
+    prior = _prior(class_counts)
+    left = prior ** (1 - _checked_tau(tau))
+    _mixes[model] = left / left.sum(), _last_weight(model)
+
+
+# Priors.
+
+
+def _prior(class_counts, width=None):
+    """Counts `[C]`, or a report's, checked, as shares of their sum."""
+    if hasattr(class_counts, "real") and hasattr(class_counts, "pseudo"):
+        class_counts = _counts_of(class_counts)
+    try:
+        counts = np.asarray(class_counts, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`class_counts` is one number per class; received {class_counts!r}."
+        ) from error
+    classes = None if width is None else max(2, width)
+    if counts.ndim != 1 or counts.size < 2 or classes not in (None, counts.size):
+        raise ValueError(
+            f"`class_counts` must have shape [{classes or 'C'}], one number of "
+            f"examples per class of the model; received shape {list(counts.shape)}."
+        )
+    wrong = np.flatnonzero(~(counts > 0) | np.isinf(counts))
+    if wrong.size:
+        raise ValueError(
+            f"Every class needs examples, as log(0) is infinite; class {wrong[0]} has "
+            f"{counts[wrong[0]]:g} ({wrong.size} such classes of {counts.size}). Pass "
+            f"the counts that the head was trained on, or an estimate above 0."
+        )
+    return counts / counts.sum()
+
+
+def _counts_of(report):
+    if not getattr(report, "kept", True):
+        raise ValueError(
+            "The report is of a retraining that was rolled back: the head was not "
+            "trained on its mix. Pass the counts it was trained on, perhaps "
+            "report.real."
+        )
+    return np.add(report.real, report.pseudo)
+
+
+def _offsets(prior, tau, width):
+    """What comes off the logits `[C]`, or `[1]`."""
+    log_prior = np.log(prior)
+    if width == 1:
+        log_prior = log_prior[1:] - log_prior[:1]
+    return _checked_tau(tau) * log_prior
+
+
+def _checked_tau(tau):
+    try:
+        if math.isfinite(tau):
+            return float(tau)
+    except TypeError:
+        pass
+    raise ValueError(f"`tau` is a finite number, by custom 1; received {tau!r}.")
+
+
+def _remembered(model):
+    """The prior that the outputs of `model` follow, None where it is not known."""
+    prior, weight = _mixes.get(model, (None, None))
+    return prior if np.array_equal(weight, _last_weight(model)) else None
+
+
+def _last_weight(model):
+    """A part of the head; every training of it changes it."""
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights[-1:]]
+
+
+def _warn_if_adjusted(model, prior, remembered):
+    last = maker(functional(model).outputs[0]).operation
+    found = None
+    if remembered is not None:
+        if np.abs(np.log(prior / remembered)).max() > _NOTICEABLE:
+            found = (
+                f"its head follows a mix of {_shares(remembered)} per class, not "
+                f"{_shares(prior)}. Pass the report of the retraining, or nothing; or, "
+                f"if the head was trained since, remember_mix(model, class_counts)"
+            )
+    elif isinstance(last, LogitAdjustment) and any(last.offsets):
+        found = (
+            f"it ends in {last.name!r}, which subtracts "
+            f"{np.round(last.offsets, 2).tolist()} from the logits. Adjust the model "
+            f"that it was made from"
+        )
+    if found:
+        warnings.warn(
+            f"This looks like a double correction of {model.name!r}: {found}.",
+            stacklevel=3,
+        )
+
+
+def _shares(prior):
+    return np.array2string(prior, precision=3, suppress_small=True, threshold=10)
+
+
+# Outputs.
+
+
+def _logits(outputs, activation):
+    """The logits `[B, C]` behind outputs, up to a constant for each example."""
+    if activation == "softmax":
+        return _safe_log(outputs)
+    if activation == "sigmoid":
+        return _safe_log(outputs) - _safe_log(1 - outputs)
+    return outputs
+
+
+def _safe_log(p):
+    """Of 0 the log of the smallest number, so that gradients are finite, too."""
+    return keras.ops.log(keras.ops.maximum(p, np.finfo(np.float32).tiny))
+
+
+def _output_width(model):
+    """C, or 1, of outputs that can be adjusted."""
+    check_is_keras_3(model)
+    reason = _refusal(model)
+    if reason:
+        raise ValueError(f"Cannot adjust the logits of {model.name!r}: {reason}")
+    return functional(model).outputs[0].shape[-1]
+
+
+def _refusal(model):
+    """Says why the outputs cannot be adjusted, "" if they can."""
+    network = functional(model)
+    if network is None:
+        return (
+            f"a {type(model).__name__} without a graph of layers does not tell what "
+            f"its outputs are. Build it if it is Sequential; or wrap its head in a "
+            f"functional model."
+        )
+    shapes = [list(tensor.shape) for tensor in network.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
+        return f"its outputs have shapes {shapes}, expected one output [B, C]."
+    activation, width = output_activation(model), shapes[0][1]
+    if activation not in _ACTIVATIONS:
+        return (
+            f"it ends in activation {activation!r}, expected one of {_ACTIVATIONS}. "
+            f"Use a model that ends in the layer that makes the logits."
+        )
+    if activation != "linear" and (activation == "sigmoid") != (width == 1):
+        return (
+            f"it has {width} output(s) with {activation}, expected sigmoid for one "
+            f"output, of two classes, and softmax for more."
+        )
+    return ""
+
+
+def _only_activates(operation):
+    kinds = keras.layers.Activation | keras.layers.Softmax
+    return isinstance(operation, kinds) or not isinstance(operation, keras.layers.Layer)
+
+
+def _calls(network, layer):
+    """How often the graph calls `layer`, at any depth."""
+    calls = 0
+    for node in Graph(network).nodes:
+        calls += node.operation is layer
+        if functional(node.operation) is not None:
+            calls += _calls(node.operation, layer)
+    return calls
+
+
+def _strategy_scope(model):
+    """What is made from a model has to be made in its `tf.distribute` strategy."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
