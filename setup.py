@@ -14,6 +14,7 @@ _EXAMPLES = [
     "importlib_resources",  # TFDS 4.9.10 imports it and does not require it
     "matplotlib",
     "scikit-learn",
+    "scipy",
     "tensorflow-datasets>=4.9.10",
 ]
 
@@ -39,7 +40,7 @@ setuptools.setup(
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]"],
         "examples": _EXAMPLES,
-        "test": [*_EXAMPLES, "ml-dtypes", "pytest", "ruff", "scipy", "setuptools"],
+        "test": [*_EXAMPLES, "ml-dtypes", "pytest", "ruff", "setuptools"],
     },
     # The default, `build/`, is the file `BUILD` where case does not count.
     options={"build": {"build_base": ".build"}},

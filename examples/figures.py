@@ -288,13 +288,15 @@ def feature_space_figure(picture):
     """
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     axes = figure.subplots()
+    # Big while they are few; hundreds of big ones would hide what is below them.
+    size = float(np.clip(8000 / max(len(picture["real"]), 1), 18, 62))
     for key, name, style in (
-        ("pseudo", "pseudo-features", {"s": 9, "color": "#8ec4e8", "linewidths": 0}),
-        ("test", "test examples", {"s": 13, "color": "#e69f00", "linewidths": 0}),
+        ("pseudo", "pseudo-features", {"s": 7, "color": "#8ec4e8", "linewidths": 0}),
+        ("test", "test examples", {"s": 10, "color": "#e69f00", "linewidths": 0}),
         (
             "real",
             "real training examples",
-            {"s": 62, "color": "#0b3c5d", "linewidths": 1, "edgecolors": "white"},
+            {"s": size, "color": "#0b3c5d", "linewidths": 0.8, "edgecolors": "white"},
         ),
     ):
         points = np.reshape(np.asarray(picture[key], dtype=float), (-1, 2))

@@ -8,8 +8,6 @@ import dataclasses
 import pathlib
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from examples.data import imbalance, training_stream
 from examples.resnet import resnet

@@ -322,3 +322,54 @@ def test_a_weight_of_none_is_no_weight():
 def test_labels_in_a_list_are_refused_by_name():
     with pytest.raises(ValueError, match=r"`y` is a list of 23; pass an array"):
         extract_features(identity_trunk(), (X, Y.tolist()), verbose=0)
+
+
+def doubled(x):
+    return 2 * x
+
+
+def noisy(x, seed):
+    return x + tf.random.stateless_normal(tf.shape(x), seed)
+
+
+@pytest.mark.parametrize(
+    "augment", [noisy, keras.layers.GaussianNoise(1.0)], ids=["function", "layer"]
+)
+def test_views_are_other_inputs_each_time_and_follow_from_the_seed(augment):
+    trunk = keras.Sequential([keras.Input((3,)), keras.layers.Identity()])
+    x, y = np.zeros((600, 3), np.float32), np.arange(600) % 4
+
+    def views(seed):
+        return extract_features(
+            trunk, (x, y), augment=augment, views=2, seed=seed, verbose=0
+        )
+
+    features, labels = views((1, 2))
+    np.testing.assert_array_equal(labels, np.tile(y, 2))
+    assert abs(features.std() - 1) < 0.1
+    assert not np.isclose(features[:600], features[600:]).any(axis=1).any()
+    assert not np.isclose(features[:256], features[256:512]).any(axis=1).any()
+    np.testing.assert_array_equal(features, views((1, 2)).features)
+    assert not np.array_equal(features, views((1, 3)).features)
+
+
+def test_a_function_without_a_seed_augments_three_views():
+    trunk = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+    x, y, weight = np.ones((2, 1), np.float32), [0, 1], [5.0, 6.0]
+    extracted = extract_features(
+        trunk, (x, np.array(y), np.array(weight)), augment=doubled, verbose=0
+    )
+    np.testing.assert_array_equal(extracted.features, np.full((6, 1), 2.0))
+    np.testing.assert_array_equal(extracted.labels, y * 3)
+    np.testing.assert_array_equal(extracted.sample_weight, weight * 3)
+
+
+def test_views_need_an_augmentation_that_can_be_called():
+    data = (np.ones((2, 1), np.float32), np.array([0, 1]))
+    trunk = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+    with pytest.raises(ValueError, match="views=3 without `augment`"):
+        extract_features(trunk, data, views=3)
+    with pytest.raises(ValueError, match="`views` is a whole number.*0"):
+        extract_features(trunk, data, augment=doubled, views=0)
+    with pytest.raises(TypeError, match="`augment`.*received str"):
+        extract_features(trunk, data, augment="flip")

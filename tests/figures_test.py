@@ -84,7 +84,8 @@ def curves(axes):
     found = {}
     for container in axes.containers:
         line, _, bars = container
-        halves = [np.ptp(s[:, 1]) / 2 for b in bars for s in b.get_segments()]
+        segments = [segment for bar in bars for segment in bar.get_segments()]
+        halves = [np.ptp(segment[:, 1]) / 2 for segment in segments if len(segment)]
         found[container.get_label()] = (*line.get_xydata().T, halves)
     return found
 
