@@ -13,8 +13,6 @@ _README = _HERE / "README.md"
 _EXAMPLES = [
     "importlib_resources",  # TFDS 4.9.10 imports it and does not require it
     "matplotlib",
-    "scikit-learn",
-    "scipy",
     "tensorflow-datasets>=4.9.10",
 ]
 
@@ -33,6 +31,8 @@ setuptools.setup(
         "imbalanced-learn>=0.14",
         "keras>=3.12",
         "numpy",
+        "scikit-learn",
+        "scipy",
         "tensorflow>=2.20",
         "tensorflow-probability>=0.25",
         "tf-keras>=2.20",  # TensorFlow Probability does not import without it
@@ -40,7 +40,14 @@ setuptools.setup(
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]"],
         "examples": _EXAMPLES,
-        "test": [*_EXAMPLES, "ml-dtypes", "pytest", "ruff", "setuptools"],
+        "test": [
+            *_EXAMPLES,
+            "ml-dtypes",
+            "pandas",  # imbalanced-learn's checks of its samplers skip without it
+            "pytest",
+            "ruff",
+            "setuptools",
+        ],
     },
     # The default, `build/`, is the file `BUILD` where case does not count.
     options={"build": {"build_base": ".build"}},

@@ -15,6 +15,7 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 
+from tf_pseudofeat.adjust import adjust_logits
 from tf_pseudofeat.budget import multiply_minority
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retrain import retrain_head
@@ -744,3 +745,105 @@ def test_model_mirrored_on_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = make_model(between=[layers.Dropout(0.1)])
     assert_cured(model, fresh_head=True)
+
+
+# ---- Views, a lean towards the rare, and logit adjustment afterwards. ----------------
+
+
+def jitter(x, seed):
+    return x + 0.1 * tf.random.stateless_normal(tf.shape(x), seed)
+
+
+def test_views_are_fitted_and_trained_on_together(trained, digits):
+    train, validation, _ = digits
+    report = retrain(
+        trained, train, validation_data=validation, augment=jitter, views=2
+    )
+    real = np.bincount(train[1])
+    assert report.real == (2 * real).tolist()
+    assert [entry.count for entry in report.covariance.classes] == (2 * real).tolist()
+    assert report.settings["views"] == 2
+    assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"]
+
+
+def test_validation_data_are_not_augmented(trained, digits):
+    train, validation, _ = digits
+    plain = trained.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
+    report = retrain(
+        trained, train, validation_data=validation, augment=jitter, epochs=1
+    )
+    assert report.before["accuracy"] == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("sampler", [None, imblearn.over_sampling.SMOTE(k_neighbors=3)])
+def test_tau_is_logit_adjustment_after_the_training(trained, digits, sampler):
+    train, _, test = digits
+    settings = {"epochs": 2, "monitor": None, "sampler": sampler}
+    if sampler:
+        settings["sampler"].set_params(random_state=0)
+    before = [variable.numpy() for variable in trained.variables]
+    retrain(trained, train, **settings)
+    prior = np.bincount(train[1]) / len(train[1])
+    p = trained.predict(test[0], verbose=0).astype(np.float64) * prior**-0.5
+    for variable, value in zip(trained.variables, before, strict=True):
+        variable.assign(value)
+    report = retrain(trained, train, tau=0.5, **settings)
+    adjusted = p / p.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        trained.predict(test[0], verbose=0), adjusted, rtol=1e-3, atol=1e-5
+    )
+    assert report.settings["tau"] == 0.5
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5])
+def test_the_mix_is_remembered_for_logit_adjustment(trained, digits, tau):
+    train, _, test = digits
+    strategy = multiply_minority(5)
+    retrain(trained, train, sampling_strategy=strategy, epochs=2, tau=tau)
+    real = np.bincount(train[1])
+    mix = np.where(np.isin(np.arange(10), RARE), 5, 1) * real
+    p = trained.predict(test[0], verbose=0).astype(np.float64)
+    p *= real.astype(float) ** tau / mix
+    adjusted = adjust_logits(trained)
+    np.testing.assert_allclose(
+        adjusted.predict(test[0], verbose=0),
+        p / p.sum(axis=1, keepdims=True),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    with pytest.warns(UserWarning, match="double correction"):
+        adjust_logits(trained, real)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"views": 2}, "views=2 without `augment`"),
+        ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
+        ({"tau": float("nan")}, "`tau` is a finite number"),
+    ],
+)
+def test_views_and_tau_are_checked_before_any_work(trained, digits, settings, message):
+    before = state(trained)
+    with pytest.raises(ValueError, match=message):
+        retrain(trained, digits[0], **settings)
+    assert state(trained) == before
+
+
+def test_tau_needs_a_bias_of_the_last_layer():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, name="features"),
+            layers.Dense(2, use_bias=False, activation="softmax"),
+        ]
+    )
+    data = (np.ones((4, 3), "float32"), np.array([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match="tau=0.5 shifts the bias.*adjust_logits"):
+        retrain(model, data, tau=0.5)
+
+
+def test_tau_needs_an_example_of_every_class(trained, digits):
+    x, y = digits[0]
+    with pytest.raises(ValueError, match=r"classes \[3\] have no example"):
+        retrain(trained, (x[y != 3], y[y != 3]), tau=0.5)

@@ -14,6 +14,7 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
+from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.scores import (
@@ -37,10 +38,12 @@ __all__ = [
     "ClassConditionalGaussian",
     "ClassMoments",
     "CovarianceReport",
+    "GaussianOverSampler",
     "GeometricMean",
     "LabelledFeatures",
     "MeanMinorityAccuracy",
     "MinClassAccuracy",
+    "PerturbedOverSampler",
     "PseudoFeatureHeadRetrainer",
     "RetrainingReport",
     "Split",

@@ -16,6 +16,7 @@ from tf_pseudofeat.graph import layers_inside
 
 __all__ = [
     "LabelledFeatures",
+    "augment_once",
     "check_augmentation",
     "check_data",
     "concatenate",
@@ -149,6 +150,11 @@ def check_augmentation(augment, views=None):
             f"batch of inputs to such a batch; received {type(augment).__name__}."
         )
     return int(views or 3)
+
+
+def augment_once(augment, x):
+    """One batch of inputs, augmented, to see whether it works."""
+    return _augmenter(augment, (0, 0, 0))(x, 0)
 
 
 def _one_pass(trunk, data, augmented, steps, verbose):

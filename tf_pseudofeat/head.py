@@ -12,6 +12,8 @@ import random
 import keras
 import numpy as np
 
+from tf_pseudofeat.adjust import shift_bias
+from tf_pseudofeat.budget import class_counts
 from tf_pseudofeat.graph import functional, layers_inside
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.scores import classification_scores
@@ -67,6 +69,8 @@ def fit_head(
     epochs=None,
     batch_size=256,
     fresh_head=False,
+    tau=0.0,
+    prior=None,
     freeze_batch_norm=True,
     fresh_each_epoch=True,
     threshold=0.5,
@@ -94,6 +98,8 @@ def fit_head(
             about 1,000 steps, from 5 to 100.
         batch_size: B.
         fresh_head: start from new initial weights, not from the trained ones.
+        tau: after training, take `tau * log(prior)` off the logits, see `shift_bias`.
+        prior: examples per class `[C]` for `tau`; by default those of `training`.
         freeze_batch_norm: keep BatchNormalization layers as they are.
         fresh_each_epoch: see `interleave`.
         threshold: of outputs `[B, 1]`, see `predicted_classes`.
@@ -121,6 +127,10 @@ def fit_head(
         sample_weight=training.sample_weight,
         fresh_each_epoch=fresh_each_epoch,
     )
+
+    if tau:
+        prior = class_counts(training.labels, num_classes) if prior is None else prior
+        _check_prior(prior, tau)
 
     def score():
         return score_head(head, scoring, num_classes, minority, threshold)
@@ -153,12 +163,23 @@ def fit_head(
                 _Progress(epochs, passes, verbose),
             ],
         )
+        if tau:
+            shift_bias(head, prior, tau)
         losses = [float(value) for value in history.history["loss"]]
         after = score() if _finite(head) else None
         reason = _harm(losses, before, after, monitor)
         if not reason:
             keep()
     return HeadFit(not reason, reason, before, after or before, losses, epochs)
+
+
+def _check_prior(prior, tau):
+    empty = np.flatnonzero(np.asarray(prior) == 0).tolist()
+    if empty:
+        raise ValueError(
+            f"tau={tau} takes off the log of each class's share of the data, and "
+            f"classes {empty} have no example. Give them some, or leave `tau` at 0."
+        )
 
 
 def score_head(head, scoring, num_classes, minority, threshold=0.5):

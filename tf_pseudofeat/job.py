@@ -1,14 +1,21 @@
 """Everything that a retraining needs, resolved and checked before it costs anything."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.adjust import final_dense
 from tf_pseudofeat.budget import pseudo_counts
-from tf_pseudofeat.features import check_data, first_batch
+from tf_pseudofeat.features import (
+    augment_once,
+    check_augmentation,
+    check_data,
+    first_batch,
+)
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import SCORE_NAMES
@@ -54,6 +61,9 @@ def check_job(
     optimizer=None,
     loss=None,
     monitor="balanced_accuracy",
+    augment=None,
+    views=None,
+    tau=0.0,
     steps=None,
     trunk=None,
     head=None,
@@ -77,6 +87,7 @@ def check_job(
     check_data(data, steps)
     if validation_data is not None:
         check_data(validation_data)
+    check_augmentation(augment, views)
     stateless_seed(seed)
     _check_whole(epochs=1 if epochs is None else epochs, batch_size=batch_size)
     if optimizer is not None:
@@ -88,6 +99,8 @@ def check_job(
     x, labels, weight = first_batch(data)
     split = _split(model, layer_name, trunk, head, x)
     split.check(model, x)
+    _check_augmented(augment, x)
+    _check_tau(tau, split.head)
     outputs = _outputs(model, x)
     num_classes = max(2, outputs.shape[-1])
     labels = _numpy(labels)
@@ -108,6 +121,32 @@ def check_job(
         threshold=0.0 if _gives_logits(activation, loss) else 0.5,
         strategy=_strategy(model),
     )
+
+
+def _check_augmented(augment, x):
+    """One batch, so that a function that cannot work fails now."""
+    if augment is None:
+        return
+    before, after = (
+        [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(batch)]
+        for batch in (x, augment_once(augment, x))
+    )
+    if before != after:
+        raise ValueError(
+            f"`augment` gives inputs of shapes {after} for inputs of shapes {before}; "
+            f"it must change what is in a batch and not its shape."
+        )
+
+
+def _check_tau(tau, head):
+    if not isinstance(tau, int | float | np.number) or not math.isfinite(tau):
+        raise ValueError(f"`tau` is a finite number; received {tau!r}.")
+    if tau and final_dense(head) is None:
+        raise ValueError(
+            f"tau={tau} shifts the bias of the Dense layer that makes the logits, and "
+            f"{head.name!r} does not end in one of its own. Leave `tau` at 0 and "
+            f"put adjust_logits(model, report) behind the retraining."
+        )
 
 
 def _numpy(labels):

@@ -7,8 +7,13 @@ import warnings
 
 import numpy as np
 
+from tf_pseudofeat.adjust import remember_mix
 from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
-from tf_pseudofeat.features import LabelledFeatures, extract_features
+from tf_pseudofeat.features import (
+    LabelledFeatures,
+    check_augmentation,
+    extract_features,
+)
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer
 from tf_pseudofeat.job import check_job
@@ -34,7 +39,10 @@ def retrain_head(
     fresh_head=False,
     fresh_each_epoch=True,
     freeze_batch_norm=True,
+    tau=0.0,
     monitor="balanced_accuracy",
+    augment=None,
+    views=None,
     steps=None,
     trunk=None,
     head=None,
@@ -75,8 +83,14 @@ def retrain_head(
         fresh_each_epoch: draw new pseudo-features in each epoch; False for the paper's
             fixed set.
         freeze_batch_norm: keep BatchNormalization layers in the head as they are.
+        tau: lean further towards what is rare in `data`: `tau * log(prior)` of the
+            real examples is taken off the logits after training.
         monitor: the score that must not get worse on `validation_data`; None for no
             such guard. See `classification_scores`.
+        augment: a Keras preprocessing model or a function of a batch of inputs, to
+            fit and train on features of augmented inputs, see `extract_features`.
+            Worth its time where the trunk has memorised its training data.
+        views: how many augmented passes over `data`; 3 by default.
         steps: batches to read from an infinite `data`.
         trunk: for a model without a graph: inputs -> features.
         head: for a model without a graph: features -> outputs. It must share its
@@ -118,12 +132,23 @@ def retrain_head(
         batch_size=batch_size,
         sampling_strategy=sampling_strategy,
         optimizer=optimizer,
+        augment=augment,
+        views=views,
+        tau=tau,
     )
     watch, say = _Stopwatch(), print if verbose else _silence
 
     say(f"Extracting features at {job.layer_name!r}")
     with watch("extract"):
-        training = extract_features(job.trunk, data, steps=steps, verbose=verbose)
+        training = extract_features(
+            job.trunk,
+            data,
+            augment=augment,
+            views=views,
+            steps=steps,
+            seed=seed,
+            verbose=verbose,
+        )
         scoring = training
         if validation_data is not None:
             scoring = extract_features(job.trunk, validation_data, verbose=verbose)
@@ -139,6 +164,7 @@ def retrain_head(
         "fresh_head": fresh_head,
         "fresh_each_epoch": fresh_each_epoch,
         "freeze_batch_norm": freeze_batch_norm,
+        "tau": float(tau),
         "monitor": monitor if validation_data is not None else None,
         "seed": tuple(int(number) for number in seed),
     }
@@ -155,6 +181,7 @@ def retrain_head(
             optimizer=optimizer,
             epochs=epochs,
             threshold=job.threshold,
+            prior=real,
             verbose=verbose,
             strategy=job.strategy,
             **options,
@@ -165,6 +192,9 @@ def retrain_head(
             f"{result.reason}.",
             stacklevel=2,
         )
+    elif (real + pseudo).all():
+        share = real / real.sum() if tau else 1.0
+        remember_mix(model, (real + pseudo) * share ** -float(tau))
     outcome = dataclasses.asdict(result)
     options["epochs"] = outcome.pop("epochs")
     return RetrainingReport(
@@ -180,6 +210,7 @@ def retrain_head(
             "source": type(source).__name__,
             "sampling_strategy": None if sampler else _named(sampling_strategy),
             "optimizer": type(optimizer).__name__,
+            "views": check_augmentation(augment, views) if augment else 0,
             "learning_rate": float(f"{np.asarray(optimizer.learning_rate):.6g}"),
             **options,
         },

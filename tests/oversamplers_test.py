@@ -1,0 +1,153 @@
+"""Tests for oversamplers.py: imbalanced-learn's own checks, and the numbers."""
+
+import imblearn.over_sampling
+import keras
+import numpy as np
+import pytest
+from imblearn.pipeline import make_pipeline
+from imblearn.utils.estimator_checks import parametrize_with_checks
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from tf_pseudofeat.budget import multiply_minority
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
+from tf_pseudofeat.retrain import retrain_head
+
+OURS = [GaussianOverSampler, PerturbedOverSampler]
+
+
+@parametrize_with_checks([kind(random_state=0) for kind in OURS])
+def test_imbalanced_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(330, 4)) @ rng.normal(size=(4, 4)) + 3
+    return x, np.repeat([0, 1, 2], [200, 100, 30])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*OURS, imblearn.over_sampling.SMOTE, imblearn.over_sampling.RandomOverSampler],
+)
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_every_over_sampler_keeps_the_contract(kind, form, data):
+    x, y = form(data[0].astype("float32")), data[1]
+    strategy = {1: 150, 2: 90}
+    again, other = (
+        kind(sampling_strategy=strategy, random_state=seed).fit_resample(x, y)
+        for seed in (1, 2)
+    )
+    new, labels = kind(sampling_strategy=strategy, random_state=1).fit_resample(x, y)
+    assert np.bincount(labels).tolist() == [200, 150, 90]
+    assert type(new) is type(x)
+    assert new.dtype == np.float32
+
+    def dense(array):
+        return array.toarray() if sparse.issparse(array) else array
+
+    np.testing.assert_array_equal(dense(new)[:330], dense(x))
+    np.testing.assert_array_equal(labels[:330], y)
+    np.testing.assert_array_equal(dense(new), dense(again[0]))
+    assert not np.array_equal(dense(new), dense(other[0]))
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
+def test_draws_have_the_moments_of_the_layers_gaussians(covariance_type, data):
+    x, y = data
+    settings = {"covariance_type": covariance_type, "covariance_scale": 2.0}
+    sampler = GaussianOverSampler(
+        sampling_strategy={2: 100_030}, random_state=0, **settings
+    )
+    draws = sampler.fit_resample(x, y)[0][330:]
+    layer = ClassConditionalGaussian(3, **settings)
+    layer.adapt(x, y)
+    wanted = layer.distribution.covariance().numpy()[2]
+    np.testing.assert_allclose(draws.mean(axis=0), x[y == 2].mean(axis=0), atol=0.1)
+    np.testing.assert_allclose(
+        np.cov(draws.T), wanted, rtol=0.03, atol=0.03 * np.diag(wanted).max()
+    )
+    assert str(sampler.covariance_report_) == str(layer.report)
+
+
+def test_noise_has_the_variance_of_the_class_and_feature(data):
+    x, y = data
+    x[y == 2] *= [1.0, 10.0, 100.0, 0.0]
+    sampler = PerturbedOverSampler(
+        sampling_strategy={2: 100_030}, noise_scale=2.0, random_state=0
+    )
+    draws = sampler.fit_resample(x, y)[0][330:]
+    variance = x[y == 2].var(axis=0)
+    np.testing.assert_allclose(draws.var(axis=0), variance * (1 + 2.0**2), rtol=0.02)
+    np.testing.assert_allclose(
+        draws.mean(axis=0), x[y == 2].mean(axis=0), atol=0.03 * np.sqrt(variance).max()
+    )
+
+
+def test_without_noise_every_example_of_the_class_is_drawn_equally_often(data):
+    x, y = data
+    x[:, 0] = np.arange(330)
+    sampler = PerturbedOverSampler(
+        sampling_strategy={2: 30_030}, noise_scale=0.0, random_state=0
+    )
+    rows, times = np.unique(sampler.fit_resample(x, y)[0][330:, 0], return_counts=True)
+    np.testing.assert_array_equal(rows, np.arange(300, 330))
+    assert abs(times / 1000 - 1).max() < 0.15
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_in_a_pipeline_the_rare_class_is_found_more_often(kind):
+    rng = np.random.default_rng(1)
+    y = np.repeat([0, 1], [2000, 40])
+    x = rng.normal(size=(2040, 2)) + 1.5 * y[:, np.newaxis]
+    names = np.array(["common", "rare"])[y]
+
+    def recall(model):
+        return np.mean(model.fit(x, names).predict(x[y == 1]) == "rare")
+
+    pipeline = make_pipeline(kind(random_state=0), LogisticRegression())
+    assert recall(pipeline) > recall(LogisticRegression()) + 0.2
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_a_multiple_of_the_minority_can_be_asked_for(kind, data):
+    sampler = kind(sampling_strategy=multiply_minority(3), random_state=0)
+    labels = sampler.fit_resample(*data)[1]
+    assert np.bincount(labels).tolist() == [200, 100, 90]
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_it_is_a_source_for_a_retraining(kind, data):
+    x, y = data
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(4, name="features"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    sampler = kind(random_state=0)
+    report = retrain_head(model, "features", (x, y), sampler=sampler, verbose=0)
+    assert report.pseudo == [0, 100, 170]
+
+
+def test_one_example_has_no_covariance(data):
+    x, y = data
+    with pytest.raises(ValueError, match=r"1 example.*tied"):
+        GaussianOverSampler().fit_resample(x[:301], y[:301])
+
+
+@pytest.mark.parametrize(
+    "sampler, message",
+    [
+        (PerturbedOverSampler(noise_scale=-1.0), "`noise_scale`.*-1.0"),
+        (GaussianOverSampler(covariance_type="round"), "round"),
+        (GaussianOverSampler(shrinkage=2.0), "2.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(sampler, message, data):
+    with pytest.raises(ValueError, match=message):
+        sampler.fit_resample(*data)
