@@ -298,7 +298,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
     def call(self, features):
         """Log densities `[B, C]` of features `[B, ...]`."""
         ops = keras.ops
-        features = ops.cast(features, self.compute_dtype)
+        features = ops.cast(features, "float32")  # as the parameters are
         centred = ops.reshape(features, (-1, self.loc.shape[1])) - self.centre
         if len(self.whitening.shape) == 2:
             white = centred[:, None, :] * self.whitening  # [B, C, D]
@@ -308,7 +308,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             white = ops.matmul(centred, ops.transpose(side_by_side))
             white = ops.reshape(white, (-1, *self.whitening.shape[:2]))  # [B, C|1, D]
         distance = ops.sum(ops.square(white - self.whitened_loc), axis=-1)
-        return self.log_normaliser - 0.5 * distance
+        return ops.cast(self.log_normaliser - 0.5 * distance, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """`[B, C]`."""
