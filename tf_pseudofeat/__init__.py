@@ -30,7 +30,9 @@ from tf_pseudofeat.scores import (
     mean_minority_accuracy,
     min_class_accuracy,
 )
+from tf_pseudofeat.search import Trial, Tuning
 from tf_pseudofeat.split import Split, split_at
+from tf_pseudofeat.tune import tune
 from tf_pseudofeat.version import __version__
 
 __all__ = [
@@ -47,6 +49,8 @@ __all__ = [
     "PseudoFeatureHeadRetrainer",
     "RetrainingReport",
     "Split",
+    "Trial",
+    "Tuning",
     "__version__",
     "accuracy",
     "adjust_logits",
@@ -70,4 +74,5 @@ __all__ = [
     "pseudo_counts",
     "retrain_head",
     "split_at",
+    "tune",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "LogitAdjustment",
     "adjust_logits",
     "final_dense",
+    "logits_behind",
     "remember_mix",
     "shift_bias",
 ]
@@ -111,7 +112,7 @@ class LogitAdjustment(keras.layers.Layer):
     def call(self, inputs):
         """Adjusts outputs `[B, C]`."""
         dtype = keras.backend.result_type(inputs.dtype, "float32")  # no half precision
-        logits = _logits(keras.ops.cast(inputs, dtype), activation_name(self))
+        logits = logits_behind(keras.ops.cast(inputs, dtype), activation_name(self))
         offsets = keras.ops.convert_to_tensor(list(self.offsets), dtype=dtype)
         return keras.ops.cast(self.activation(logits - offsets), self.compute_dtype)
 
@@ -310,7 +311,7 @@ def _shares(prior):
 # Outputs.
 
 
-def _logits(outputs, activation):
+def logits_behind(outputs, activation):
     """The logits `[B, C]` behind outputs, up to a constant for each example."""
     if activation == "softmax":
         return _safe_log(outputs)

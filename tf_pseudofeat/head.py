@@ -23,6 +23,7 @@ __all__ = [
     "fit_head",
     "head_optimizer",
     "predicted_classes",
+    "restored_unless_kept",
     "score_head",
 ]
 
@@ -142,7 +143,7 @@ def fit_head(
             f"example of the minority classes {minority}. Give them some, or monitor "
             f"another score."
         )
-    with _restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
+    with restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
         _seed_random_layers(head, seed)
@@ -319,7 +320,7 @@ def _finite(head):
 
 
 @contextlib.contextmanager
-def _restored_unless_kept(head):
+def restored_unless_kept(head):
     """Puts back every variable of the head unless the yielded function was called."""
     saved = [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
     kept = []

@@ -64,6 +64,8 @@ def check_job(
     augment=None,
     views=None,
     tau=0.0,
+    fresh_head=False,
+    settings=None,
     steps=None,
     trunk=None,
     head=None,
@@ -84,6 +86,15 @@ def check_job(
         TypeError: `model` or `data` is something else.
     """
     del other_settings
+    _check_settings(
+        settings,
+        gaussian=gaussian is not None,
+        sampler=sampler is not None,
+        sampling_strategy=sampling_strategy != "auto",
+        fresh_head=fresh_head,
+        tau=tau,
+        optimizer=optimizer is not None,
+    )
     check_data(data, steps)
     if validation_data is not None:
         check_data(validation_data)
@@ -121,6 +132,19 @@ def check_job(
         threshold=0.0 if _gives_logits(activation, loss) else 0.5,
         strategy=_strategy(model),
     )
+
+
+def _check_settings(settings, **given):
+    if settings not in (None, "auto"):
+        raise ValueError(
+            f"`settings` is 'auto', or None for those that are given; received "
+            f"{settings!r}."
+        )
+    given = [name for name, is_given in given.items() if is_given]
+    if settings and given:
+        raise ValueError(
+            f"settings='auto' chooses for itself; leave out {given}, or `settings`."
+        )
 
 
 def _check_augmented(augment, x):

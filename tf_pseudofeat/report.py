@@ -5,6 +5,7 @@ import math
 
 from tf_pseudofeat.covariance import CovarianceReport
 from tf_pseudofeat.scores import SCORE_NAMES
+from tf_pseudofeat.search import Tuning
 
 __all__ = ["RetrainingReport"]
 
@@ -30,6 +31,7 @@ class RetrainingReport:
         seconds: wall-clock seconds of each stage.
         settings: what reproduces the retraining: seed, epochs, optimizer, ...
         covariance: `CovarianceReport` of the Gaussians, None with a sampler.
+        tuning: `Tuning` that chose the settings, None where they were given.
     """
 
     layer_name: str
@@ -46,6 +48,7 @@ class RetrainingReport:
     seconds: dict[str, float]
     settings: dict
     covariance: CovarianceReport | None = None
+    tuning: Tuning | None = None
 
     def to_dict(self):
         """The report as plain dicts, lists, strings and numbers, ready for JSON.

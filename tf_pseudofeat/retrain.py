@@ -11,14 +11,16 @@ from tf_pseudofeat.adjust import remember_mix
 from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
 from tf_pseudofeat.features import (
     LabelledFeatures,
-    check_augmentation,
+    concatenate,
     extract_features,
+    extract_views,
 )
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.labels import class_ids, labels_like
 from tf_pseudofeat.report import RetrainingReport
+from tf_pseudofeat.tune import tune_on_features
 
 __all__ = ["retrain_head"]
 
@@ -43,6 +45,7 @@ def retrain_head(
     monitor="balanced_accuracy",
     augment=None,
     views=None,
+    settings=None,
     steps=None,
     trunk=None,
     head=None,
@@ -91,6 +94,9 @@ def retrain_head(
             fit and train on features of augmented inputs, see `extract_features`.
             Worth its time where the trunk has memorised its training data.
         views: how many augmented passes over `data`; 3 by default.
+        settings: "auto" to have `tune` choose `gaussian`, `sampling_strategy`,
+            `fresh_head`, `tau` and whether to use the views, in about a minute; what
+            it tried is the report's `tuning`.
         steps: batches to read from an infinite `data`.
         trunk: for a model without a graph: inputs -> features.
         head: for a model without a graph: features -> outputs. It must share its
@@ -135,12 +141,14 @@ def retrain_head(
         augment=augment,
         views=views,
         tau=tau,
+        fresh_head=fresh_head,
+        settings=settings,
     )
     watch, say = _Stopwatch(), print if verbose else _silence
 
     say(f"Extracting features at {job.layer_name!r}")
     with watch("extract"):
-        training = extract_features(
+        extracted = extract_views(
             job.trunk,
             data,
             augment=augment,
@@ -149,9 +157,33 @@ def retrain_head(
             seed=seed,
             verbose=verbose,
         )
+        training = concatenate(extracted)
         scoring = training
         if validation_data is not None:
             scoring = extract_features(job.trunk, validation_data, verbose=verbose)
+    tuning = None
+    if settings == "auto":
+        say("Choosing the settings")
+        with watch("tune"):
+            features = training
+            if augment:
+                features = extract_features(
+                    job.trunk, data, steps=steps, verbose=verbose
+                )
+            tuning = tune_on_features(
+                model,
+                job,
+                extracted,
+                features if augment else None,
+                scoring if validation_data is not None else None,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+            )
+        chosen = tuning.keywords(job.num_classes)
+        gaussian, sampling_strategy = chosen["gaussian"], chosen["sampling_strategy"]
+        fresh_head, tau = chosen["fresh_head"], chosen["tau"]
+        training = training if tuning.chosen["on_views"] else features
     with watch("resample" if sampler else "fit gaussians"):
         source = sampler or gaussian or ClassConditionalGaussian(job.num_classes)
         real = class_counts(training.labels, job.num_classes)
@@ -210,11 +242,14 @@ def retrain_head(
             "source": type(source).__name__,
             "sampling_strategy": None if sampler else _named(sampling_strategy),
             "optimizer": type(optimizer).__name__,
-            "views": check_augmentation(augment, views) if augment else 0,
+            "views": len(extracted)
+            if augment and not (tuning and not tuning.chosen["on_views"])
+            else 0,
             "learning_rate": float(f"{np.asarray(optimizer.learning_rate):.6g}"),
             **options,
         },
         covariance=None if sampler else source.report,
+        tuning=tuning,
     )
 
 

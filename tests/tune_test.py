@@ -1,0 +1,87 @@
+"""Tests for tune.py, and for settings="auto": real models on real digits."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.tune import tune
+
+RARE = [0, 1, 2]
+
+
+def jitter(x, seed):
+    return x + 0.2 * tf.random.stateless_normal(tf.shape(x), seed)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype("float32")
+    rank = np.array([np.sum(y[:i] == label) for i, label in enumerate(y)])
+    train = (rank < 60) & ~(np.isin(y, RARE) & (rank >= 8))
+    return (x[train], y[train]), (x[rank >= 60], y[rank >= 60])
+
+
+@pytest.fixture
+def model(digits):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(16, activation="relu", name="features"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(*digits[0], epochs=40, verbose=0)
+    return model
+
+
+def state(model):
+    return [variable.numpy().tobytes() for variable in model.variables]
+
+
+def test_tuning_leaves_the_model_as_it_is(model, digits):
+    before = state(model)
+    tuning = tune(model, "features", *digits, epochs=2, verbose=0)
+    assert state(model) == before
+    assert tuning.judged_on == "validation data"
+    # One setting at a time: 6 values beside the defaults, each with 6 taus.
+    assert len(tuning.trials) == 6 * (1 + 7)
+
+
+def test_auto_is_what_one_gets_by_hand(model, digits):
+    before = model.get_weights()
+    common = {"augment": jitter, "views": 2, "epochs": 2, "verbose": 0}
+    report = retrain_head(model, "features", digits[0], settings="auto", **common)
+    auto = model.get_weights()
+    model.set_weights(before)
+    assert report.tuning.judged_on == "a held-out view"
+    if not report.tuning.chosen["on_views"]:
+        common.update(augment=None, views=None)
+    keywords = report.tuning.keywords(10)
+    by_hand = retrain_head(model, "features", digits[0], **keywords, **common)
+    for one, other in zip(auto, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert by_hand.settings == report.settings
+    assert json.loads(json.dumps(report.to_dict()))["tuning"]["chosen"]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"settings": "best"}, "`settings` is 'auto'.*'best'"),
+        ({"settings": "auto", "tau": 0.3}, r"leave out \['tau'\]"),
+        ({"settings": "auto", "fresh_head": True}, r"leave out \['fresh_head'\]"),
+    ],
+)
+def test_auto_takes_no_settings_beside_it(model, digits, settings, message):
+    before = state(model)
+    with pytest.raises(ValueError, match=message):
+        retrain_head(model, "features", digits[0], **settings)
+    assert state(model) == before

@@ -1,0 +1,346 @@
+"""The search for settings, on features that were extracted once."""
+
+import dataclasses
+import time
+import warnings
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.adjust import final_dense, logits_behind
+from tf_pseudofeat.budget import (
+    class_counts,
+    minority_classes,
+    multiply_minority,
+    pseudo_counts,
+)
+from tf_pseudofeat.features import LabelledFeatures, concatenate
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import fit_head, restored_unless_kept
+from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.scores import class_recalls
+
+__all__ = ["Trial", "Tuning", "search_settings"]
+
+# The first value of each is where the search begins.
+_SPACE = {
+    "on_views": (True, False),
+    "multiply_minority": (None, 20, 50),
+    "covariance_scale": (1.0, 2.0),
+    "covariance_type": ("full", "tied", "diag"),
+    "shrinkage": ("oas", 0.0),
+    "fresh_head": (False, True),
+}
+_TAUS = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0)
+# A trunk this sure of its training data has learned them by heart.
+_MEMORISED = 0.98
+_HELD_OUT = 0.2
+_ROWS = 10  # of the table that is printed
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One combination of settings, and what it did on the data to judge by.
+
+    Attributes:
+        settings: {name: value}, see `Tuning.keywords`.
+        balanced_accuracy: mean of the class recalls.
+        standard_error: of it, from the number of examples of each class.
+        minority_recall: mean recall of the minority classes.
+        seconds: wall-clock time of the training.
+    """
+
+    settings: dict
+    balanced_accuracy: float
+    standard_error: float
+    minority_recall: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What was tried and what was chosen; prints as a table.
+
+    Attributes:
+        chosen: settings {name: value}.
+        judged_on: "validation data", "a held-out view", "held-out features" or
+            "nothing".
+        trials: list of `Trial`, in the order they were made.
+        seconds: wall-clock time of the search.
+        complete: whether the budget of time sufficed for the whole search.
+    """
+
+    chosen: dict
+    judged_on: str
+    trials: list[Trial]
+    seconds: float
+    complete: bool
+
+    def keywords(self, num_classes):
+        """The chosen settings as arguments of `retrain_head`, apart from the data's.
+
+        `on_views` is not among them: where it is False, leave `augment` out.
+        """
+        multiplier = self.chosen["multiply_minority"]
+        return {
+            "gaussian": ClassConditionalGaussian(
+                num_classes,
+                covariance_type=self.chosen["covariance_type"],
+                shrinkage=self.chosen["shrinkage"],
+                covariance_scale=self.chosen["covariance_scale"],
+            ),
+            "sampling_strategy": multiply_minority(multiplier)
+            if multiplier
+            else "auto",
+            "fresh_head": self.chosen["fresh_head"],
+            "tau": self.chosen["tau"],
+        }
+
+    def __str__(self):
+        rows = [
+            f"Judged on {self.judged_on}; {len(self.trials)} combinations tried in "
+            f"{self.seconds:.0f} s; * is chosen, the best {_ROWS} are shown."
+        ]
+        rows.append(f"{'balanced':>9} {'+-':>5} {'minority':>9}  settings")
+        best = sorted(self.trials, key=lambda trial: -trial.balanced_accuracy)
+        shown = best[:_ROWS]
+        shown += [t for t in best[_ROWS:] if t.settings == self.chosen]
+        for trial in shown:
+            mark = "*" if trial.settings == self.chosen else " "
+            rows.append(
+                f"{100 * trial.balanced_accuracy:>8.1f}{mark} "
+                f"{100 * trial.standard_error:>5.1f} "
+                f"{100 * trial.minority_recall:>9.1f}  {_unlike_default(trial)}"
+            )
+        return "\n".join(rows)
+
+
+def search_settings(
+    head,
+    views,
+    features=None,
+    validation=None,
+    *,
+    loss,
+    num_classes,
+    make_optimizer=keras.optimizers.Adam,
+    threshold=0.5,
+    time_budget=60.0,
+    batch_size=256,
+    epochs=None,
+    seed=(1, 2),
+    strategy=None,
+):
+    """Chooses settings by balanced accuracy on data that the head was not trained on.
+
+    One setting after the other is varied, from the defaults on, and what was best so
+    far is kept. `tau` is free: every trained head is scored with all of its values.
+
+    Without validation data a view that was held out stands for new data, because a
+    trunk that has memorised its images has not memorised that view. It has seen the
+    rare images all the same and so flatters them. Therefore, of all combinations
+    within one standard error of the best, the one with the highest recall of the
+    minority is chosen. With one view of a trunk that is right on 98 % of its training
+    data nothing can be learned, and the defaults are kept, with a warning.
+
+    Args:
+        head: Keras model; it has its weights back afterwards.
+        views: list of `LabelledFeatures`, one for each augmented view; or a list of
+            one, the features of the data as they are.
+        features: `LabelledFeatures` of the data as they are, to try beside the views.
+        validation: `LabelledFeatures` to judge by, or None.
+        loss: what `compile` takes.
+        num_classes: C.
+        make_optimizer: called for each trial.
+        threshold: of outputs `[B, 1]`.
+        time_budget: seconds after which no further head is trained.
+        batch_size: see `fit_head`.
+        epochs: see `fit_head`.
+        seed: two whole numbers.
+        strategy: a `tf.distribute` strategy, or None.
+
+    Returns:
+        tuning: `Tuning`.
+    """
+    began = time.perf_counter()
+    real = class_counts(views[0].labels, num_classes)
+    judge = _Judge(head, real, num_classes, threshold)
+    materials, judged, judged_on = _parts(judge, views, features, validation, seed)
+    start = {name: values[0] for name, values in _SPACE.items()}
+    if judged is None:
+        warnings.warn(
+            "The settings were left at their defaults: the trunk is right on "
+            f"{100 * _MEMORISED:g} % or more of the training data, so they cannot tell "
+            "settings apart. Pass `validation_data`, or `augment` for views of them.",
+            stacklevel=2,
+        )
+        return Tuning({**start, "tau": 0.0}, judged_on, [], 0.0, True)
+
+    def trials_of(settings):
+        stage = time.perf_counter()
+        material = materials[settings["on_views"]]
+        with restored_unless_kept(head):
+            fit = _fit(head, material, judged, settings, common)
+            seconds = time.perf_counter() - stage
+            return judge.trials(judged, settings, seconds) if fit.kept else []
+
+    common = {
+        "loss": loss,
+        "num_classes": num_classes,
+        "minority": judge.minority,
+        "threshold": threshold,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "seed": seed,
+        "strategy": strategy,
+        "verbose": 0,
+        "make_optimizer": make_optimizer,
+    }
+    trials, complete = trials_of(start), True
+    for name, values in _SPACE.items():
+        if name == "on_views" and len(materials) == 1:
+            continue
+        for value in values[1:]:
+            if time.perf_counter() - began > time_budget:
+                complete = False
+                break
+            trials += trials_of({**_best(trials, start), name: value})
+    chosen = _chosen(trials, lean=validation is None)
+    chosen = chosen.settings if chosen else {**start, "tau": 0.0}
+    seconds = time.perf_counter() - began
+    return Tuning(chosen, judged_on, trials, seconds, complete)
+
+
+def _unlike_default(trial):
+    defaults = {name: values[0] for name, values in _SPACE.items()} | {"tau": 0.0}
+    words = [f"{k}={v}" for k, v in trial.settings.items() if v != defaults.get(k)]
+    return ", ".join(words) or "defaults"
+
+
+def _parts(judge, views, features, validation, seed):
+    """What to train on {on_views: features}, what to judge by, and its name."""
+    if len(views) > 1:
+        seen = views if validation is not None else views[:-1]
+        materials = {True: concatenate(seen)}
+        if features is not None:
+            materials[False] = features
+        if validation is not None:
+            return materials, validation, "validation data"
+        return materials, views[-1], "a held-out view"
+    (only,) = views
+    if validation is not None:
+        return {True: only}, validation, "validation data"
+    if judge.trials(only, {}, 0.0)[0].balanced_accuracy >= _MEMORISED:
+        return {True: only}, None, "nothing"
+    held_out = _held_out(class_ids(only.labels), seed)
+    return {True: _rows(only, ~held_out)}, _rows(only, held_out), "held-out features"
+
+
+def _held_out(ids, seed):
+    """A fifth of each class, but always one example to train on."""
+    rng = np.random.default_rng([int(number) % 2**31 for number in seed])
+    order = rng.permutation(ids.size)
+    rank = np.zeros(ids.size, int)
+    for class_id in np.unique(ids):
+        members = order[ids[order] == class_id]
+        rank[members] = np.arange(members.size)
+    return rank < np.floor(_HELD_OUT * np.bincount(ids)[ids])
+
+
+def _rows(extracted, rows):
+    weight = extracted.sample_weight
+    return LabelledFeatures(
+        extracted.features[rows],
+        extracted.labels[rows],
+        None if weight is None else weight[rows],
+    )
+
+
+def _fit(head, material, judged, settings, common):
+    options = dict(common)
+    optimizer = options.pop("make_optimizer")()
+    gaussian = ClassConditionalGaussian(
+        options["num_classes"],
+        covariance_type=settings["covariance_type"],
+        shrinkage=settings["shrinkage"],
+        covariance_scale=settings["covariance_scale"],
+    )
+    gaussian.adapt(material.features, material.labels)
+    multiplier = settings["multiply_minority"]
+    strategy = multiply_minority(multiplier) if multiplier else "auto"
+    return fit_head(
+        head,
+        material,
+        judged,
+        gaussian=gaussian,
+        counts=pseudo_counts(material.labels, strategy),
+        optimizer=optimizer,
+        fresh_head=settings["fresh_head"],
+        **options,
+    )
+
+
+class _Judge:
+    """Scores a head with every tau at the cost of one."""
+
+    def __init__(self, head, real, num_classes, threshold):
+        self.head, self.num_classes = head, num_classes
+        self.minority = minority_classes(real)
+        self.activation = output_activation(head)
+        self.threshold = threshold
+        movable = final_dense(head) is not None and real.all()
+        self.taus = _TAUS if movable else (0.0,)
+        self.log_prior = np.log(np.maximum(real, 1) / real.sum())
+
+    def trials(self, judged, settings, seconds):
+        outputs = self.head.predict(judged.features, batch_size=1024, verbose=0)
+        outputs = keras.tree.flatten(outputs)[0].astype(np.float64)
+        ids = class_ids(judged.labels)
+        total = np.bincount(ids, minlength=self.num_classes)
+        trials = []
+        for tau in self.taus:
+            predicted = self._predicted(outputs, tau)
+            recalls = class_recalls(ids, predicted, self.num_classes)
+            variance = recalls * (1 - recalls) / np.maximum(total, 1)
+            trials.append(
+                Trial(
+                    {**settings, "tau": tau},
+                    float(np.nanmean(recalls)),
+                    float(np.sqrt(np.nansum(variance)) / np.sum(total > 0)),
+                    float(np.nanmean(recalls[self.minority])),
+                    seconds,
+                )
+            )
+        return trials
+
+    def _predicted(self, outputs, tau):
+        if outputs.shape[-1] > 1 and not tau:
+            return outputs.argmax(axis=-1)
+        if not tau:
+            return (outputs[:, 0] > self.threshold).astype(int)
+        logits = np.asarray(logits_behind(outputs, self.activation))
+        if outputs.shape[-1] > 1:
+            return (logits - tau * self.log_prior).argmax(axis=-1)
+        shift = tau * (self.log_prior[1] - self.log_prior[0])
+        return (logits[:, 0] > shift).astype(int)
+
+
+def _best(trials, start):
+    """The settings to go on from, without tau."""
+    if not trials:
+        return start
+    settings = max(trials, key=lambda trial: trial.balanced_accuracy).settings
+    return {name: settings[name] for name in start}
+
+
+def _chosen(trials, lean):
+    """The best trial; or, of those as good as it, the one that finds most rare ones."""
+    if not trials:
+        return None
+    best = max(trials, key=lambda trial: trial.balanced_accuracy)
+    if not lean:
+        return best
+    least = best.balanced_accuracy - best.standard_error
+    as_good = [trial for trial in trials if trial.balanced_accuracy >= least]
+    return max(as_good, key=lambda trial: trial.minority_recall)

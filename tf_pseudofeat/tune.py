@@ -1,0 +1,114 @@
+"""Settings that choose themselves."""
+
+from tf_pseudofeat.features import extract_features, extract_views
+from tf_pseudofeat.head import head_optimizer
+from tf_pseudofeat.job import check_job
+from tf_pseudofeat.search import search_settings
+
+__all__ = ["tune", "tune_on_features"]
+
+
+def tune(
+    model,
+    layer_name,
+    data,
+    validation_data=None,
+    *,
+    augment=None,
+    views=None,
+    time_budget=60.0,
+    loss=None,
+    epochs=None,
+    batch_size=256,
+    steps=None,
+    trunk=None,
+    head=None,
+    seed=(1, 2),
+    verbose="auto",
+):
+    """Tries settings of `retrain_head`, and leaves the model as it is.
+
+    The features are extracted once; each trial trains the head for seconds. It is
+    judged by balanced accuracy on the validation data, without them on an augmented
+    view that was held out, and without views on held-out features; see
+    `search_settings` for the rule. The test set has no part in it.
+
+    Args:
+        model: see `retrain_head`, as for all that is not named here.
+        layer_name: the layer to split at.
+        data: training data.
+        validation_data: data to judge by. Whoever chooses by them cannot test by them.
+        augment: a Keras preprocessing model or a function of a batch of inputs.
+        views: augmented passes over `data`, 3 by default.
+        time_budget: seconds after which no further head is trained.
+        loss: see `retrain_head`.
+        epochs: see `retrain_head`.
+        batch_size: see `retrain_head`.
+        steps: see `retrain_head`.
+        trunk: see `retrain_head`.
+        head: see `retrain_head`.
+        seed: two whole numbers.
+        verbose: 0 for silence; otherwise progress bars.
+
+    Returns:
+        tuning: `Tuning`; prints as the table of what was tried.
+
+    Raises:
+        ValueError: See `retrain_head`.
+
+    Example:
+
+    >>> tuning = tune(model, "features", train_ds, val_ds)
+    >>> print(tuning)
+    >>> retrain_head(model, "features", train_ds, **tuning.keywords(10))
+    """
+    job = check_job(
+        model,
+        layer_name,
+        data,
+        validation_data=validation_data,
+        augment=augment,
+        views=views,
+        loss=loss,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        trunk=trunk,
+        head=head,
+        seed=seed,
+    )
+    options = {"steps": steps, "verbose": verbose}
+    extracted = extract_views(
+        job.trunk, data, augment=augment, views=views, seed=seed, **options
+    )
+    features = extract_features(job.trunk, data, **options) if augment else None
+    validation = None
+    if validation_data is not None:
+        validation = extract_features(job.trunk, validation_data, verbose=verbose)
+    return tune_on_features(
+        model,
+        job,
+        extracted,
+        features,
+        validation,
+        time_budget=time_budget,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def tune_on_features(model, job, views, features, validation, **options):
+    """`search_settings` for a checked `Job` and its features."""
+    return search_settings(
+        job.head,
+        views,
+        features,
+        validation,
+        loss=job.loss,
+        num_classes=job.num_classes,
+        make_optimizer=lambda: head_optimizer(model, strategy=job.strategy),
+        threshold=job.threshold,
+        strategy=job.strategy,
+        **options,
+    )
