@@ -12,6 +12,7 @@ __all__ = [
     "imbalance",
     "load_images",
     "long_tail_sizes",
+    "random_views",
     "step_sizes",
     "training_stream",
 ]
@@ -28,6 +29,8 @@ class ImbalancedImages:
         test_labels: int64 `[M]`.
         class_names: list of C.
         minority: ids of the classes that were cut.
+        removed_images: training images that were cut away, None before that.
+        removed_labels: their labels.
     """
 
     train_images: np.ndarray
@@ -36,6 +39,8 @@ class ImbalancedImages:
     test_labels: np.ndarray
     class_names: list[str]
     minority: list[int]
+    removed_images: np.ndarray | None = None
+    removed_labels: np.ndarray | None = None
 
     @property
     def num_classes(self):
@@ -136,12 +141,41 @@ def imbalance(images, profile="step", num_minority=5, ratio=10, seed=0):
         members = np.flatnonzero(labels == class_id)
         rank[members] = np.arange(members.size)
     keep = np.sort(order[rank < sizes[labels]])
+    removed = np.setdiff1d(order, keep)
     return dataclasses.replace(
         images,
         train_images=images.train_images[keep],
         train_labels=images.train_labels[keep],
         minority=minority,
+        removed_images=images.train_images[removed],
+        removed_labels=images.train_labels[removed],
     )
+
+
+def random_views(images, seed, augment):
+    """A batch of images as `training_stream` would augment them.
+
+    Args:
+        images: `[B, height, width, channels]`.
+        seed: int32 `[2]`.
+        augment: "shift" or "flip_and_shift".
+
+    Returns:
+        views: like `images`.
+    """
+    images = tf.convert_to_tensor(images)
+    count, height, width = len(images), *images.shape[1:3]
+    border = max(1, height // 8)
+    padded = tf.pad(images, [(0, 0), (border, border), (border, border), (0, 0)])
+    corners = tf.random.stateless_uniform(
+        [2, count, 1], seed, maxval=2 * border + 1, dtype=tf.int32
+    )
+    views = tf.gather(padded, corners[0] + tf.range(height), axis=1, batch_dims=1)
+    views = tf.gather(views, corners[1] + tf.range(width), axis=2, batch_dims=1)
+    if augment == "shift":
+        return views
+    flip = tf.random.stateless_uniform([count, 1, 1, 1], seed + 1) < 0.5
+    return tf.where(flip, views[:, :, ::-1], views)
 
 
 def training_stream(images, labels, batch_size, augment=None, seed=0):

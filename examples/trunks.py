@@ -5,14 +5,18 @@ folder named after everything that they follow from, and are read from there aga
 """
 
 import dataclasses
+import functools
+import os
 import pathlib
 
 import keras
+import numpy as np
 
-from examples.data import imbalance, training_stream
+import tf_pseudofeat as tfpf
+from examples.data import imbalance, random_views, training_stream
 from examples.resnet import resnet
 
-__all__ = ["Recipe", "trained_network"]
+__all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,3 +104,121 @@ def trained_network(recipe, images, folder):
     )
     model.save(trained)
     return model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureFile:
+    """What the arms of the experiment work on; the arrays of an `.npz` file.
+
+    Attributes:
+        features: of the training images `[N, D]`.
+        labels: int `[N]`.
+        test_features: `[M, D]`.
+        test_labels: int `[M]`.
+        minority: ids of the classes that were cut.
+        kernel: of the classifier as trained `[D, C]`.
+        bias: `[C]`.
+        view_features: of augmented training images `[k, N, D]`, or None.
+        removed_features: of the images that were cut away `[R, D]`, or None.
+        removed_labels: int `[R]`, or None.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    test_features: np.ndarray
+    test_labels: np.ndarray
+    minority: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    view_features: np.ndarray | None = None
+    removed_features: np.ndarray | None = None
+    removed_labels: np.ndarray | None = None
+
+    @classmethod
+    def read(cls, path):
+        """The arrays of a file, numbers as float32."""
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no feature file {path}.")
+        known = {field.name for field in dataclasses.fields(cls)}
+        with np.load(path) as arrays:
+            missing = {"features", "labels", "kernel", "bias"} - set(arrays.files)
+            if missing:
+                raise ValueError(f"{path} has no arrays {sorted(missing)}.")
+            found = {name: arrays[name] for name in arrays.files if name in known}
+        return cls(
+            **{
+                name: array.astype(np.float32) if array.dtype.kind == "f" else array
+                for name, array in found.items()
+            }
+        )
+
+    def write(self, path):
+        """Writes the arrays, features as float16; the file appears whole."""
+        arrays = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        for name in arrays:
+            if "features" in name:
+                arrays[name] = arrays[name].astype(np.float16)
+        aside = pathlib.Path(path).with_suffix(".part.npz")
+        np.savez_compressed(aside, **arrays)
+        os.replace(aside, path)
+
+    @property
+    def num_classes(self):
+        """C."""
+        return len(self.bias)
+
+    def head(self):
+        """The classifier as it was trained, features -> probabilities."""
+        features = keras.Input(self.features.shape[1:])
+        dense = keras.layers.Dense(self.num_classes, activation="softmax")
+        head = keras.Model(features, dense(features))
+        dense.set_weights([self.kernel, self.bias])
+        return head
+
+
+def network_features(recipe, images, folder, views=3):
+    """The features of a recipe's network: from the folder, or made and put there.
+
+    Args:
+        recipe: `Recipe`.
+        images: `ImbalancedImages`, already cut.
+        folder: where networks and features are kept.
+        views: augmented passes over the training images.
+
+    Returns:
+        file: `FeatureFile`.
+    """
+    path = pathlib.Path(folder) / str(recipe) / "features.npz"
+    if path.exists():
+        return FeatureFile.read(path)
+    model = trained_network(recipe, images, folder)
+    trunk, _ = tfpf.split_at(model, "features")
+    kernel, bias = model.get_layer("classifier").get_weights()
+    kind = recipe.augment or (
+        "shift" if recipe.dataset == "digits" else "flip_and_shift"
+    )
+
+    def features(x, y, **options):
+        return tfpf.extract_features(trunk, (x, y), **options).features
+
+    train = images.train_images, images.train_labels
+    augment = functools.partial(random_views, augment=kind)
+    seen = features(*train, augment=augment, views=views, seed=(recipe.seed, 1))
+    removed = None
+    if len(images.removed_labels):
+        removed = features(images.removed_images, images.removed_labels)
+    file = FeatureFile(
+        features=features(*train),
+        labels=images.train_labels,
+        test_features=features(images.test_images, images.test_labels),
+        test_labels=images.test_labels,
+        minority=np.array(images.minority),
+        kernel=kernel,
+        bias=bias,
+        view_features=seen.reshape(views, len(train[1]), -1),
+        removed_features=removed,
+        removed_labels=images.removed_labels if removed is not None else None,
+    )
+    file.write(path)
+    return FeatureFile.read(path)

@@ -1,0 +1,250 @@
+"""The experiment of Konno and Iwazume (2018), section 3, with the rivals of today.
+
+    python -m examples.compare                              # digits, 5 minority classes
+    python -m examples.compare --num_minority=1,3,5,7,9 --episodes=5
+    python -m examples.compare --dataset=cifar10 --data_dir=DIR
+    python -m examples.compare --features=FILE.npz --head_seeds=5
+
+In each episode some classes are picked at random and cut to a tenth, a residual network
+is trained, and every arm retrains its head on the same features. Each result is a line
+of --results as soon as it is known, and a second start goes on where the first one was;
+networks and features are kept beside it. Tables and figures: `examples/tables.py`.
+"""
+
+import json
+import pathlib
+import sys
+import time
+import warnings
+
+import keras
+import numpy as np
+from absl import app, flags
+from sklearn.decomposition import PCA
+
+import tf_pseudofeat as tfpf
+from examples.arms import ARMS, run_arm
+from examples.data import load_images
+from examples.trunks import FeatureFile, Recipe, network_features
+
+FLAGS = flags.FLAGS
+
+_PICTURED = 200  # points of each kind in a picture of feature space
+
+
+def define_flags():
+    """The flags of this program, for when it is run and not imported."""
+    flags.DEFINE_list("features", [], "Feature files to run on; nothing is trained.")
+    flags.DEFINE_string("dataset", "digits", "'digits' or a TFDS image set by name.")
+    flags.DEFINE_string("data_dir", None, "Where TFDS sets are prepared.")
+    flags.DEFINE_bool("download", False, "Let TFDS fetch a set that is not prepared.")
+    flags.DEFINE_enum("profile", "step", ["step", "long_tail"], "Kind of imbalance.")
+    flags.DEFINE_list("num_minority", ["5"], "Numbers of classes to cut.")
+    flags.DEFINE_integer("ratio", 10, "Largest class over smallest.", lower_bound=1)
+    flags.DEFINE_integer("episodes", 1, "Repetitions, each with other classes.")
+    flags.DEFINE_integer("first_episode", 0, "Its number, and its seed.")
+    flags.DEFINE_integer("head_seeds", 1, "Heads for each network.", lower_bound=1)
+    flags.DEFINE_integer("depth", 20, "Layers of the residual network, 6n + 2.")
+    flags.DEFINE_integer("epochs", None, "Of training; 40 for digits, else 12.")
+    flags.DEFINE_integer("batch_size", 64, "Training batch.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 1e-3, "Of Adam, with cosine decay to zero.")
+    flags.DEFINE_bool("augment", False, "Shifts, and flips where the set allows it.")
+    flags.DEFINE_list("arms", list(ARMS), "What to compare.")
+    flags.DEFINE_string("output_dir", "outputs/compare", "For networks and features.")
+    flags.DEFINE_string("results", None, "By default OUTPUT_DIR/results.jsonl.")
+
+
+class Results:
+    """A file of results, a line each, that is added to and never rewritten.
+
+    Args:
+        path: of the file; need not exist.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._known = set()
+        text = self.path.read_text() if self.path.exists() else ""
+        for line in text.splitlines():
+            try:
+                self._known.add(_key(json.loads(line)))
+            except (ValueError, KeyError):
+                continue  # torn when a run was killed
+        if text and not text.endswith("\n"):
+            with self.path.open("a") as file:
+                file.write("\n")
+
+    def __contains__(self, entry):
+        return _key(entry) in self._known
+
+    def add(self, entry):
+        """Writes one entry at once."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(_plain(entry)) + "\n")
+        self._known.add(_key(entry))
+
+
+def run_arms(file, place, seeds, arms, results):
+    """Runs what is not in the results yet.
+
+    Args:
+        file: `FeatureFile`.
+        place: {"experiment", "num_minority", "episode"} of the lines.
+        seeds: head seeds.
+        arms: keys of `ARMS`.
+        results: `Results`.
+    """
+    for seed in seeds:
+        for arm in arms:
+            entry = {"kind": "result", **place, "seed": seed, "arm": arm}
+            if entry in results:
+                continue
+            began = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # auto without views
+                scores, settings = run_arm(arm, file, seed)
+            seconds = time.perf_counter() - began
+            if scores is None:
+                print(f"  {arm}: the feature file has not what it needs")
+                continue
+            minority = [int(class_id) for class_id in file.minority]
+            results.add(
+                {
+                    **entry,
+                    **scores,
+                    "minority": minority,
+                    "seconds": round(seconds, 3),
+                    "settings": settings,
+                }
+            )
+            print(
+                f"  seed {seed} {arm:<22} accuracy {100 * scores['accuracy']:.1f}  "
+                f"geometric mean {100 * scores['geometric_mean']:.1f}  "
+                f"({seconds:.1f} s)",
+                flush=True,
+            )
+    picture = {"kind": "picture", **place}
+    if picture not in results and len(file.minority):
+        results.add({**picture, **picture_of(file)})
+
+
+def picture_of(file, seed=0):
+    """Figure 2 of the paper: one minority class in the plane of its test features.
+
+    Returns:
+        picture: {"class_id", "real", "pseudo", "test"}, points `[M, 2]` as lists.
+    """
+    class_id = int(file.minority[0])
+    gaussian = tfpf.ClassConditionalGaussian(file.num_classes)
+    gaussian.adapt(file.features, file.labels)
+    rng = np.random.default_rng(seed)
+    real = file.features[file.labels == class_id]
+    test = file.test_features[file.test_labels == class_id]
+    points = {
+        "real": rng.permutation(real)[:_PICTURED],
+        "pseudo": gaussian.sample([class_id] * _PICTURED, (seed, 2)).numpy(),
+        "test": rng.permutation(test)[:_PICTURED],
+    }
+    plane = PCA(2, random_state=0).fit(np.concatenate([real, test]))
+    shown = {k: plane.transform(v).round(3).tolist() for k, v in points.items()}
+    return {"class_id": class_id, **shown}
+
+
+def recipes(settings, minorities, episodes):
+    """One `Recipe` for each (number of minority classes, episode)."""
+    for episode in episodes:
+        for num_minority in minorities:
+            yield episode, Recipe(num_minority=num_minority, seed=episode, **settings)
+
+
+def title(recipe):
+    """What the lines of one experiment have in common, in words."""
+    cut = "step" if recipe.profile == "step" else "long tail"
+    return (
+        f"{recipe.dataset}, {cut} ratio {recipe.ratio}, ResNet-{recipe.depth}, "
+        f"{recipe.epochs} epochs, {recipe.augment or 'no augmentation'}"
+    )
+
+
+def _key(entry):
+    names = ("kind", "experiment", "num_minority", "episode", "seed", "arm")
+    return tuple(entry.get(name) for name in names)
+
+
+def _plain(value):
+    """NaN is null in JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _run_on_files(paths, seeds, arms, results):
+    for path in paths:
+        file = FeatureFile.read(path)
+        print(f"{path}: minority {file.minority.tolist()}")
+        place = {
+            "experiment": pathlib.Path(path).stem,
+            "num_minority": len(file.minority),
+            "episode": 0,
+        }
+        run_arms(file, place, seeds, arms, results)
+
+
+def _run_episodes(settings, minorities, episodes, seeds, arms, results, images):
+    folder = pathlib.Path(FLAGS.output_dir) / "trunks"
+    for episode, recipe in recipes(settings, minorities, episodes):
+        cut = recipe.cut(images)
+        print(f"{recipe}: minority {cut.minority}")
+        file = network_features(recipe, cut, folder)
+        place = {
+            "experiment": title(recipe),
+            "num_minority": recipe.num_minority if recipe.profile == "step" else None,
+            "episode": episode,
+        }
+        run_arms(file, place, seeds, arms, results)
+
+
+def main(argv):
+    """Reads the flags; everything else takes arguments."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+    unknown = sorted(set(FLAGS.arms) - set(ARMS))
+    if unknown:
+        sys.exit(f"--arms: {unknown} are none of {list(ARMS)}")
+    keras.utils.set_random_seed(0)
+    results = Results(FLAGS.results or f"{FLAGS.output_dir}/results.jsonl")
+    seeds = range(FLAGS.head_seeds)
+    try:
+        if FLAGS.features:
+            _run_on_files(FLAGS.features, seeds, FLAGS.arms, results)
+        else:
+            digits = FLAGS.dataset == "digits"
+            flips = "shift" if digits else "flip_and_shift"
+            settings = {
+                "dataset": FLAGS.dataset,
+                "profile": FLAGS.profile,
+                "ratio": FLAGS.ratio,
+                "depth": FLAGS.depth,
+                "epochs": FLAGS.epochs or (40 if digits else 12),
+                "batch_size": FLAGS.batch_size,
+                "learning_rate": FLAGS.learning_rate,
+                "augment": flips if FLAGS.augment else None,
+            }
+            images = load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+            first = FLAGS.first_episode
+            episodes = range(first, first + FLAGS.episodes)
+            minorities = [int(number) for number in FLAGS.num_minority]
+            _run_episodes(
+                settings, minorities, episodes, seeds, FLAGS.arms, results, images
+            )
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
+    print(f"Wrote {results.path}. Tables: python -m examples.tables --results=FILE")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
