@@ -18,6 +18,8 @@ from tf_pseudofeat.search import search_settings
 
 __all__ = ["ARMS", "run_arm"]
 
+# Enough for the whole search on a busy machine: results do not depend on its speed.
+_SEARCH_SECONDS = 600.0
 _LOSS = "sparse_categorical_crossentropy"
 
 
@@ -159,6 +161,7 @@ def _auto(head, file, seed):
         loss=_LOSS,
         num_classes=file.num_classes,
         seed=(seed, 1),
+        time_budget=_SEARCH_SECONDS,
     )
     chosen = tuning.keywords(file.num_classes)
     features, labels = file.features, file.labels

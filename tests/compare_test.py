@@ -60,7 +60,9 @@ def short(monkeypatch):
 
     monkeypatch.setattr(arms.tfpf, "fit_head", fit_shortly)
     monkeypatch.setattr(
-        arms, "search_settings", lambda *a, **k: search(*a, time_budget=0.0, **k)
+        arms,
+        "search_settings",
+        lambda *args, **options: search(*args, **{**options, "time_budget": 0.0}),
     )
 
 
