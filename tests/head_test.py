@@ -1,5 +1,6 @@
 """Tests for head.py: training a head on features, and undoing it to the bit."""
 
+import functools
 import random
 
 import keras
@@ -431,7 +432,7 @@ def cosine():
     ids=["SGD", "AdamW", "Adam with EMA", "Ftrl", "a user's own"],
 )
 def test_optimizer_is_a_new_one_of_the_models_kind(optimizer, learning_rate, same):
-    fresh = head_optimizer(compiled(optimizer))
+    fresh = head_optimizer(compiled(optimizer), 100)
     assert fresh is not optimizer and type(fresh) is type(optimizer)
     assert float(fresh.learning_rate) == pytest.approx(learning_rate)
     assert not fresh.use_ema
@@ -442,7 +443,7 @@ def test_optimizer_is_a_new_one_of_the_models_kind(optimizer, learning_rate, sam
 def test_loss_scaling_is_kept_with_a_scale_of_its_own():
     inner = keras.optimizers.SGD(1e-9, momentum=0.9)
     optimizer = keras.optimizers.LossScaleOptimizer(inner)
-    fresh = head_optimizer(compiled(optimizer))
+    fresh = head_optimizer(compiled(optimizer), 100)
     assert isinstance(fresh, keras.optimizers.LossScaleOptimizer)
     assert fresh is not optimizer and fresh.inner_optimizer is not inner
     assert fresh.inner_optimizer.momentum == 0.9
@@ -450,13 +451,41 @@ def test_loss_scaling_is_kept_with_a_scale_of_its_own():
 
 
 def test_optimizer_of_a_model_that_was_not_compiled_is_adam():
-    assert type(head_optimizer(make_head())) is keras.optimizers.Adam
+    assert type(head_optimizer(make_head(), 100)) is keras.optimizers.Adam
+
+
+def test_learning_rate_falls_to_zero_along_a_cosine():
+    optimizer = head_optimizer(make_head(), 100)
+    rates = []
+    for step in (0, 50, 100):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(rates, [1e-3, 5e-4, 0.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [None, head_optimizer])
+def test_learning_rate_reaches_zero_with_the_last_step(optimizer, monkeypatch):
+    made = []
+
+    def spy(kind, steps, **kwargs):
+        made.append(fresh(kind, steps, **kwargs))
+        return made[-1]
+
+    fresh = head_module._fresh
+    monkeypatch.setattr(head_module, "_fresh", spy)
+    if optimizer:
+        optimizer = functools.partial(optimizer, make_head())
+    result = fit(make_head(), optimizer=optimizer, epochs=7)
+    (used,) = made
+    assert int(used.iterations) == 7 * 3
+    assert float(used.learning_rate) == pytest.approx(0.0, abs=1e-9)
+    assert (result.optimizer, result.learning_rate) == ("Adam", 0.001)
 
 
 def test_optimizer_that_is_given_is_used():
     mine = keras.optimizers.SGD(0.5)
-    assert head_optimizer(make_head(), mine) is mine
-    assert type(head_optimizer(make_head(), "rmsprop")) is keras.optimizers.RMSprop
+    assert head_optimizer(make_head(), 100, mine) is mine
+    assert type(head_optimizer(make_head(), 100, "rmsprop")) is keras.optimizers.RMSprop
 
 
 class Composite(keras.layers.Layer):

@@ -6,6 +6,7 @@ back. Whatever goes wrong on the way, the weights return to what they were.
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import random
 
@@ -46,6 +47,8 @@ class HeadFit:
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
         epochs: how many epochs that was.
+        optimizer: name of the optimizer's class.
+        learning_rate: at the first step.
     """
 
     kept: bool
@@ -54,6 +57,8 @@ class HeadFit:
     after: dict
     loss: list[float]
     epochs: int
+    optimizer: str
+    learning_rate: float
 
 
 def fit_head(
@@ -94,7 +99,9 @@ def fit_head(
         minority: list of class ids, for the score of the paper.
         gaussian: fitted `ClassConditionalGaussian`, source of the pseudo-features.
         counts: {class: pseudo-features}, see `pseudo_counts`; none by default.
-        optimizer: an optimizer that no other model uses; Adam by default.
+        optimizer: an optimizer that no other model uses, or a function that makes one
+            from the number of steps, see `head_optimizer`. By default Adam, whose
+            learning rate falls to zero along a cosine.
         epochs: passes over real and pseudo-features; by default as many as make
             about 1,000 steps, from 5 to 100.
         batch_size: B.
@@ -151,6 +158,11 @@ def fit_head(
         passes = _passes(epochs, len(stream))
         steps = passes * len(stream)
         with _scope(strategy):
+            if optimizer is None:
+                optimizer = functools.partial(_fresh, keras.optimizers.Adam())
+            if not isinstance(optimizer, keras.optimizers.Optimizer):
+                optimizer = optimizer(epochs * len(stream))
+            rate = float(f"{np.asarray(optimizer.learning_rate):.6g}")
             trainee = _trainee(
                 head, training.features, loss, optimizer, strategy, steps
             )
@@ -171,7 +183,10 @@ def fit_head(
         reason = _harm(losses, before, after, monitor)
         if not reason:
             keep()
-    return HeadFit(not reason, reason, before, after or before, losses, epochs)
+    name = type(optimizer).__name__
+    return HeadFit(
+        not reason, reason, before, after or before, losses, epochs, name, rate
+    )
 
 
 def _check_prior(prior, tau):
@@ -207,17 +222,18 @@ def predicted_classes(outputs, threshold=0.5):
     return (outputs.astype(np.float32).reshape(-1) > threshold).astype(np.int64)
 
 
-def head_optimizer(model, optimizer=None, strategy=None):
+def head_optimizer(model, steps, optimizer=None, strategy=None):
     """The optimizer to train a head with.
 
     By default a new one of the kind that the model was compiled with: same class and
-    settings, with the class's default learning rate, because the model's own has
-    usually been decayed to where it no longer moves anything. For a model that was not
-    compiled: Adam.
+    settings, but the learning rate begins at the class's default, because the model's
+    own has usually been decayed to where it no longer moves anything, and falls to zero
+    along a cosine. For a model that was not compiled: Adam.
 
     Args:
         model: the user's model.
-        optimizer: what to use instead: an optimizer, or its name.
+        steps: batches to train on.
+        optimizer: what to use instead, as it is: an optimizer, or its name.
         strategy: a `tf.distribute` strategy, or None.
 
     Returns:
@@ -225,24 +241,22 @@ def head_optimizer(model, optimizer=None, strategy=None):
     """
     with _scope(strategy):
         if optimizer is None:
-            return _like_optimizer_of(model)
+            return _like_optimizer_of(model, steps)
         optimizer = keras.optimizers.get(optimizer)
         if strategy:  # which an optimizer remembers from where it was made
             optimizer = type(optimizer).from_config(optimizer.get_config())
         return optimizer
 
 
-def _like_optimizer_of(model):
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        return keras.optimizers.Adam()
+def _like_optimizer_of(model, steps):
+    optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam()
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner = _fresh(optimizer.inner_optimizer)
+        inner = _fresh(optimizer.inner_optimizer, steps)
         return keras.optimizers.LossScaleOptimizer(inner)
-    return _fresh(optimizer)
+    return _fresh(optimizer, steps)
 
 
-def _fresh(optimizer):
+def _fresh(optimizer, steps):
     kinds = map(inspect.signature, type(optimizer).__mro__[:-1])
     rates = [
         kind.parameters["learning_rate"].default
@@ -250,8 +264,11 @@ def _fresh(optimizer):
         if "learning_rate" in kind.parameters
     ]
     rates = [rate for rate in rates if isinstance(rate, float)]
+    decay = keras.optimizers.schedules.CosineDecay(rates[0] if rates else 0.001, steps)
     config = optimizer.get_config()
-    config.update(use_ema=False, learning_rate=rates[0] if rates else 0.001)
+    config.update(
+        use_ema=False, learning_rate=keras.saving.serialize_keras_object(decay)
+    )
     return type(optimizer).from_config(config)
 
 
@@ -292,7 +309,7 @@ def _trainee(head, features, loss, optimizer, strategy, steps):
     trainee = keras.Model(inputs, keras.tree.flatten(head(inputs))[0])
     on_tensorflow = keras.backend.backend() == "tensorflow"
     trainee.compile(
-        optimizer or keras.optimizers.Adam(),
+        optimizer,
         loss,
         # XLA is slower for a head on a CPU, and neither works under a strategy
         # (keras#19246). A run of many small steps is mostly the overhead of each.

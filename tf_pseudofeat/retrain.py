@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 import warnings
 
@@ -77,8 +78,8 @@ def retrain_head(
         epochs: passes over real and pseudo-features; by default as many as make about
             1,000 steps, from 5 to 100.
         batch_size: B of the head's training.
-        optimizer: by default a new one of the model's own kind, with the default
-            learning rate of that kind.
+        optimizer: by default a new one of the model's own kind, whose learning rate
+            falls from that kind's default to zero along a cosine.
         loss: by default the one that the model was compiled with; for a model that
             was not, the cross-entropy that fits its last activation.
         fresh_head: start from new initial weights, as the paper does, and not from the
@@ -190,7 +191,6 @@ def retrain_head(
         material, counts, pseudo = _material(source, training, real, sampling_strategy)
 
     say(f"Training the head on {(real + pseudo).sum():,} features")
-    optimizer = head_optimizer(model, optimizer, job.strategy)
     options = {
         "batch_size": batch_size,
         "fresh_head": fresh_head,
@@ -210,7 +210,9 @@ def retrain_head(
             minority=minority_classes(real),
             gaussian=None if sampler else source,
             counts=counts,
-            optimizer=optimizer,
+            optimizer=functools.partial(
+                head_optimizer, model, optimizer=optimizer, strategy=job.strategy
+            ),
             epochs=epochs,
             threshold=job.threshold,
             prior=real,
@@ -228,7 +230,8 @@ def retrain_head(
         share = real / real.sum() if tau else 1.0
         remember_mix(model, (real + pseudo) * share ** -float(tau))
     outcome = dataclasses.asdict(result)
-    options["epochs"] = outcome.pop("epochs")
+    for name in ("epochs", "optimizer", "learning_rate"):
+        options[name] = outcome.pop(name)
     return RetrainingReport(
         layer_name=job.layer_name,
         feature_shape=training.features.shape[1:],
@@ -241,11 +244,9 @@ def retrain_head(
         settings={
             "source": type(source).__name__,
             "sampling_strategy": None if sampler else _named(sampling_strategy),
-            "optimizer": type(optimizer).__name__,
             "views": len(extracted)
             if augment and not (tuning and not tuning.chosen["on_views"])
             else 0,
-            "learning_rate": float(f"{np.asarray(optimizer.learning_rate):.6g}"),
             **options,
         },
         covariance=None if sampler else source.report,

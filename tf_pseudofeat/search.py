@@ -124,7 +124,7 @@ def search_settings(
     *,
     loss,
     num_classes,
-    make_optimizer=keras.optimizers.Adam,
+    optimizer=None,
     threshold=0.5,
     time_budget=60.0,
     batch_size=256,
@@ -152,7 +152,7 @@ def search_settings(
         validation: `LabelledFeatures` to judge by, or None.
         loss: what `compile` takes.
         num_classes: C.
-        make_optimizer: called for each trial.
+        optimizer: a function that makes one from the number of steps, see `fit_head`.
         threshold: of outputs `[B, 1]`.
         time_budget: seconds after which no further head is trained.
         batch_size: see `fit_head`.
@@ -195,7 +195,7 @@ def search_settings(
         "seed": seed,
         "strategy": strategy,
         "verbose": 0,
-        "make_optimizer": make_optimizer,
+        "optimizer": optimizer,
     }
     trials, complete = trials_of(start), True
     for name, values in _SPACE.items():
@@ -258,10 +258,8 @@ def _rows(extracted, rows):
 
 
 def _fit(head, material, judged, settings, common):
-    options = dict(common)
-    optimizer = options.pop("make_optimizer")()
     gaussian = ClassConditionalGaussian(
-        options["num_classes"],
+        common["num_classes"],
         covariance_type=settings["covariance_type"],
         shrinkage=settings["shrinkage"],
         covariance_scale=settings["covariance_scale"],
@@ -275,9 +273,8 @@ def _fit(head, material, judged, settings, common):
         judged,
         gaussian=gaussian,
         counts=pseudo_counts(material.labels, strategy),
-        optimizer=optimizer,
         fresh_head=settings["fresh_head"],
-        **options,
+        **common,
     )
 
 

@@ -1,5 +1,7 @@
 """Settings that choose themselves."""
 
+import functools
+
 from tf_pseudofeat.features import extract_features, extract_views
 from tf_pseudofeat.head import head_optimizer
 from tf_pseudofeat.job import check_job
@@ -107,7 +109,7 @@ def tune_on_features(model, job, views, features, validation, **options):
         validation,
         loss=job.loss,
         num_classes=job.num_classes,
-        make_optimizer=lambda: head_optimizer(model, strategy=job.strategy),
+        optimizer=functools.partial(head_optimizer, model, strategy=job.strategy),
         threshold=job.threshold,
         strategy=job.strategy,
         **options,
