@@ -13,7 +13,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.features import LabelledFeatures
+from tf_pseudofeat.features import LabelledFeatures, concatenate
 from tf_pseudofeat.search import search_settings
 
 __all__ = ["ARMS", "run_arm"]
@@ -96,8 +96,8 @@ def _gaussian(
     if on_views:
         if file.view_features is None:
             return NotImplemented
-        features = np.concatenate(file.view_features)
-        labels = np.tile(labels, len(file.view_features))
+        features = np.concatenate([features, *file.view_features])
+        labels = np.tile(labels, 1 + len(file.view_features))
     gaussian = tfpf.ClassConditionalGaussian(file.num_classes, **(covariance or {}))
     gaussian.adapt(features, labels)
     counts = tfpf.pseudo_counts(labels, strategy)
@@ -149,25 +149,22 @@ def _adjusted(head, file, seed, tau):
 
 def _auto(head, file, seed):
     """The package's own choice, without validation data."""
-    views = [LabelledFeatures(file.features, file.labels)]
-    plain = None
-    if file.view_features is not None and len(file.view_features) > 1:
-        plain = views[0]
+    plain, views = LabelledFeatures(file.features, file.labels), []
+    if file.view_features is not None:
         views = [LabelledFeatures(view, file.labels) for view in file.view_features]
     tuning = search_settings(
         head,
-        views,
         plain,
+        views,
         loss=_LOSS,
         num_classes=file.num_classes,
         seed=(seed, 1),
         time_budget=_SEARCH_SECONDS,
     )
     chosen = tuning.keywords(file.num_classes)
-    features, labels = file.features, file.labels
-    if plain is not None and tuning.chosen["on_views"]:
-        features = np.concatenate(file.view_features)
-        labels = np.tile(labels, len(views))
+    features, labels = plain
+    if tuning.chosen["on_views"]:
+        features, labels = concatenate([plain, *views])
     gaussian = chosen["gaussian"]
     gaussian.adapt(features, labels)
     counts = tfpf.pseudo_counts(labels, chosen["sampling_strategy"])
@@ -180,6 +177,7 @@ def _auto(head, file, seed):
         gaussian=gaussian,
         counts=counts,
         fresh_head=chosen["fresh_head"],
+        blend=chosen["blend"],
         tau=chosen["tau"],
     )
     return {**tuning.chosen, "judged_on": tuning.judged_on}
@@ -234,6 +232,7 @@ ARMS = {
     "gaussian_adjusted": _variant(tau=0.5),
     "views": _variant(on_views=True),
     "views_x20": _variant(on_views=True, strategy=tfpf.multiply_minority(20)),
+    "views_blend": _variant(on_views=True, blend=0.5, tau=0.8),
     "auto": _auto,
     "oracle": _oracle,
 }

@@ -51,6 +51,7 @@ ARM_LABELS = {
     "gaussian_adjusted": "Gaussian + logit adjustment",
     "views": "Gaussian on views",
     "views_x20": "Gaussian x20 on views",
+    "views_blend": "Gaussian on views, blended",
     "auto": "auto (this package's choice)",
     "oracle": "oracle (removed examples)",
 }

@@ -392,6 +392,54 @@ def test_monitored_score_that_has_no_value_is_refused_before_training():
     assert state(head) == before
 
 
+# ---- The blend. ----------------------------------------------------------------------
+
+
+def test_blend_is_the_mean_of_before_and_after():
+    before = [weight.copy() for weight in make_head().get_weights()]
+    trained, blended, untouched = make_head(), make_head(), make_head()
+    options = {"optimizer": None, "epochs": 5}
+    fit(trained, **options)
+    fit(blended, blend=0.25, **options)
+    fit(untouched, blend=1.0, **options)
+    for old, new, mean, same in zip(
+        before,
+        *(head.get_weights() for head in (trained, blended, untouched)),
+        strict=True,
+    ):
+        assert not np.allclose(old, new, atol=1e-4)
+        np.testing.assert_allclose(mean, 0.25 * old + 0.75 * new, rtol=1e-6)
+        np.testing.assert_array_equal(same, old)
+
+
+def test_blend_leaves_statistics_and_random_states_as_they_became():
+    plain, blended = full_head(), full_head()
+    for head, blend in ((plain, 0.0), (blended, 0.5)):
+        fit(head, blend=blend, optimizer=None, freeze_batch_norm=False)
+    pairs = list(zip(plain.variables, blended.variables, strict=True))
+    trained = {id(variable) for variable in plain.trainable_variables}
+    for one, other in pairs:
+        same = np.array_equal(one.numpy(), other.numpy())
+        assert same == (id(one) not in trained), one.path
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"blend": 1.5}, "a share from 0 to 1; received 1.5"),
+        ({"blend": -0.1}, "a share from 0 to 1; received -0.1"),
+        ({"blend": float("nan")}, "a share from 0 to 1; received nan"),
+        ({"blend": 0.5, "fresh_head": True}, "a fresh head has nothing in common"),
+    ],
+)
+def test_blend_is_a_share_and_needs_a_trained_head(settings, message):
+    head = make_head()
+    before = state(head)
+    with pytest.raises(ValueError, match=message):
+        fit(head, **settings)
+    assert state(head) == before
+
+
 # ---- The optimizer. ------------------------------------------------------------------
 
 

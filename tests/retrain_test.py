@@ -760,8 +760,9 @@ def test_views_are_fitted_and_trained_on_together(trained, digits):
         trained, train, validation_data=validation, augment=jitter, views=2
     )
     real = np.bincount(train[1])
-    assert report.real == (2 * real).tolist()
-    assert [entry.count for entry in report.covariance.classes] == (2 * real).tolist()
+    # As they are, and two views of them.
+    assert report.real == (3 * real).tolist()
+    assert [entry.count for entry in report.covariance.classes] == (3 * real).tolist()
     assert report.settings["views"] == 2
     assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"]
 

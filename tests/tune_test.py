@@ -51,8 +51,9 @@ def test_tuning_leaves_the_model_as_it_is(model, digits):
     tuning = tune(model, "features", *digits, epochs=2, verbose=0)
     assert state(model) == before
     assert tuning.judged_on == "validation data"
-    # One setting at a time: 6 values beside the defaults, each with 6 taus.
-    assert len(tuning.trials) == 6 * (1 + 7)
+    # One setting at a time: 7 values beside the defaults, one a fresh head; each with
+    # 8 taus and, unless it is fresh, 2 blends.
+    assert len(tuning.trials) == 8 * (2 * 7 + 1)
 
 
 def test_auto_is_what_one_gets_by_hand(model, digits):

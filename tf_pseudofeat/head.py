@@ -21,11 +21,14 @@ from tf_pseudofeat.scores import classification_scores
 
 __all__ = [
     "HeadFit",
+    "blend_weights",
+    "check_blend",
     "fit_head",
     "head_optimizer",
     "predicted_classes",
     "restored_unless_kept",
     "score_head",
+    "weights_of",
 ]
 
 _SCORING_BATCH = 1024
@@ -75,6 +78,7 @@ def fit_head(
     epochs=None,
     batch_size=256,
     fresh_head=False,
+    blend=0.0,
     tau=0.0,
     prior=None,
     freeze_batch_norm=True,
@@ -106,6 +110,9 @@ def fit_head(
             about 1,000 steps, from 5 to 100.
         batch_size: B.
         fresh_head: start from new initial weights, not from the trained ones.
+        blend: share of the weights from before in the result, 0 to 1: the mean of two
+            heads of which one was trained from the other is often better than either
+            (Wortsman et al. 2022, arXiv 2109.01903).
         tau: after training, take `tau * log(prior)` off the logits, see `shift_bias`.
         prior: examples per class `[C]` for `tau`; by default those of `training`.
         freeze_batch_norm: keep BatchNormalization layers as they are.
@@ -120,11 +127,13 @@ def fit_head(
         result: `HeadFit`.
 
     Raises:
-        ValueError: `epochs` is no whole number from 1; the head has nothing to train;
-            `monitor` cannot be scored; see `interleave`, too.
+        ValueError: `epochs` is no whole number from 1; `blend` is not within 0 and 1,
+            or goes with a fresh head; the head has nothing to train; `monitor` cannot
+            be scored; see `interleave`, too.
     """
     if epochs is not None and (epochs != int(epochs) or epochs < 1):
         raise ValueError(f"`epochs` is a whole number from 1; received {epochs!r}.")
+    check_blend(blend, fresh_head)
     stream = interleave(
         training.features,
         training.labels,
@@ -150,6 +159,7 @@ def fit_head(
             f"example of the minority classes {minority}. Give them some, or monitor "
             f"another score."
         )
+    old = weights_of(head)
     with restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
@@ -176,6 +186,8 @@ def fit_head(
                 _Progress(epochs, passes, verbose),
             ],
         )
+        if blend:
+            blend_weights(head, old, weights_of(head), blend)
         if tau:
             shift_bias(head, prior, tau)
         losses = [float(value) for value in history.history["loss"]]
@@ -187,6 +199,38 @@ def fit_head(
     return HeadFit(
         not reason, reason, before, after or before, losses, epochs, name, rate
     )
+
+
+def check_blend(blend, fresh_head):
+    """Refuses a share that is none, and a mean with a head of another origin."""
+    if not 0 <= blend <= 1:
+        raise ValueError(f"`blend` is a share from 0 to 1; received {blend!r}.")
+    if blend and fresh_head:
+        raise ValueError(
+            f"blend={blend} is a mean of the head from before and the one trained from "
+            f"it; a fresh head has nothing in common with it. Choose one of the two."
+        )
+
+
+def weights_of(head):
+    """A copy of every variable of a head, as numpy arrays."""
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
+
+
+def blend_weights(head, old, new, blend):
+    """Gives a head `blend * old + (1 - blend) * new`, where weights are trained.
+
+    Args:
+        head: Keras model.
+        old: its `weights_of` before training.
+        new: its `weights_of` after training.
+        blend: share of `old`.
+    """
+    trained = {id(variable) for variable in head.trainable_variables}
+    for variable, before, after in zip(head.variables, old, new, strict=True):
+        if id(variable) in trained:
+            mean = blend * before.astype(np.float64) + (1 - blend) * after
+            variable.assign(mean.astype(before.dtype))
 
 
 def _check_prior(prior, tau):
@@ -339,7 +383,7 @@ def _finite(head):
 @contextlib.contextmanager
 def restored_unless_kept(head):
     """Puts back every variable of the head unless the yielded function was called."""
-    saved = [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
+    saved = weights_of(head)
     kept = []
     try:
         yield lambda: kept.append(True)

@@ -17,6 +17,7 @@ from tf_pseudofeat.features import (
     first_batch,
 )
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
+from tf_pseudofeat.head import check_blend
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.split import Split, split_at
@@ -64,6 +65,7 @@ def check_job(
     augment=None,
     views=None,
     tau=0.0,
+    blend=0.0,
     fresh_head=False,
     settings=None,
     steps=None,
@@ -92,6 +94,7 @@ def check_job(
         sampler=sampler is not None,
         sampling_strategy=sampling_strategy != "auto",
         fresh_head=fresh_head,
+        blend=blend,
         tau=tau,
         optimizer=optimizer is not None,
     )
@@ -99,6 +102,7 @@ def check_job(
     if validation_data is not None:
         check_data(validation_data)
     check_augmentation(augment, views)
+    check_blend(blend, fresh_head)
     stateless_seed(seed)
     _check_whole(epochs=1 if epochs is None else epochs, batch_size=batch_size)
     if optimizer is not None:

@@ -42,6 +42,7 @@ def retrain_head(
     fresh_head=False,
     fresh_each_epoch=True,
     freeze_batch_norm=True,
+    blend=0.0,
     tau=0.0,
     monitor="balanced_accuracy",
     augment=None,
@@ -87,17 +88,20 @@ def retrain_head(
         fresh_each_epoch: draw new pseudo-features in each epoch; False for the paper's
             fixed set.
         freeze_batch_norm: keep BatchNormalization layers in the head as they are.
+        blend: share of the trained weights in the result, 0 to 1, see `fit_head`.
         tau: lean further towards what is rare in `data`: `tau * log(prior)` of the
             real examples is taken off the logits after training.
         monitor: the score that must not get worse on `validation_data`; None for no
             such guard. See `classification_scores`.
         augment: a Keras preprocessing model or a function of a batch of inputs, to
-            fit and train on features of augmented inputs, see `extract_features`.
-            Worth its time where the trunk has memorised its training data.
-        views: how many augmented passes over `data`; 3 by default.
+            fit and train on features of augmented inputs as well, see
+            `extract_features`. Worth its time where the trunk has memorised its
+            training data.
+        views: how many augmented passes over `data`, beside the plain one; 3 by
+            default.
         settings: "auto" to have `tune` choose `gaussian`, `sampling_strategy`,
-            `fresh_head`, `tau` and whether to use the views, in about a minute; what
-            it tried is the report's `tuning`.
+            `fresh_head`, `blend`, `tau` and whether to use the views, in about a
+            minute; what it tried is the report's `tuning`.
         steps: batches to read from an infinite `data`.
         trunk: for a model without a graph: inputs -> features.
         head: for a model without a graph: features -> outputs. It must share its
@@ -141,6 +145,7 @@ def retrain_head(
         optimizer=optimizer,
         augment=augment,
         views=views,
+        blend=blend,
         tau=tau,
         fresh_head=fresh_head,
         settings=settings,
@@ -149,16 +154,14 @@ def retrain_head(
 
     say(f"Extracting features at {job.layer_name!r}")
     with watch("extract"):
-        extracted = extract_views(
-            job.trunk,
-            data,
-            augment=augment,
-            views=views,
-            steps=steps,
-            seed=seed,
-            verbose=verbose,
-        )
-        training = concatenate(extracted)
+        reading = {"steps": steps, "verbose": verbose}
+        plain = extract_features(job.trunk, data, **reading)
+        extracted = []
+        if augment:
+            extracted = extract_views(
+                job.trunk, data, augment=augment, views=views, seed=seed, **reading
+            )
+        training = concatenate([plain, *extracted])
         scoring = training
         if validation_data is not None:
             scoring = extract_features(job.trunk, validation_data, verbose=verbose)
@@ -166,16 +169,11 @@ def retrain_head(
     if settings == "auto":
         say("Choosing the settings")
         with watch("tune"):
-            features = training
-            if augment:
-                features = extract_features(
-                    job.trunk, data, steps=steps, verbose=verbose
-                )
             tuning = tune_on_features(
                 model,
                 job,
+                plain,
                 extracted,
-                features if augment else None,
                 scoring if validation_data is not None else None,
                 epochs=epochs,
                 batch_size=batch_size,
@@ -183,8 +181,10 @@ def retrain_head(
             )
         chosen = tuning.keywords(job.num_classes)
         gaussian, sampling_strategy = chosen["gaussian"], chosen["sampling_strategy"]
-        fresh_head, tau = chosen["fresh_head"], chosen["tau"]
-        training = training if tuning.chosen["on_views"] else features
+        fresh_head = chosen["fresh_head"]
+        blend, tau = chosen["blend"], chosen["tau"]
+        if not tuning.chosen["on_views"]:
+            training, extracted = plain, []
     with watch("resample" if sampler else "fit gaussians"):
         source = sampler or gaussian or ClassConditionalGaussian(job.num_classes)
         real = class_counts(training.labels, job.num_classes)
@@ -196,6 +196,7 @@ def retrain_head(
         "fresh_head": fresh_head,
         "fresh_each_epoch": fresh_each_epoch,
         "freeze_batch_norm": freeze_batch_norm,
+        "blend": float(blend),
         "tau": float(tau),
         "monitor": monitor if validation_data is not None else None,
         "seed": tuple(int(number) for number in seed),
@@ -227,8 +228,7 @@ def retrain_head(
             stacklevel=2,
         )
     elif (real + pseudo).all():
-        share = real / real.sum() if tau else 1.0
-        remember_mix(model, (real + pseudo) * share ** -float(tau))
+        remember_mix(model, _prior_of_head(real, real + pseudo, blend, tau))
     outcome = dataclasses.asdict(result)
     for name in ("epochs", "optimizer", "learning_rate"):
         options[name] = outcome.pop(name)
@@ -244,14 +244,18 @@ def retrain_head(
         settings={
             "source": type(source).__name__,
             "sampling_strategy": None if sampler else _named(sampling_strategy),
-            "views": len(extracted)
-            if augment and not (tuning and not tuning.chosen["on_views"])
-            else 0,
+            "views": len(extracted),
             **options,
         },
         covariance=None if sampler else source.report,
         tuning=tuning,
     )
+
+
+def _prior_of_head(real, mix, blend, tau):
+    """The prior, up to a factor, that a head has learned: its logits are a mean."""
+    log_prior = (blend - tau) * np.log(np.maximum(real, 1) / real.sum())
+    return np.exp(log_prior + (1 - blend) * np.log(mix / mix.sum())) * mix.sum()
 
 
 def _material(source, training, real, sampling_strategy):

@@ -17,7 +17,12 @@ from tf_pseudofeat.budget import (
 )
 from tf_pseudofeat.features import LabelledFeatures, concatenate
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head, restored_unless_kept
+from tf_pseudofeat.head import (
+    blend_weights,
+    fit_head,
+    restored_unless_kept,
+    weights_of,
+)
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import class_recalls
 
@@ -32,7 +37,9 @@ _SPACE = {
     "shrinkage": ("oas", 0.0),
     "fresh_head": (False, True),
 }
-_TAUS = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0)
+# These two cost no training: every trained head is judged with all of them.
+_BLENDS = (0.5, 0.0)
+_TAUS = (0.0, 0.15, 0.3, 0.5, 0.65, 0.8, 1.0, 1.25)
 # A trunk this sure of its training data has learned them by heart.
 _MEMORISED = 0.98
 _HELD_OUT = 0.2
@@ -94,6 +101,7 @@ class Tuning:
             if multiplier
             else "auto",
             "fresh_head": self.chosen["fresh_head"],
+            "blend": self.chosen["blend"],
             "tau": self.chosen["tau"],
         }
 
@@ -118,8 +126,8 @@ class Tuning:
 
 def search_settings(
     head,
-    views,
-    features=None,
+    plain,
+    views=(),
     validation=None,
     *,
     loss,
@@ -134,21 +142,24 @@ def search_settings(
 ):
     """Chooses settings by balanced accuracy on data that the head was not trained on.
 
-    One setting after the other is varied, from the defaults on, and what was best so
-    far is kept. `tau` is free: every trained head is scored with all of its values.
+    One setting after the other is varied, from the defaults on, and kept where it is
+    better. `blend` and `tau` are free: every trained head is judged with all of their
+    values.
 
     Without validation data a view that was held out stands for new data, because a
-    trunk that has memorised its images has not memorised that view. It has seen the
-    rare images all the same and so flatters them. Therefore, of all combinations
-    within one standard error of the best, the one with the highest recall of the
-    minority is chosen. With one view of a trunk that is right on 98 % of its training
+    trunk that has memorised its images has not memorised that view. It is a weaker
+    judge, so three things differ. A setting is changed only for a gain of more than one
+    standard error. The heads that are judged have seen other views of the same images,
+    and the one from before has not, so `blend` cannot be judged: it is a half, but for a
+    fresh head. And the trunk has seen the rare images and flatters them, so that of all
+    `tau` within one standard error of the best the one with the highest recall of the
+    minority is taken. Without views of a trunk that is right on 98 % of its training
     data nothing can be learned, and the defaults are kept, with a warning.
 
     Args:
         head: Keras model; it has its weights back afterwards.
-        views: list of `LabelledFeatures`, one for each augmented view; or a list of
-            one, the features of the data as they are.
-        features: `LabelledFeatures` of the data as they are, to try beside the views.
+        plain: `LabelledFeatures` of the data as they are.
+        views: list of `LabelledFeatures` of the same data, augmented.
         validation: `LabelledFeatures` to judge by, or None.
         loss: what `compile` takes.
         num_classes: C.
@@ -164,10 +175,11 @@ def search_settings(
         tuning: `Tuning`.
     """
     began = time.perf_counter()
-    real = class_counts(views[0].labels, num_classes)
+    real = class_counts(plain.labels, num_classes)
     judge = _Judge(head, real, num_classes, threshold)
-    materials, judged, judged_on = _parts(judge, views, features, validation, seed)
+    materials, judged, judged_on = _parts(judge, plain, views, validation, seed)
     start = {name: values[0] for name, values in _SPACE.items()}
+    start["on_views"] = True in materials
     if judged is None:
         warnings.warn(
             "The settings were left at their defaults: the trunk is right on "
@@ -175,7 +187,10 @@ def search_settings(
             "settings apart. Pass `validation_data`, or `augment` for views of them.",
             stacklevel=2,
         )
-        return Tuning({**start, "tau": 0.0}, judged_on, [], 0.0, True)
+        untold = {**start, "blend": 0.0, "tau": 0.0}
+        return Tuning(untold, judged_on, [], 0.0, True)
+    blends = _BLENDS if validation is not None else _BLENDS[:1]
+    old = weights_of(head)
 
     def trials_of(settings):
         stage = time.perf_counter()
@@ -183,7 +198,12 @@ def search_settings(
         with restored_unless_kept(head):
             fit = _fit(head, material, judged, settings, common)
             seconds = time.perf_counter() - stage
-            return judge.trials(judged, settings, seconds) if fit.kept else []
+            trials, new = [], weights_of(head)
+            for blend in (0.0,) if settings["fresh_head"] else blends:
+                blend_weights(head, old, new, blend)
+                blended = {**settings, "blend": blend}
+                trials += judge.trials(judged, blended, seconds)
+            return trials if fit.kept else []
 
     common = {
         "loss": loss,
@@ -198,6 +218,7 @@ def search_settings(
         "optimizer": optimizer,
     }
     trials, complete = trials_of(start), True
+    chosen, best = start, _best(trials)
     for name, values in _SPACE.items():
         if name == "on_views" and len(materials) == 1:
             continue
@@ -205,36 +226,41 @@ def search_settings(
             if time.perf_counter() - began > time_budget:
                 complete = False
                 break
-            trials += trials_of({**_best(trials, start), name: value})
-    chosen = _chosen(trials, lean=validation is None)
-    chosen = chosen.settings if chosen else {**start, "tau": 0.0}
+            tried = trials_of({**chosen, name: value})
+            trials += tried
+            if _better(_best(tried), best, lean=validation is None):
+                chosen, best = {**chosen, name: value}, _best(tried)
+    if validation is None:
+        best = _leaning(trials, chosen, best)
+    chosen = best.settings if best else {**start, "blend": 0.0, "tau": 0.0}
     seconds = time.perf_counter() - began
     return Tuning(chosen, judged_on, trials, seconds, complete)
 
 
 def _unlike_default(trial):
-    defaults = {name: values[0] for name, values in _SPACE.items()} | {"tau": 0.0}
+    defaults = {name: values[0] for name, values in _SPACE.items()}
+    defaults |= {"blend": 0.0, "tau": 0.0}
     words = [f"{k}={v}" for k, v in trial.settings.items() if v != defaults.get(k)]
     return ", ".join(words) or "defaults"
 
 
-def _parts(judge, views, features, validation, seed):
+def _parts(judge, plain, views, validation, seed):
     """What to train on {on_views: features}, what to judge by, and its name."""
-    if len(views) > 1:
-        seen = views if validation is not None else views[:-1]
-        materials = {True: concatenate(seen)}
-        if features is not None:
-            materials[False] = features
-        if validation is not None:
-            return materials, validation, "validation data"
-        return materials, views[-1], "a held-out view"
-    (only,) = views
     if validation is not None:
-        return {True: only}, validation, "validation data"
-    if judge.trials(only, {}, 0.0)[0].balanced_accuracy >= _MEMORISED:
-        return {True: only}, None, "nothing"
-    held_out = _held_out(class_ids(only.labels), seed)
-    return {True: _rows(only, ~held_out)}, _rows(only, held_out), "held-out features"
+        judged, judged_on = validation, "validation data"
+    elif views:
+        *views, judged = views
+        judged_on = "a held-out view"
+    elif judge.trials(plain, {}, 0.0)[0].balanced_accuracy >= _MEMORISED:
+        return {}, None, "nothing"
+    else:
+        held_out = _held_out(class_ids(plain.labels), seed)
+        judged, plain = _rows(plain, held_out), _rows(plain, ~held_out)
+        judged_on = "held-out features"
+    materials = {False: plain}
+    if views:
+        materials[True] = concatenate([plain, *views])
+    return materials, judged, judged_on
 
 
 def _held_out(ids, seed):
@@ -323,21 +349,26 @@ class _Judge:
         return (logits[:, 0] > shift).astype(int)
 
 
-def _best(trials, start):
-    """The settings to go on from, without tau."""
-    if not trials:
-        return start
-    settings = max(trials, key=lambda trial: trial.balanced_accuracy).settings
-    return {name: settings[name] for name in start}
+def _best(trials):
+    return max(trials, key=lambda trial: trial.balanced_accuracy, default=None)
 
 
-def _chosen(trials, lean):
-    """The best trial; or, of those as good as it, the one that finds most rare ones."""
-    if not trials:
+def _better(new, best, lean):
+    """Whether a setting is worth changing; by more than chance where views judge."""
+    if new is None or best is None:
+        return new is not None
+    margin = best.standard_error if lean else 0.0
+    return new.balanced_accuracy > best.balanced_accuracy + margin
+
+
+def _leaning(trials, chosen, best):
+    """Of those as good as the best, with the same head, what finds most rare ones."""
+    if best is None:
         return None
-    best = max(trials, key=lambda trial: trial.balanced_accuracy)
-    if not lean:
-        return best
     least = best.balanced_accuracy - best.standard_error
-    as_good = [trial for trial in trials if trial.balanced_accuracy >= least]
+    as_good = [
+        trial
+        for trial in trials
+        if trial.balanced_accuracy >= least and chosen.items() <= trial.settings.items()
+    ]
     return max(as_good, key=lambda trial: trial.minority_recall)

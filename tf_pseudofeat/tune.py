@@ -41,7 +41,7 @@ def tune(
         data: training data.
         validation_data: data to judge by. Whoever chooses by them cannot test by them.
         augment: a Keras preprocessing model or a function of a batch of inputs.
-        views: augmented passes over `data`, 3 by default.
+        views: augmented passes over `data`, beside the plain one; 3 by default.
         time_budget: seconds after which no further head is trained.
         loss: see `retrain_head`.
         epochs: see `retrain_head`.
@@ -80,18 +80,20 @@ def tune(
         seed=seed,
     )
     options = {"steps": steps, "verbose": verbose}
-    extracted = extract_views(
-        job.trunk, data, augment=augment, views=views, seed=seed, **options
-    )
-    features = extract_features(job.trunk, data, **options) if augment else None
+    plain = extract_features(job.trunk, data, **options)
+    extracted = []
+    if augment:
+        extracted = extract_views(
+            job.trunk, data, augment=augment, views=views, seed=seed, **options
+        )
     validation = None
     if validation_data is not None:
         validation = extract_features(job.trunk, validation_data, verbose=verbose)
     return tune_on_features(
         model,
         job,
+        plain,
         extracted,
-        features,
         validation,
         time_budget=time_budget,
         epochs=epochs,
@@ -100,12 +102,12 @@ def tune(
     )
 
 
-def tune_on_features(model, job, views, features, validation, **options):
+def tune_on_features(model, job, plain, views, validation, **options):
     """`search_settings` for a checked `Job` and its features."""
     return search_settings(
         job.head,
+        plain,
         views,
-        features,
         validation,
         loss=job.loss,
         num_classes=job.num_classes,
