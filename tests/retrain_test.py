@@ -522,7 +522,7 @@ def test_mixed_precision(policy, end):
     if end:
         between.append(layers.Activation("linear", dtype=end))
     model = make_model(between=between)
-    report = assert_cured(model, epochs=60, batch_size=20)
+    report = assert_cured(model, epochs=150, batch_size=20)
     assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"] + 0.1
     scaled = policy == "mixed_float16"
     assert report.settings["optimizer"] == ("LossScaleOptimizer" if scaled else "Adam")
@@ -796,15 +796,16 @@ def test_tau_is_logit_adjustment_after_the_training(trained, digits, sampler):
     assert report.settings["tau"] == 0.5
 
 
-@pytest.mark.parametrize("tau", [0.0, 0.5])
-def test_the_mix_is_remembered_for_logit_adjustment(trained, digits, tau):
+@pytest.mark.parametrize("blend, tau", [(0.0, 0.0), (0.0, 0.5), (0.25, 0.5)])
+def test_the_mix_is_remembered_for_logit_adjustment(trained, digits, blend, tau):
     train, _, test = digits
     strategy = multiply_minority(5)
-    retrain(trained, train, sampling_strategy=strategy, epochs=2, tau=tau)
+    settings = {"epochs": 2, "blend": blend, "tau": tau}
+    retrain(trained, train, sampling_strategy=strategy, **settings)
     real = np.bincount(train[1])
     mix = np.where(np.isin(np.arange(10), RARE), 5, 1) * real
     p = trained.predict(test[0], verbose=0).astype(np.float64)
-    p *= real.astype(float) ** tau / mix
+    p *= real.astype(float) ** (tau - blend) / mix ** (1 - blend)
     adjusted = adjust_logits(trained)
     np.testing.assert_allclose(
         adjusted.predict(test[0], verbose=0),
@@ -822,6 +823,8 @@ def test_the_mix_is_remembered_for_logit_adjustment(trained, digits, tau):
         ({"views": 2}, "views=2 without `augment`"),
         ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
         ({"tau": float("nan")}, "`tau` is a finite number"),
+        ({"blend": 2}, "`blend` is a share from 0 to 1"),
+        ({"settings": "auto", "blend": 0.5}, r"leave out \['blend'\]"),
     ],
 )
 def test_views_and_tau_are_checked_before_any_work(trained, digits, settings, message):

@@ -150,11 +150,11 @@ def search_settings(
     trunk that has memorised its images has not memorised that view. It is a weaker
     judge, so three things differ. A setting is changed only for a gain of more than one
     standard error. The heads that are judged have seen other views of the same images,
-    and the one from before has not, so `blend` cannot be judged: it is a half, but for a
-    fresh head. And the trunk has seen the rare images and flatters them, so that of all
-    `tau` within one standard error of the best the one with the highest recall of the
-    minority is taken. Without views of a trunk that is right on 98 % of its training
-    data nothing can be learned, and the defaults are kept, with a warning.
+    and the one from before has not, so `blend` cannot be judged: it is a half, or 0 for
+    a fresh head. And the trunk has seen the rare images and flatters them, so that of
+    all `tau` within one standard error of the best, the one with the highest recall of
+    the minority is taken. Without views of a trunk that is right on 98 % of its
+    training data nothing can be learned, and the defaults are kept, with a warning.
 
     Args:
         head: Keras model; it has its weights back afterwards.
