@@ -522,7 +522,7 @@ def test_mixed_precision(policy, end):
     if end:
         between.append(layers.Activation("linear", dtype=end))
     model = make_model(between=between)
-    report = assert_cured(model, epochs=150, batch_size=20)
+    report = assert_cured(model, epochs=80, batch_size=20)
     assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"] + 0.1
     scaled = policy == "mixed_float16"
     assert report.settings["optimizer"] == ("LossScaleOptimizer" if scaled else "Adam")

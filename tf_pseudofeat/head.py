@@ -105,7 +105,7 @@ def fit_head(
         counts: {class: pseudo-features}, see `pseudo_counts`; none by default.
         optimizer: an optimizer that no other model uses, or a function that makes one
             from the number of steps, see `head_optimizer`. By default Adam, whose
-            learning rate falls to zero along a cosine.
+            learning rate falls to zero in the last quarter.
         epochs: passes over real and pseudo-features; by default as many as make
             about 1,000 steps, from 5 to 100.
         batch_size: B.
@@ -271,8 +271,9 @@ def head_optimizer(model, steps, optimizer=None, strategy=None):
 
     By default a new one of the kind that the model was compiled with: same class and
     settings, but the learning rate begins at the class's default, because the model's
-    own has usually been decayed to where it no longer moves anything, and falls to zero
-    along a cosine. For a model that was not compiled: Adam.
+    own has usually been decayed to where it no longer moves anything. In the last
+    quarter of the steps it falls to zero along a cosine, so that where the head ends
+    does not hang on its last batches. For a model that was not compiled: Adam.
 
     Args:
         model: the user's model.
@@ -308,7 +309,11 @@ def _fresh(optimizer, steps):
         if "learning_rate" in kind.parameters
     ]
     rates = [rate for rate in rates if isinstance(rate, float)]
-    decay = keras.optimizers.schedules.CosineDecay(rates[0] if rates else 0.001, steps)
+    rate = rates[0] if rates else 0.001
+    falling = max(1, steps // 4)
+    decay = keras.optimizers.schedules.CosineDecay(
+        rate, falling, warmup_target=rate, warmup_steps=steps - falling
+    )
     config = optimizer.get_config()
     config.update(
         use_ema=False, learning_rate=keras.saving.serialize_keras_object(decay)

@@ -80,7 +80,7 @@ def retrain_head(
             1,000 steps, from 5 to 100.
         batch_size: B of the head's training.
         optimizer: by default a new one of the model's own kind, whose learning rate
-            falls from that kind's default to zero along a cosine.
+            falls from that kind's default to zero in the last quarter of the steps.
         loss: by default the one that the model was compiled with; for a model that
             was not, the cross-entropy that fits its last activation.
         fresh_head: start from new initial weights, as the paper does, and not from the
