@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tf_pseudofeat.adjust import shift_bias
+from tf_pseudofeat.blend import blend_weights, check_blend, weights_of
 from tf_pseudofeat.budget import class_counts
 from tf_pseudofeat.graph import functional, layers_inside
 from tf_pseudofeat.interleave import interleave
@@ -21,14 +22,11 @@ from tf_pseudofeat.scores import classification_scores
 
 __all__ = [
     "HeadFit",
-    "blend_weights",
-    "check_blend",
     "fit_head",
     "head_optimizer",
     "predicted_classes",
     "restored_unless_kept",
     "score_head",
-    "weights_of",
 ]
 
 _SCORING_BATCH = 1024
@@ -199,38 +197,6 @@ def fit_head(
     return HeadFit(
         not reason, reason, before, after or before, losses, epochs, name, rate
     )
-
-
-def check_blend(blend, fresh_head):
-    """Refuses a share that is none, and a mean with a head of another origin."""
-    if not 0 <= blend <= 1:
-        raise ValueError(f"`blend` is a share from 0 to 1; received {blend!r}.")
-    if blend and fresh_head:
-        raise ValueError(
-            f"blend={blend} is a mean of the head from before and the one trained from "
-            f"it; a fresh head has nothing in common with it. Choose one of the two."
-        )
-
-
-def weights_of(head):
-    """A copy of every variable of a head, as numpy arrays."""
-    return [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
-
-
-def blend_weights(head, old, new, blend):
-    """Gives a head `blend * old + (1 - blend) * new`, where weights are trained.
-
-    Args:
-        head: Keras model.
-        old: its `weights_of` before training.
-        new: its `weights_of` after training.
-        blend: share of `old`.
-    """
-    trained = {id(variable) for variable in head.trainable_variables}
-    for variable, before, after in zip(head.variables, old, new, strict=True):
-        if id(variable) in trained:
-            mean = blend * before.astype(np.float64) + (1 - blend) * after
-            variable.assign(mean.astype(before.dtype))
 
 
 def _check_prior(prior, tau):

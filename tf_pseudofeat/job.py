@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import final_dense
+from tf_pseudofeat.blend import check_blend
 from tf_pseudofeat.budget import pseudo_counts
 from tf_pseudofeat.features import (
     augment_once,
@@ -17,7 +18,6 @@ from tf_pseudofeat.features import (
     first_batch,
 )
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
-from tf_pseudofeat.head import check_blend
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.split import Split, split_at

@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import final_dense, logits_behind
+from tf_pseudofeat.blend import blend_weights, weights_of
 from tf_pseudofeat.budget import (
     class_counts,
     minority_classes,
@@ -17,12 +18,7 @@ from tf_pseudofeat.budget import (
 )
 from tf_pseudofeat.features import LabelledFeatures, concatenate
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import (
-    blend_weights,
-    fit_head,
-    restored_unless_kept,
-    weights_of,
-)
+from tf_pseudofeat.head import fit_head, restored_unless_kept
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import class_recalls
 
