@@ -146,8 +146,8 @@ def search_settings(
     trunk that has memorised its images has not memorised that view. It is a weaker
     judge, so three things differ. A setting is changed only for a gain of more than one
     standard error. The heads that are judged have seen other views of the same images,
-    and the one from before has not, so `blend` cannot be judged: it is a half, or 0 for
-    a fresh head. And the trunk has seen the rare images and flatters them, so that of
+    and the one from before has not, so what is kept of it cannot be judged: `blend` is
+    a half, and no fresh head is tried. And the trunk has seen the rare images and flatters them, so that of
     all `tau` within one standard error of the best, the one with the highest recall of
     the minority is taken. Without views of a trunk that is right on 98 % of its
     training data nothing can be learned, and the defaults are kept, with a warning.
@@ -183,9 +183,9 @@ def search_settings(
             "settings apart. Pass `validation_data`, or `augment` for views of them.",
             stacklevel=2,
         )
-        untold = {**start, "blend": 0.0, "tau": 0.0}
-        return Tuning(untold, judged_on, [], 0.0, True)
+        return Tuning({**start, "blend": 0.0, "tau": 0.0}, judged_on, [], 0.0, True)
     blends = _BLENDS if validation is not None else _BLENDS[:1]
+    untold = () if validation is not None else ("fresh_head",)
     old = weights_of(head)
 
     def trials_of(settings):
@@ -216,7 +216,7 @@ def search_settings(
     trials, complete = trials_of(start), True
     chosen, best = start, _best(trials)
     for name, values in _SPACE.items():
-        if name == "on_views" and len(materials) == 1:
+        if name in untold or name == "on_views" and len(materials) == 1:
             continue
         for value in values[1:]:
             if time.perf_counter() - began > time_budget:
