@@ -147,10 +147,11 @@ def search_settings(
     judge, so three things differ. A setting is changed only for a gain of more than one
     standard error. The heads that are judged have seen other views of the same images,
     and the one from before has not, so what is kept of it cannot be judged: `blend` is
-    a half, and no fresh head is tried. And the trunk has seen the rare images and flatters them, so that of
-    all `tau` within one standard error of the best, the one with the highest recall of
-    the minority is taken. Without views of a trunk that is right on 98 % of its
-    training data nothing can be learned, and the defaults are kept, with a warning.
+    a half, and no fresh head is tried. And the trunk has seen the rare images and
+    flatters them, so that of all `tau` within one standard error of the best, the one
+    with the highest recall of the minority is taken. Without views of a trunk that is
+    right on 98 % of its training data nothing can be learned, and the defaults are
+    kept, with a warning.
 
     Args:
         head: Keras model; it has its weights back afterwards.
@@ -216,7 +217,7 @@ def search_settings(
     trials, complete = trials_of(start), True
     chosen, best = start, _best(trials)
     for name, values in _SPACE.items():
-        if name in untold or name == "on_views" and len(materials) == 1:
+        if name in untold or (name == "on_views" and len(materials) == 1):
             continue
         for value in values[1:]:
             if time.perf_counter() - began > time_budget:
