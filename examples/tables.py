@@ -447,7 +447,8 @@ def write_tables(results, pictures, output_dir):
             ),
         ]
     for picture in pictures:
-        trunk = f"minor{picture['num_minority']} episode{picture['episode']}"
+        minor, trunk = picture["num_minority"], f"episode{picture['episode']}"
+        trunk = trunk if minor is None else f"minor{minor} {trunk}"
         name = _file_name("figure2", f"{picture['experiment']} {trunk}", files)
         feature_space_figure(picture).savefig(output_dir / name, dpi=120)
         sections.append(f"![Feature space of class {picture['class_id']}]({name})\n")
