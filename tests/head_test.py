@@ -429,6 +429,7 @@ def test_blend_leaves_statistics_and_random_states_as_they_became():
         ({"blend": 1.5}, "a share from 0 to 1; received 1.5"),
         ({"blend": -0.1}, "a share from 0 to 1; received -0.1"),
         ({"blend": float("nan")}, "a share from 0 to 1; received nan"),
+        ({"blend": "half"}, "a share from 0 to 1; received 'half'"),
         ({"blend": 0.5, "fresh_head": True}, "a fresh head has nothing in common"),
     ],
 )

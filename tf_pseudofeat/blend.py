@@ -12,7 +12,7 @@ __all__ = ["blend_weights", "check_blend", "weights_of"]
 
 def check_blend(blend, fresh_head):
     """Refuses a share that is none, and a mean with a head of another origin."""
-    if not 0 <= blend <= 1:
+    if not isinstance(blend, int | float | np.number) or not 0 <= blend <= 1:
         raise ValueError(f"`blend` is a share from 0 to 1; received {blend!r}.")
     if blend and fresh_head:
         raise ValueError(

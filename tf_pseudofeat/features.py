@@ -23,6 +23,7 @@ __all__ = [
     "extract_features",
     "extract_views",
     "first_batch",
+    "plain_and_views",
 ]
 
 _ARRAY_BATCH = 256
@@ -113,6 +114,20 @@ def extract_views(
         augmented = _augmenter(augment, (int(seed[0]), int(seed[1]), view))
         extracted.append(_one_pass(trunk, data, augmented, steps, verbose))
     return extracted
+
+
+def plain_and_views(trunk, data, *, augment, steps, verbose, **views):
+    """Features of the data as they are, and of views of them where they are augmented.
+
+    Returns:
+        plain: `LabelledFeatures`.
+        views: a list of them; none without `augment`.
+    """
+    reading = {"steps": steps, "verbose": verbose}
+    plain = extract_features(trunk, data, **reading)
+    if augment is None:
+        return plain, []
+    return plain, extract_views(trunk, data, augment=augment, **reading, **views)
 
 
 def concatenate(parts):

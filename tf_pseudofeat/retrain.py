@@ -14,7 +14,7 @@ from tf_pseudofeat.features import (
     LabelledFeatures,
     concatenate,
     extract_features,
-    extract_views,
+    plain_and_views,
 )
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer
@@ -154,13 +154,15 @@ def retrain_head(
 
     say(f"Extracting features at {job.layer_name!r}")
     with watch("extract"):
-        reading = {"steps": steps, "verbose": verbose}
-        plain = extract_features(job.trunk, data, **reading)
-        extracted = []
-        if augment:
-            extracted = extract_views(
-                job.trunk, data, augment=augment, views=views, seed=seed, **reading
-            )
+        plain, extracted = plain_and_views(
+            job.trunk,
+            data,
+            augment=augment,
+            views=views,
+            steps=steps,
+            seed=seed,
+            verbose=verbose,
+        )
         training = concatenate([plain, *extracted])
         scoring = training
         if validation_data is not None:

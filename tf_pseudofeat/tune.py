@@ -2,7 +2,7 @@
 
 import functools
 
-from tf_pseudofeat.features import extract_features, extract_views
+from tf_pseudofeat.features import extract_features, plain_and_views
 from tf_pseudofeat.head import head_optimizer
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.search import search_settings
@@ -79,13 +79,15 @@ def tune(
         head=head,
         seed=seed,
     )
-    options = {"steps": steps, "verbose": verbose}
-    plain = extract_features(job.trunk, data, **options)
-    extracted = []
-    if augment:
-        extracted = extract_views(
-            job.trunk, data, augment=augment, views=views, seed=seed, **options
-        )
+    plain, extracted = plain_and_views(
+        job.trunk,
+        data,
+        augment=augment,
+        views=views,
+        steps=steps,
+        seed=seed,
+        verbose=verbose,
+    )
     validation = None
     if validation_data is not None:
         validation = extract_features(job.trunk, validation_data, verbose=verbose)
