@@ -157,7 +157,7 @@ def fit_head(
             f"example of the minority classes {minority}. Give them some, or monitor "
             f"another score."
         )
-    old = weights_of(head)
+    old = weights_of(head) if blend else None
     with restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
