@@ -3,6 +3,7 @@
     python -m examples.compare                              # digits, 5 minority classes
     python -m examples.compare --num_minority=1,3,5,7,9 --episodes=5
     python -m examples.compare --dataset=cifar10 --data_dir=DIR
+    python -m examples.compare --classes=8,9 --num_minority=1     # two classes
     python -m examples.compare --features=FILE.npz --head_seeds=5
 
 In each episode some classes are picked at random and cut to a tenth, a residual network
@@ -38,6 +39,7 @@ def define_flags():
     flags.DEFINE_string("dataset", "digits", "'digits' or a TFDS image set by name.")
     flags.DEFINE_string("data_dir", None, "Where TFDS sets are prepared.")
     flags.DEFINE_bool("download", False, "Let TFDS fetch a set that is not prepared.")
+    flags.DEFINE_list("classes", [], "The only classes to use, by name.")
     flags.DEFINE_enum("profile", "step", ["step", "long_tail"], "Kind of imbalance.")
     flags.DEFINE_list("num_minority", ["5"], "Numbers of classes to cut.")
     flags.DEFINE_integer("ratio", 10, "Largest class over smallest.", lower_bound=1)
@@ -161,8 +163,9 @@ def recipes(settings, minorities, episodes):
 def title(recipe):
     """What the lines of one experiment have in common, in words."""
     cut = "step" if recipe.profile == "step" else "long tail"
+    data = " ".join([recipe.dataset, " or ".join(recipe.classes)]).strip()
     return (
-        f"{recipe.dataset}, {cut} ratio {recipe.ratio}, ResNet-{recipe.depth}, "
+        f"{data}, {cut} ratio {recipe.ratio}, ResNet-{recipe.depth}, "
         f"{recipe.epochs} epochs, {recipe.augment or 'no augmentation'}"
     )
 
@@ -225,6 +228,7 @@ def main(argv):
             flips = "shift" if digits else "flip_and_shift"
             settings = {
                 "dataset": FLAGS.dataset,
+                "classes": tuple(FLAGS.classes),
                 "profile": FLAGS.profile,
                 "ratio": FLAGS.ratio,
                 "depth": FLAGS.depth,

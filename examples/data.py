@@ -12,6 +12,7 @@ __all__ = [
     "imbalance",
     "load_images",
     "long_tail_sizes",
+    "only_classes",
     "random_views",
     "step_sizes",
     "training_stream",
@@ -68,6 +69,37 @@ def load_images(name, data_dir=None, download=False, image_size=None):
     if name == "digits":
         return _load_digits()
     return _load_tfds(name, data_dir, download, image_size)
+
+
+def only_classes(images, names):
+    """Some of the classes of a set, for instance two that are easily confused.
+
+    Args:
+        images: `ImbalancedImages`, not yet cut.
+        names: of the classes to keep; they are numbered in this order.
+
+    Returns:
+        images: `ImbalancedImages` of these classes alone.
+
+    Raises:
+        ValueError: A name is unknown or comes twice, or there are fewer than two.
+    """
+    unknown = [name for name in names if name not in images.class_names]
+    if unknown or len(set(names)) < max(len(names), 2):
+        raise ValueError(
+            f"--classes takes two or more different names of {images.class_names}; "
+            f"received {list(names)}."
+        )
+    number = np.full(images.num_classes, -1)
+    number[[images.class_names.index(name) for name in names]] = np.arange(len(names))
+
+    def kept(pictures, labels):
+        labels = number[labels]
+        return pictures[labels >= 0], labels[labels >= 0]
+
+    train = kept(images.train_images, images.train_labels)
+    test = kept(images.test_images, images.test_labels)
+    return ImbalancedImages(*train, *test, class_names=list(names), minority=[])
 
 
 def step_sizes(counts, num_minority, ratio, rng):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
-from examples.data import imbalance, random_views, training_stream
+from examples.data import imbalance, only_classes, random_views, training_stream
 from examples.resnet import resnet
 
 __all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
@@ -25,6 +25,7 @@ class Recipe:
 
     Attributes:
         dataset: name of the image set.
+        classes: names of the only classes to use; all of them where empty.
         profile: "step" or "long_tail", see `imbalance`.
         num_minority: classes to cut, for "step".
         ratio: largest class over smallest.
@@ -37,6 +38,7 @@ class Recipe:
     """
 
     dataset: str
+    classes: tuple[str, ...] = ()
     profile: str = "step"
     num_minority: int = 5
     ratio: int = 10
@@ -49,14 +51,17 @@ class Recipe:
 
     def __str__(self):
         cut = f"step{self.num_minority}" if self.profile == "step" else self.profile
+        name = "-".join([self.dataset, *self.classes])
         return (
-            f"{self.dataset}-{cut}-ratio{self.ratio}-resnet{self.depth}"
+            f"{name}-{cut}-ratio{self.ratio}-resnet{self.depth}"
             f"-{self.epochs}x{self.batch_size}-lr{self.learning_rate:g}"
             f"-{self.augment or 'plain'}-seed{self.seed}"
         )
 
     def cut(self, images):
-        """The images, cut as the recipe says."""
+        """The images of its classes, cut as the recipe says."""
+        if self.classes:
+            images = only_classes(images, self.classes)
         return imbalance(images, self.profile, self.num_minority, self.ratio, self.seed)
 
 

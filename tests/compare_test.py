@@ -184,6 +184,8 @@ def test_the_program_trains_caches_and_goes_on(tmp_path):
         (["--arms=magic"], "'magic'"),
         (["--features=nowhere.npz"], "nowhere.npz"),
         (["--num_minority=10"], "0 to 9"),
+        (["--classes=3,11"], "'11'"),
+        (["--classes=3,8", "--num_minority=2"], "0 to 1"),
     ],
 )
 def test_the_program_says_what_is_wrong(flags, message, tmp_path):

@@ -16,6 +16,7 @@ from examples.data import (
     imbalance,
     load_images,
     long_tail_sizes,
+    only_classes,
     step_sizes,
     training_stream,
 )
@@ -100,6 +101,27 @@ def test_the_training_stream_gives_every_example_once(digits, augment):
         np.testing.assert_array_equal(x, same)
     second_epoch = next(stream.as_numpy_iterator())
     assert not np.array_equal(second_epoch[1], batches[0][1])
+
+
+def test_two_classes_of_a_set_are_a_set(digits):
+    images = only_classes(digits, ["8", "3"])
+    assert images.class_names == ["8", "3"]
+    for new, old in enumerate([8, 3]):
+        np.testing.assert_array_equal(
+            images.train_images[images.train_labels == new],
+            digits.train_images[digits.train_labels == old],
+        )
+        np.testing.assert_array_equal(
+            images.test_images[images.test_labels == new],
+            digits.test_images[digits.test_labels == old],
+        )
+    assert set(images.train_labels) == set(images.test_labels) == {0, 1}
+
+
+@pytest.mark.parametrize("names", [["8"], ["8", "8"], ["8", "eleven"]])
+def test_one_class_or_an_unknown_one_is_no_set(digits, names):
+    with pytest.raises(ValueError, match="two or more different names"):
+        only_classes(digits, names)
 
 
 def test_a_missing_set_is_named_at_once(tmp_path):
