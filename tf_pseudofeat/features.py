@@ -266,8 +266,8 @@ def _check_structure(elements):
     labels = keras.tree.flatten(elements[1])
     if len(labels) != 1:
         raise ValueError(
-            f"One set of labels is needed; `y` holds {len(labels)}. Map the data to "
-            f"the labels of the classes to be cured."
+            f"One set of labels is needed; `y` holds {len(labels)}. Name the output "
+            f"of the model that they are for, output=, or map the data to its labels."
         )
     rank = getattr(getattr(labels[0], "shape", None), "rank", None)
     if isinstance(labels[0], tf.TensorSpec) and rank == 0:

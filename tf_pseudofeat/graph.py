@@ -54,7 +54,7 @@ def call_again(node, tensors):
 
 
 def known_splits(model, call):
-    """The splits of `model` made so far, {call: Split}, to read or add to.
+    """The splits of `model` made so far, {what was asked: Split}, to read or add to.
 
     They hang on a node of the graph, so they live as long as the layers they share and
     keep nothing else alive. A model that grows gets new nodes, so none is ever stale.
@@ -83,19 +83,23 @@ class Graph:
     Args:
         model: a Keras model for which `functional` is not None.
         prefix: the path that leads to it, "backbone/"; empty for the outermost model.
+        output: the tensors that matter, in any structure; by default all that the model
+            returns.
 
     Attributes:
         functional: the Functional model that holds the graph.
         prefix: as above.
+        output: as above.
         nodes: the nodes that the outputs need, in topological order.
         outputs: the nodes that make the outputs.
         position: {node: its place in `nodes`}.
     """
 
-    def __init__(self, model, prefix=""):
+    def __init__(self, model, prefix="", output=None):
         self.functional = functional(model)
         self.prefix = prefix
-        self.outputs = [producer(tensor) for tensor in self.functional.outputs]
+        self.output = self.functional.output if output is None else output
+        self.outputs = list(map(producer, keras.tree.flatten(self.output)))
         self.nodes = _in_order(self.outputs)
         self.position = {node: i for i, node in enumerate(self.nodes)}
 
@@ -145,16 +149,23 @@ class Graph:
         ]
         return list(dict.fromkeys(found))
 
+    def why_not(self, node):
+        """Why what `node` returns cannot be the features: a key of words, or ""."""
+        if len(node.outputs) > 1:
+            return "several outputs"
+        if not any(node in sources(other) for other in self.nodes):
+            return "output layer"
+        return "mask" if mask(node.outputs[0]) is not None else ""
+
     def advice(self, near=None, only_after=False):
         """Names the layers to split at, the nearest to `near` (or to the end) first."""
         origin = self.position.get(near, len(self.nodes))
         useful = [
             node
             for node in self.separating()
-            if node not in (near, self.nodes[-1])
+            if node is not near
+            and not self.why_not(node)
             and not node.is_input
-            and len(node.outputs) == 1
-            and mask(node.outputs[0]) is None
             and not (only_after and self.position[node] < origin)
         ]
         useful.sort(key=lambda node: abs(self.position[node] - origin))

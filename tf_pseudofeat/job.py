@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -18,7 +19,9 @@ from tf_pseudofeat.features import (
     first_batch,
 )
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
+from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.outputs import all_outputs, choose_output
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.split import Split, split_at
 
@@ -30,6 +33,8 @@ class Job:
     """What a retraining works with.
 
     Attributes:
+        data: training data, with the labels of the chosen output.
+        validation_data: the same for scoring, or None.
         trunk: model from inputs to features.
         head: model from features to outputs, sharing its layers with the user's model.
         layer_name: where the two meet.
@@ -39,6 +44,8 @@ class Job:
         strategy: the model's `tf.distribute` strategy, None where there is none.
     """
 
+    data: object
+    validation_data: object
     trunk: keras.Model
     head: keras.Model
     layer_name: str
@@ -54,6 +61,7 @@ def check_job(
     data,
     *,
     validation_data=None,
+    output=None,
     gaussian=None,
     sampler=None,
     epochs=None,
@@ -98,8 +106,12 @@ def check_job(
         tau=tau,
         optimizer=optimizer is not None,
     )
+    check_is_keras_3(model)
+    chosen = choose_output(model, output)
+    data = chosen.data(data)
     check_data(data, steps)
     if validation_data is not None:
+        validation_data = chosen.data(validation_data)
         check_data(validation_data)
     check_augmentation(augment, views)
     check_blend(blend, fresh_head)
@@ -112,11 +124,12 @@ def check_job(
             f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
         )
     x, labels, weight = first_batch(data)
-    split = _split(model, layer_name, trunk, head, x)
+    split = _split(model, layer_name, trunk, head, output, x)
     split.check(model, x)
+    _check_other_outputs(model, chosen, split)
     _check_augmented(augment, x)
     _check_tau(tau, split.head)
-    outputs = _outputs(model, x)
+    outputs = _outputs(model, chosen, x)
     num_classes = max(2, outputs.shape[-1])
     labels = _numpy(labels)
     class_ids(labels, num_classes)
@@ -126,8 +139,10 @@ def check_job(
         pseudo_counts(np.arange(num_classes), sampling_strategy)  # an unknown one
     _check_source(gaussian, sampler, weight, num_classes)
     activation = output_activation(split.head)
-    loss = _loss(model, loss, activation, outputs.shape[-1], labels)
+    loss = _loss(model, chosen, loss, activation, outputs.shape[-1], labels)
     return Job(
+        data=data,
+        validation_data=validation_data,
         trunk=split.trunk,
         head=split.head,
         layer_name=split.layer_name,
@@ -188,7 +203,7 @@ def _check_whole(**settings):
             raise ValueError(f"`{name}` is a whole number from 1; received {number!r}.")
 
 
-def _split(model, layer_name, trunk, head, x):
+def _split(model, layer_name, trunk, head, output, x):
     if (trunk is None) != (head is None):
         raise ValueError("Pass `trunk` and `head` together, or neither.")
     if trunk is None:
@@ -196,9 +211,10 @@ def _split(model, layer_name, trunk, head, x):
             raise ValueError("Name the layer to split at, or pass `trunk` and `head`.")
         if isinstance(model, keras.Sequential) and not model.built:
             model(x, training=False)  # as the first training step would
-        split = split_at(model, layer_name)
+        split = split_at(model, layer_name, output=output)
     else:
-        split = Split(trunk, head, layer_name or trunk.name)
+        chosen = None if output is None else choose_output(model, output)
+        split = Split(trunk, head, layer_name or trunk.name, chosen)
     trunk_weights = {id(variable) for variable in split.trunk.trainable_variables}
     shared = [v.path for v in split.head.trainable_variables if id(v) in trunk_weights]
     if shared:
@@ -210,14 +226,36 @@ def _split(model, layer_name, trunk, head, x):
     return split
 
 
-def _outputs(model, x):
-    outputs = keras.tree.flatten(model.predict_on_batch(x))
+def _check_other_outputs(model, chosen, split):
+    """Warns of outputs that read what is trained here for another one."""
+    if not chosen.names or functional(model) is None:
+        return
+    trained = {id(variable) for variable in split.head.trainable_variables}
+    changed = [
+        other.names[0]
+        for other in all_outputs(model)
+        if other != chosen and not trained.isdisjoint(map(id, other.weights(model)))
+    ]
+    if changed:
+        warnings.warn(
+            f"The head of {chosen} shares layers with the outputs {changed}, which "
+            f"will change with it. Split after the layers that they share to keep them "
+            f"as they are.",
+            stacklevel=4,
+        )
+
+
+def _outputs(model, chosen, x):
+    outputs = model.predict_on_batch(x)
+    if chosen.names:
+        outputs = chosen.of(outputs, "model(x)")
+    outputs = keras.tree.flatten(outputs)
     if len(outputs) != 1 or np.ndim(outputs[0]) != 2:
         shapes = [list(np.shape(output)) for output in outputs]
         raise ValueError(
             f"A classifier with one output [B, C] is needed; {model.name!r} gives "
-            f"outputs of shapes {shapes}. Make a model of the output to be cured, "
-            f"keras.Model(model.input, model.output[...]): it shares the layers."
+            f"outputs of shapes {shapes}. Of several in a dict, choose one with "
+            f"output='name'."
         )
     return outputs[0]
 
@@ -248,12 +286,13 @@ def _check_source(gaussian, sampler, weight, num_classes):
         )
 
 
-def _loss(model, loss, activation, width, labels):
+def _loss(model, chosen, loss, activation, width, labels):
     """The given loss, the compiled one, or the cross-entropy of the last activation."""
-    losses = keras.tree.flatten(
-        loss if loss is not None else getattr(model, "loss", None)
-    )
-    losses = [one for one in losses if one is not None]
+    if loss is None:
+        loss = getattr(model, "loss", None)
+        if chosen.names:
+            loss = chosen.of(loss, "model.loss", optional=True)
+    losses = [one for one in keras.tree.flatten(loss) if one is not None]
     if losses:
         return losses[0]
     one_hot = labels.ndim == 2 and labels.shape[1] > 1

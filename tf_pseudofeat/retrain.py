@@ -32,6 +32,7 @@ def retrain_head(
     data,
     *,
     validation_data=None,
+    output=None,
     sampling_strategy="auto",
     gaussian=None,
     sampler=None,
@@ -64,13 +65,16 @@ def retrain_head(
     back the weights that it had.
 
     Args:
-        model: trained Keras model with outputs `[B, C]`, or `[B, 1]` for two classes.
+        model: trained Keras model with an output `[B, C]`, or `[B, 1]` for two classes.
         layer_name: the layer whose output is the feature, `"outer/inner"` inside a
             nested model; None with `trunk` and `head`.
         data: training data: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)`
             or `(x, y, sample_weight)` batches, or such a tuple of arrays.
         validation_data: the same, to score before and after. Without it the training
             data are scored, which flatters, and nothing guards against a worse head.
+        output: of a model with several outputs, the name of the one whose labels are
+            the classes and whose head is retrained. `y` may hold the labels of all, as
+            for `fit`, or of this one.
         sampling_strategy: how many pseudo-features, see `pseudo_counts`.
         gaussian: a `ClassConditionalGaussian` with the settings to use; it is fitted
             to the features here. By default full covariances with "oas" shrinkage.
@@ -131,6 +135,7 @@ def retrain_head(
         layer_name,
         data,
         validation_data=validation_data,
+        output=output,
         gaussian=gaussian,
         sampler=sampler,
         loss=loss,
@@ -156,7 +161,7 @@ def retrain_head(
     with watch("extract"):
         plain, extracted = plain_and_views(
             job.trunk,
-            data,
+            job.data,
             augment=augment,
             views=views,
             steps=steps,
@@ -166,7 +171,7 @@ def retrain_head(
         training = concatenate([plain, *extracted])
         scoring = training
         if validation_data is not None:
-            scoring = extract_features(job.trunk, validation_data, verbose=verbose)
+            scoring = extract_features(job.trunk, job.validation_data, verbose=verbose)
     tuning = None
     if settings == "auto":
         say("Choosing the settings")

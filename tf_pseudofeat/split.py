@@ -21,8 +21,8 @@ from tf_pseudofeat.graph import (
     layers_inside,
     mask,
     producer,
-    sources,
 )
+from tf_pseudofeat.outputs import Output, choose_output
 
 __all__ = ["Split", "split_at"]
 
@@ -42,11 +42,13 @@ class Split:
             structure. Its layers are the model's: what is trained here is trained
             there. A layer called on both sides of the cut is the trunk's, too.
         layer_name: the layer that computes the features.
+        output: the one of the model's outputs that the head gives; None for all.
     """
 
     trunk: keras.Model
     head: keras.Model
     layer_name: str
+    output: Output | None = None
 
     def __iter__(self):
         return iter((self.trunk, self.head))
@@ -77,10 +79,18 @@ class Split:
         if mask(features) is not None:
             raise ValueError(_masked(self.layer_name))
         features = keras.ops.convert_to_numpy(features)  # As head.fit would get them.
-        expected = keras.tree.flatten(model(x, training=False))
+        expected = model(x, training=False)
+        if self.output is not None:
+            expected = self.output.of(expected, "model(x)")
+        expected = keras.tree.flatten(expected)
         received = keras.tree.flatten(self.head(features, training=False))
         if tolerance is None:
             tolerance = max(_default_tolerance(half) for half in self)
+        if len(expected) != len(received):
+            raise ValueError(
+                f"head(trunk(x)) gives {len(received)} outputs, the model "
+                f"{len(expected)}: a head for one of several needs output="
+            )
         largest = max(map(_largest_difference, expected, received))
         if not largest <= tolerance:  # So written that NaN is refused, too.
             raise ValueError(
@@ -93,7 +103,7 @@ class Split:
         return largest
 
 
-def split_at(model, layer_name, *, call_index=None):
+def split_at(model, layer_name, *, call_index=None, output=None):
     """Splits `model` after a layer, into a trunk and a head.
 
     A Functional or Sequential model can be split wherever everything goes through one
@@ -107,15 +117,17 @@ def split_at(model, layer_name, *, call_index=None):
             layer in a nested model "backbone/features", to any depth.
         call_index: a whole number, for a layer that the model calls several times:
             after which call to split, counted from 0 in the order of the graph.
+        output: of a model with several outputs, the name of the one that the head is
+            to give; by default all of them.
 
     Returns:
         split: `Split`; `trunk, head = split_at(...)`.
 
     Raises:
-        TypeError: `model` is not a Keras 3 model, or `layer_name` is not a string.
-        ValueError: The model has no graph; the layer is unknown, called several times,
-            or the last; it has several outputs or a masked one; or a skip connection,
-            an input or an output bypasses it.
+        TypeError: `model` is not a Keras 3 model, or a name is not a string.
+        ValueError: The model has no graph or no such output; the layer is unknown,
+            called several times, or the last; it has several outputs or a masked one;
+            or a skip connection, an input or an output bypasses it.
 
     Example:
 
@@ -124,9 +136,11 @@ def split_at(model, layer_name, *, call_index=None):
     >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
     """
     _check_arguments(model, layer_name, call_index)
-    call = _choose_call(_find_calls(model, layer_name), layer_name, call_index)
+    chosen = None if output is None else choose_output(model, output)
+    calls = _find_calls(_graph(model, output=chosen), layer_name)
+    call = _without_last_layer(_choose_call(calls, layer_name, call_index))
     with _strategy_scope(model):
-        split = _split(model, _without_last_layer(call))
+        split = _split(model, call, output=chosen)
     if split.layer_name != layer_name:  # 'backbone/last' and 'backbone' are one cut.
         return dataclasses.replace(split, layer_name=layer_name)
     return split
@@ -135,10 +149,15 @@ def split_at(model, layer_name, *, call_index=None):
 # From a layer's name to one call of it.
 
 
-def _find_calls(model, layer_name, prefix=""):
+def _graph(model, prefix="", output=None):
+    tensors = None if output is None else output.of(functional(model).outputs)
+    return Graph(model, prefix, tensors)
+
+
+def _find_calls(graph, layer_name):
     """The calls of a layer, each as a tuple of nodes, the outermost first."""
     name, _, rest = layer_name.partition("/")
-    graph = Graph(model, prefix)
+    prefix = graph.prefix
     nodes = [node for node in graph.nodes if node.operation.name == name]
     if not nodes:
         raise ValueError(_unknown_layer(graph, layer_name))
@@ -151,13 +170,19 @@ def _find_calls(model, layer_name, prefix=""):
             f"{type(nested).__name__}, and only Functional and Sequential models have "
             f"named layers inside. Layers to split at: {graph.advice(nodes[0])}."
         )
-    inside = _find_calls(nested, rest, f"{prefix}{name}/")
+    inside = _find_calls(Graph(nested, f"{prefix}{name}/"), rest)
     return [(node, *call) for node in nodes for call in inside]
 
 
 def _unknown_layer(graph, layer_name):
     message = f"Model '{graph.functional.name}' has no layer '{layer_name}' in it"
     paths = _paths(graph)
+    if layer_name in _paths(Graph(graph.functional, graph.prefix)):
+        return (
+            f"Layer '{graph.prefix}{layer_name}' of model '{graph.functional.name}' is "
+            f"not on the way to the output that was chosen. Layers to split at, from "
+            f"the last: {graph.advice()}."
+        )
     nested = [path for path in paths if path.endswith(f"/{layer_name}")]
     if nested:
         owner = nested[0].rpartition("/")[0]
@@ -229,18 +254,18 @@ def _check_arguments(model, layer_name, call_index):
 
 
 def _check_features(graph, cut):
-    path = graph.path(cut)
-    if len(cut.outputs) > 1:
+    path, why_not = graph.path(cut), graph.why_not(cut)
+    if why_not == "several outputs":
         raise ValueError(
             f"Cannot split at '{path}': it returns {len(cut.outputs)} tensors, and the "
             f"features must be one. Layers that return one: {graph.advice(cut)}."
         )
-    if not any(cut in sources(node) for node in graph.nodes):
+    if why_not == "output layer":
         raise ValueError(
             f"Cannot split at '{path}': it is an output layer, with nothing after it "
             f"to retrain. Layers before it, nearest first: {graph.advice(cut)}."
         )
-    if mask(cut.outputs[0]) is not None:
+    if why_not == "mask":
         layers = graph.advice(cut, only_after=True)
         raise ValueError(f"{_masked(path)} Layers without one: {layers}.")
 
@@ -273,20 +298,21 @@ def _strategy_scope(model):
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def _split(model, call, prefix=""):
+def _split(model, call, prefix="", output=None):
     """The Split of `model` after `call`; the same one each time."""
     splits = known_splits(model, call)
-    if call not in splits:
-        graph, (cut, *inside) = Graph(model, prefix), call
+    if (call, output) not in splits:
+        graph, (cut, *inside) = _graph(model, prefix, output), call
         if not inside:
             _check_features(graph, cut)
         _check_separates(graph, cut)
         if inside:
             nested = _split(cut.operation, tuple(inside), f"{graph.path(cut)}/")
-            splits[call] = _split_around(graph, cut, nested)
+            split = _split_around(graph, cut, nested)
         else:
-            splits[call] = _split_after(graph, cut)
-    return splits[call]
+            split = _split_after(graph, cut)
+        splits[call, output] = dataclasses.replace(split, output=output)
+    return splits[call, output]
 
 
 def _split_after(graph, cut):
@@ -319,7 +345,7 @@ def _outputs_after(graph, cut, cut_outputs):
     _update(new, cut, cut_outputs)
     for node in graph.nodes[graph.position[cut] + 1 :]:
         _update(new, node, call_again(node, new))
-    return keras.tree.map_structure(lambda old: new[id(old)], graph.functional.output)
+    return keras.tree.map_structure(lambda old: new[id(old)], graph.output)
 
 
 def _update(new, node, outputs):

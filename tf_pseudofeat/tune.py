@@ -16,6 +16,7 @@ def tune(
     data,
     validation_data=None,
     *,
+    output=None,
     augment=None,
     views=None,
     time_budget=60.0,
@@ -40,6 +41,7 @@ def tune(
         layer_name: the layer to split at.
         data: training data.
         validation_data: data to judge by. Whoever chooses by them cannot test by them.
+        output: see `retrain_head`.
         augment: a Keras preprocessing model or a function of a batch of inputs.
         views: augmented passes over `data`, beside the plain one; 3 by default.
         time_budget: seconds after which no further head is trained.
@@ -69,6 +71,7 @@ def tune(
         layer_name,
         data,
         validation_data=validation_data,
+        output=output,
         augment=augment,
         views=views,
         loss=loss,
@@ -81,7 +84,7 @@ def tune(
     )
     plain, extracted = plain_and_views(
         job.trunk,
-        data,
+        job.data,
         augment=augment,
         views=views,
         steps=steps,
@@ -90,7 +93,7 @@ def tune(
     )
     validation = None
     if validation_data is not None:
-        validation = extract_features(job.trunk, validation_data, verbose=verbose)
+        validation = extract_features(job.trunk, job.validation_data, verbose=verbose)
     return tune_on_features(
         model,
         job,

@@ -1,0 +1,172 @@
+"""One output of a model that has several, with the labels and the loss that are its.
+
+Keras lets outputs, labels, sample weights and losses be a dict by name, a list or tuple
+by position, or, for a model with one output, the thing itself. Whatever they are, an
+`Output` picks its own out of them.
+"""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from tf_pseudofeat.graph import Graph, functional, producer
+
+__all__ = ["Output", "all_outputs", "choose_output"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Which of a model's outputs is meant.
+
+    Attributes:
+        names: what it goes by: its key where outputs are a dict, its layer's name.
+            Empty for the only output of a model.
+        position: its place among the outputs, from 0; None where only the model's own
+            code knows.
+    """
+
+    names: tuple[str, ...] = ()
+    position: int | None = 0
+
+    def of(self, values, what="y", *, optional=False):
+        """This output's part of `values`.
+
+        Args:
+            values: a dict by name, a list or tuple by position, or something else,
+                which is taken to be for this output alone.
+            what: what to call `values` in an error.
+            optional: give None where a dict has no such name.
+
+        Returns:
+            value: the part.
+
+        Raises:
+            ValueError: A dict has no such name, or a list or tuple is too short.
+        """
+        if not isinstance(values, dict | list | tuple):
+            return values
+        if isinstance(values, dict) and self.names:
+            found = [values[name] for name in self.names if name in values]
+            if not found and not optional:
+                raise ValueError(
+                    f"`{what}` is a dict with {sorted(values)}, and {self} is not "
+                    f"among them."
+                )
+            return found[0] if found else None
+        flat = keras.tree.flatten(values)
+        if self.position is None:
+            raise ValueError(
+                f"`{what}` is a {type(values).__name__} of {len(flat)}, and {self} is "
+                f"not to be found in it; use a dict by name."
+            )
+        if len(flat) <= self.position:
+            raise ValueError(
+                f"`{what}` is a {type(values).__name__} of {len(flat)}, and {self} is "
+                f"number {self.position}, counted from 0."
+            )
+        return flat[self.position]
+
+    def weights(self, model):
+        """All variables that this output of a model with a graph depends on."""
+        tensor = self.of(functional(model).outputs)
+        layers = (node.operation for node in Graph(model, output=tensor).nodes)
+        return [weight for layer in layers for weight in getattr(layer, "weights", [])]
+
+    def __str__(self):
+        return f"output '{self.names[0]}'" if self.names else "the only output"
+
+    def data(self, data):
+        """Training data with the labels and weights of this output alone.
+
+        Args:
+            data: `tf.data.Dataset`, `keras.utils.PyDataset` or tuple of arrays.
+
+        Returns:
+            data: of the same kind; the same object where there is nothing to choose.
+        """
+        if not self.names:
+            return data
+        if isinstance(data, tf.data.Dataset):
+            if not _is_labelled(data.element_spec):
+                return data  # `check_data` says what is wrong with it
+            return data.map(lambda *batch: self._batch(batch))
+        if isinstance(data, keras.utils.PyDataset):
+            return _Chosen(data, self)
+        return self._batch(data) if _is_labelled(data) else data
+
+    def _batch(self, batch):
+        """One batch, or all arrays, with the labels and weights of this output."""
+        x, y, *weight = batch
+        y = self.of(y)
+        weight = [self.of(w, "sample_weight", optional=True) for w in weight]
+        return (x, y, *(w for w in weight if w is not None))
+
+
+def choose_output(model, output=None):
+    """The `Output` of a model that is meant.
+
+    Args:
+        model: Keras model; one without a graph has the outputs that it will return.
+        output: name of an output layer, or key where outputs are a dict; may be left
+            out where there is one.
+
+    Returns:
+        chosen: `Output`.
+
+    Raises:
+        TypeError: `output` is not a string.
+        ValueError: There are several outputs and none is named, or no such one.
+    """
+    if not isinstance(output, str | None):
+        raise TypeError(
+            f"`output` must be the name of an output, not {type(output).__name__}."
+        )
+    if functional(model) is None:
+        return Output() if output is None else Output((output,), None)
+    outputs = all_outputs(model)
+    for one in outputs:
+        if output in one.names:
+            return one
+    names = ", ".join(repr(one.names[0]) for one in outputs)
+    if output is not None:
+        raise ValueError(
+            f"Model '{model.name}' has no output '{output}'; its outputs: {names}."
+        )
+    if len(outputs) == 1:
+        return Output()
+    raise ValueError(
+        f"Model '{model.name}' has {len(outputs)} outputs, {names}. Pass output= to "
+        f"say whose labels name the classes and whose head is to be retrained."
+    )
+
+
+def all_outputs(model):
+    """Every `Output` of a model with a graph."""
+    model = functional(model)
+    layers = [producer(tensor).operation.name for tensor in model.outputs]
+    paths = keras.tree.flatten_with_path(model.output)
+    outputs = []
+    for position, ((path, _), layer) in enumerate(zip(paths, layers, strict=True)):
+        key = [str(path[-1])] if path and isinstance(path[-1], str) else []
+        unique = [layer] if layers.count(layer) == 1 else [f"{layer}:{position}"]
+        outputs.append(Output(tuple(dict.fromkeys(key + unique)), position))
+    return outputs
+
+
+def _is_labelled(elements):
+    return isinstance(elements, tuple | list) and len(elements) in (2, 3)
+
+
+class _Chosen(keras.utils.PyDataset):
+    """A `PyDataset` with the labels of one output."""
+
+    def __init__(self, data, output):
+        super().__init__()
+        self._data, self._output = data, output
+
+    def __len__(self):
+        return len(self._data)
+
+    def __getitem__(self, index):
+        return self._output._batch(self._data[index])
