@@ -31,6 +31,7 @@ from tf_pseudofeat.scores import (
     min_class_accuracy,
 )
 from tf_pseudofeat.search import Trial, Tuning
+from tf_pseudofeat.separating import SeparatingLayer, separating_layers
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.tune import tune
 from tf_pseudofeat.version import __version__
@@ -48,6 +49,7 @@ __all__ = [
     "PerturbedOverSampler",
     "PseudoFeatureHeadRetrainer",
     "RetrainingReport",
+    "SeparatingLayer",
     "Split",
     "Trial",
     "Tuning",
@@ -73,6 +75,7 @@ __all__ = [
     "next_version",
     "pseudo_counts",
     "retrain_head",
+    "separating_layers",
     "split_at",
     "tune",
 ]

@@ -21,7 +21,7 @@ from tf_pseudofeat.features import (
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
 from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.labels import class_ids
-from tf_pseudofeat.outputs import all_outputs, choose_output
+from tf_pseudofeat.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.split import Split, split_at
 
@@ -33,6 +33,7 @@ class Job:
     """What a retraining works with.
 
     Attributes:
+        output: which of the model's outputs is cured.
         data: training data, with the labels of the chosen output.
         validation_data: the same for scoring, or None.
         trunk: model from inputs to features.
@@ -44,6 +45,7 @@ class Job:
         strategy: the model's `tf.distribute` strategy, None where there is none.
     """
 
+    output: Output
     data: object
     validation_data: object
     trunk: keras.Model
@@ -141,6 +143,7 @@ def check_job(
     activation = output_activation(split.head)
     loss = _loss(model, chosen, loss, activation, outputs.shape[-1], labels)
     return Job(
+        output=chosen,
         data=data,
         validation_data=validation_data,
         trunk=split.trunk,

@@ -125,6 +125,8 @@ def choose_output(model, output=None):
     if functional(model) is None:
         return Output() if output is None else Output((output,), None)
     outputs = all_outputs(model)
+    if len(outputs) == 1 and output in (None, *outputs[0].names):
+        return Output()
     for one in outputs:
         if output in one.names:
             return one
@@ -133,8 +135,6 @@ def choose_output(model, output=None):
         raise ValueError(
             f"Model '{model.name}' has no output '{output}'; its outputs: {names}."
         )
-    if len(outputs) == 1:
-        return Output()
     raise ValueError(
         f"Model '{model.name}' has {len(outputs)} outputs, {names}. Pass output= to "
         f"say whose labels name the classes and whose head is to be retrained."

@@ -234,7 +234,7 @@ def retrain_head(
             f"{result.reason}.",
             stacklevel=2,
         )
-    elif (real + pseudo).all():
+    elif (real + pseudo).all() and not job.output.names:
         remember_mix(model, _prior_of_head(real, real + pseudo, blend, tau))
     outcome = dataclasses.asdict(result)
     for name in ("epochs", "optimizer", "learning_rate"):

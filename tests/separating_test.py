@@ -1,0 +1,178 @@
+"""Tests for separating.py: the list is what `split_at` can do, with what it costs."""
+
+import keras
+import pytest
+from keras import layers, ops
+
+from tf_pseudofeat.graph import Graph, functional
+from tf_pseudofeat.separating import separating_layers
+from tf_pseudofeat.split import split_at
+
+
+def plain():
+    x = inputs = keras.Input((6,))
+    for name in ("first", "features"):
+        x = layers.Dense(4, name=name)(x)
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def sequential():
+    model = keras.Sequential([layers.Dense(4, name="features"), layers.Dense(3)])
+    model.build((None, 6))
+    return model
+
+
+def residual(name=None):
+    inputs = keras.Input((6,))
+    x = before = layers.Dense(4, name="before")(inputs)
+    x = layers.Add(name="join")([before, layers.Dense(4, name="inside")(x)])
+    return keras.Model(inputs, layers.Dense(6, name="after")(x), name=name)
+
+
+def nested():
+    """Two levels deep, with a skip connection, and frozen in part."""
+    inner = residual("inner")
+    inner.get_layer("after").trainable = False
+    inputs = keras.Input((6,))
+    outer = keras.Model(inputs, layers.Dense(5, name="d")(inner(inputs)), name="outer")
+    return keras.Sequential([keras.Input((6,)), outer, layers.Dense(3)])
+
+
+def only_a_backbone():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, residual("backbone")(inputs))
+
+
+def called_twice():
+    """A nested model and a layer in it, both called twice: four calls."""
+    shared = layers.Dense(6, name="shared")
+    inputs = keras.Input((6,))
+    refine = keras.Model(inputs, shared(ops.relu(shared(inputs))), name="refine")
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(2)(refine(refine(inputs))))
+
+
+def masked():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 3, mask_zero=True, name="words")(inputs)
+    x, _, _ = layers.LSTM(4, return_state=True, name="states")(x)
+    return keras.Model(inputs, layers.Dense(2)(layers.Dense(3, name="features")(x)))
+
+
+def several_outputs():
+    inputs = keras.Input((6,))
+    x = layers.Dense(4, name="first")(inputs)
+    side = layers.Dense(1, name="side")(x)
+    x = layers.Dense(4, name="features")(x)
+    return keras.Model(inputs, {"main": layers.Dense(3)(x), "side": side})
+
+
+MODELS = [
+    plain,
+    sequential,
+    residual,
+    nested,
+    only_a_backbone,
+    called_twice,
+    masked,
+    several_outputs,
+]
+
+
+def cuts_by_trial(model, output=None):
+    """Tries every call of every layer, inputs apart, at every depth."""
+
+    def paths(graph):
+        for node in graph.nodes:
+            if not node.is_input:
+                yield graph.path(node)
+            if functional(node.operation) is not None:
+                yield from paths(Graph(node.operation, f"{graph.path(node)}/"))
+
+    found = {}
+    for path in dict.fromkeys(paths(Graph(model))):
+        for call_index in [None, 0, 1, 2, 3]:
+            try:
+                split = split_at(model, path, call_index=call_index, output=output)
+            except ValueError:
+                continue
+            found[path, call_index] = split.head
+    return found
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_listed_are_the_cuts_that_can_be_made_with_what_they_cost(make):
+    model = make()
+    listed = {(cut.layer_name, cut.call_index): cut for cut in separating_layers(model)}
+    made = cuts_by_trial(model)
+    # A layer that is called once takes call_index=0 as well as none.
+    once = {path for path, call_index in made if call_index is None}
+    made = {k: v for k, v in made.items() if k[0] not in once or k[1] is None}
+    # The last layer of a nested model is a second name for the cut after that model.
+    heads = [id(made[key]) for key in listed]
+    assert len(set(heads)) == len(heads)
+    assert set(heads) == {id(head) for head in made.values()}
+    for key, cut in listed.items():
+        head = made[key]
+        assert cut.feature_shape == head.input_shape[1:]
+        weights = {id(v): v for v in head.trainable_variables}
+        sizes = [ops.size(weight) for weight in weights.values()]
+        assert cut.head_parameters == sum(map(int, sizes))
+        trunk = split_at(model, key[0], call_index=key[1]).trunk
+        both = weights.keys() & {id(v) for v in trunk.trainable_variables}
+        assert cut.shared == bool(both)
+
+
+def test_of_several_outputs_one_may_be_meant():
+    model = several_outputs()
+    names = [cut.layer_name for cut in separating_layers(model, output="main")]
+    assert names == ["features", "first"]
+    assert [cut.layer_name for cut in separating_layers(model)] == ["first"]
+    made = cuts_by_trial(model, "main")
+    assert {path for path, _ in made} == set(names)
+
+
+def test_nothing_is_added_to_the_model():
+    model = nested()
+    nodes = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
+    separating_layers(model)
+    assert [len(layer._inbound_nodes) for layer in model._flatten_layers()] == nodes
+
+
+def test_table():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.GlobalMaxPooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(10)(x))
+    assert str(separating_layers(model)).splitlines() == [
+        "layer  kind                feature      D  head parameters  covariance",
+        "-----  ------------------  ---------  ---  ---------------  ----------",
+        "pool   GlobalMaxPooling2D  4            4               50        64 B",
+        "conv   Conv2D              6 x 6 x 4  144               50     82.9 kB",
+        "covariance: of one class, full, in float32",
+    ]
+
+
+def test_table_of_what_varies_and_of_what_is_shared():
+    inputs = keras.Input((None, 4))
+    shared = layers.Dense(4, name="shared")
+    x = layers.GlobalAveragePooling1D()(shared(shared(inputs)))
+    text = str(separating_layers(keras.Model(inputs, layers.Dense(2)(x))))
+    assert "shared (call_index=0) " in text
+    assert "? x 4" in text and "30*" in text
+    assert "*: shares weights with the trunk" in text
+
+
+def test_model_without_a_cut_has_an_empty_table():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    assert separating_layers(model) == ()
+    assert "layer" in str(separating_layers(model))
+
+
+def test_what_has_no_graph_is_refused():
+    with pytest.raises(ValueError, match=r"no graph of layers.*once it is built"):
+        separating_layers(keras.Sequential([layers.Dense(2)]))
+    with pytest.raises(TypeError, match="keras.Model, not Dense"):
+        separating_layers(layers.Dense(2))
+    with pytest.raises(ValueError, match="no output 'x'; its outputs: 'main', 'side'"):
+        separating_layers(several_outputs(), output="x")

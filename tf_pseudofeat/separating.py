@@ -1,0 +1,177 @@
+"""Where a model can be cut, and what each cut costs."""
+
+import dataclasses
+import math
+
+from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
+from tf_pseudofeat.outputs import choose_output
+
+__all__ = ["SeparatingLayer", "SeparatingLayers", "separating_layers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatingLayer:
+    """One place to cut a model.
+
+    Attributes:
+        layer_name: what `split_at` takes, "outer/inner" inside a nested model.
+        call_index: after which call of it; None where it is called once.
+        kind: class of the layer.
+        feature_shape: of its output, without the batch; None for what varies.
+        num_features: D, numbers in one feature; None where the shape varies.
+        head_parameters: weights of the head after it that can be trained.
+        shared: whether some of these are weights of the trunk, too; `retrain_head`
+            refuses that.
+    """
+
+    layer_name: str
+    call_index: int | None
+    kind: str
+    feature_shape: tuple
+    num_features: int | None
+    head_parameters: int
+    shared: bool
+
+    @property
+    def covariance_bytes(self):
+        """Bytes of one class's full covariance in float32; None where D varies."""
+        return None if self.num_features is None else 4 * self.num_features**2
+
+
+class SeparatingLayers(tuple):
+    """A tuple of `SeparatingLayer`, from the last to the first; prints as a table."""
+
+    def __str__(self):
+        header = ("layer", "kind", "feature", "D", "head parameters", "covariance")
+        rows = [header, *map(_row, self)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column < 3 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        notes = ["covariance: of one class, full, in float32"]
+        if any(layer.shared for layer in self):
+            notes.append("*: shares weights with the trunk, not to be retrained alone")
+        return "\n".join(lines + notes)
+
+
+def separating_layers(model, *, output=None):
+    """The layers at which `split_at` can cut a model, nearest to the output first.
+
+    Nothing is computed, and the model is not touched. Usually the best layer is the
+    last before the classifier whose D leaves room for the covariances: the fewer
+    features, the better can a Gaussian be estimated from few examples. An earlier one
+    leaves more to learn to the head.
+
+    Args:
+        model: a Keras model, Functional or Sequential, built.
+        output: of a model with several outputs, the name of the one that matters; by
+            default all of them.
+
+    Returns:
+        layers: `SeparatingLayers`. Inputs are not among them, though `split_at` takes
+        them, nor are layers with several outputs or a mask.
+
+    Raises:
+        TypeError: `model` is not a Keras 3 model.
+        ValueError: The model has no graph, or no such output.
+
+    Example:
+
+    >>> print(separating_layers(model))
+    """
+    check_is_keras_3(model)
+    if functional(model) is None:
+        raise ValueError(
+            f"Model '{model.name}' ({type(model).__name__}) has no graph of layers to "
+            f"list. A Sequential model has one once it is built; for any other, pass "
+            f"trunk= and head= to retrain_head."
+        )
+    tensor = None
+    if output is not None:
+        tensor = choose_output(model, output).of(functional(model).outputs)
+    return SeparatingLayers(_cuts(Graph(model, output=tensor), {}, set(), (0, 1)))
+
+
+def _cuts(graph, after, before, outer):
+    """Cuts of a graph, from its end.
+
+    Args:
+        graph: `Graph`.
+        after: {id: size} of the trainable weights behind the graph.
+        before: ids of the weights that are read before it.
+        outer: (which, of how many) call of the model around it this is.
+    """
+    read = [set(before)]  # ids of weights that are read up to each node
+    for node in graph.nodes:
+        read.append(read[-1] | set(_weights(node)))
+    separating, found, after = set(graph.separating()), [], dict(after)
+    for node in reversed(graph.nodes):
+        position = graph.position[node]
+        if node in separating and not node.is_input:
+            # The end of a nested model is a cut of the model around it.
+            if not graph.why_not(node):
+                found.append(_cut(graph, node, after, read[position + 1], outer))
+            if functional(node.operation) is not None:
+                nested = Graph(node.operation, f"{graph.path(node)}/")
+                call = _which_call(graph, node, outer)
+                found += _cuts(nested, after, read[position], call)
+        after.update(_weights(node))
+    return found
+
+
+def _cut(graph, node, after, before, outer):
+    which, count = _which_call(graph, node, outer)
+    shape = tuple(node.outputs[0].shape[1:])
+    return SeparatingLayer(
+        layer_name=graph.path(node),
+        call_index=which if count > 1 else None,
+        kind=type(node.operation).__name__,
+        feature_shape=shape,
+        num_features=None if None in shape else math.prod(shape),
+        head_parameters=sum(after.values()),
+        shared=not before.isdisjoint(after),
+    )
+
+
+def _which_call(graph, node, outer):
+    """(which, of how many) call this is, as `split_at` counts them."""
+    calls = graph.calls(node)
+    return outer[0] * len(calls) + calls.index(node), outer[1] * len(calls)
+
+
+def _weights(node):
+    """{id: size} of the trainable weights of the layer that a node calls."""
+    weights = getattr(node.operation, "trainable_weights", [])
+    return {id(weight): math.prod(weight.shape) for weight in weights}
+
+
+def _row(layer):
+    name = layer.layer_name
+    if layer.call_index is not None:
+        name += f" (call_index={layer.call_index})"
+    sizes = ("?" if size is None else str(size) for size in layer.feature_shape)
+    number = "?" if layer.num_features is None else f"{layer.num_features:,}"
+    head = f"{layer.head_parameters:,}" + ("*" if layer.shared else "")
+    return (
+        name,
+        layer.kind,
+        " x ".join(sizes),
+        number,
+        head,
+        _in_words(layer.covariance_bytes),
+    )
+
+
+def _in_words(size):
+    if size is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.0f} TB"
