@@ -1,4 +1,7 @@
-"""Tests for graph.py: the order of the nodes, and what separates a network."""
+"""Tests for graph.py: Keras's private parts, the order of the nodes, what separates."""
+
+import ast
+import pathlib
 
 import keras
 import numpy as np
@@ -7,6 +10,62 @@ from keras import layers
 
 from tf_pseudofeat import graph
 from tf_pseudofeat.graph import Graph, functional, producer, sources
+
+PACKAGE = pathlib.Path(graph.__file__).parent
+
+
+def private_parts():
+    """{what graph.py reads of Keras: an object that must have it}."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    tensor = model.outputs[0]
+    node = model.layers[0]._inbound_nodes[0] if model.layers else None
+    return {
+        "Sequential._functional": model,
+        "KerasTensor._keras_history": tensor,
+        "Operation._inbound_nodes": model.layers[0],
+        "Layer._flatten_layers": model,
+        "Node.operation": node,
+        "Node.is_input": node,
+        "Node.outputs": node,
+        "Node.arguments": node,
+    }
+
+
+def test_this_version_of_keras_has_all_that_the_seam_reads():
+    for name, owner in private_parts().items():
+        assert hasattr(owner, name.partition(".")[2]), (
+            f"Keras {keras.__version__} has no {name}, which graph.py reads. Find what "
+            f"took its place, and put that into the seam in graph.py."
+        )
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    history = model.outputs[0]._keras_history
+    for name in ("operation", "node_index"):
+        assert hasattr(history, name), (
+            f"The _keras_history of Keras {keras.__version__} has no {name}."
+        )
+    arguments = model.layers[0]._inbound_nodes[0].arguments
+    for name in ("args", "kwargs", "keras_tensors", "fill_in"):
+        assert hasattr(arguments, name), (
+            f"A node's arguments in Keras {keras.__version__} have no {name}."
+        )
+    words = layers.Masking()(keras.Input((5, 2)))
+    assert hasattr(words, "_keras_mask"), (
+        f"Keras {keras.__version__} keeps masks elsewhere than in _keras_mask, and "
+        f"graph.py would cut where a mask is lost."
+    )
+
+
+def test_no_other_file_reads_private_attributes_of_others():
+    own = {"self", "cls"}
+    for file in sorted(PACKAGE.glob("*.py")):
+        if file.name in ("graph.py", "oversamplers.py"):  # the latter: scikit-learn's
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+                of = ast.unparse(node.value)
+                assert of in own or node.attr.startswith("__"), (
+                    f"{file.name}:{node.lineno} reads {of}.{node.attr}"
+                )
 
 
 def small_model():

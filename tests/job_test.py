@@ -228,8 +228,7 @@ def test_model_with_several_outputs_is_refused():
     outputs = [layers.Dense(3)(features), layers.Dense(2)(features)]
     model = keras.Model(inputs, outputs, name="twins")
     message = error_of(model)
-    assert "'twins' gives outputs of shapes [[40, 3], [40, 2]]" in message
-    assert "one output [B, C]" in message
+    assert "'twins' has 2 outputs, 'dense" in message and "Pass output=" in message
 
 
 def test_model_with_an_output_per_place_is_refused():

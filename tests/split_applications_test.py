@@ -103,10 +103,16 @@ def cut_everywhere(name, totals):
     edges = edges_of(model)
     layers = list(dict.fromkeys(layer for edge in edges for layer in edge))
     assert set(layers) >= {layer.name for layer in model.layers}
+    inside = [
+        f"{part.name}/{layer.name}"
+        for part in model.layers
+        if isinstance(part, keras.Model)
+        for layer in part.layers
+    ]
     splits, refusals = [], {}
-    row = [name, len(layers), 0, 0, len(layers)]
+    row = [name, len(layers + inside), 0, 0, len(layers + inside)]
     totals.append(row)
-    for layer in layers:
+    for layer in layers + inside:
         try:
             trunk, head = split_at(model, layer)
         except ValueError as error:
@@ -118,12 +124,15 @@ def cut_everywhere(name, totals):
         splits.append(layer)
     first, last = edges[0][0], edges[-1][1]
     around = {layer for layer in layers if last in reached(edges, first, layer)}
+    around |= {layer for layer in inside if layer.partition("/")[0] in around}
     assert set(refusals) == around | {last}
-    advisable = [layer for layer in splits if layer != first]
+    advisable = [layer for layer in splits if "/" not in layer and layer != first]
     for layer, text in refusals.items():
-        check_refusal(text, layer, model, edges, advisable)
+        outer = layer.partition("/")[0]  # part of the network goes around that
+        check_refusal(text, outer, model, edges, advisable)
     listed = [cut.layer_name for cut in separating_layers(model)]
-    assert listed[::-1] == advisable
+    assert set(listed) <= set(splits)
+    assert [layer for layer in listed[::-1] if "/" not in layer] == advisable
     row[2:] = len(splits), len(refusals), 0
 
 

@@ -320,8 +320,13 @@ class _Progress(keras.callbacks.Callback):
 
 def _trainee(head, features, loss, optimizer, strategy, steps):
     """A compiled model around the head: the head's own compile state is not touched."""
-    inputs = keras.Input(features.shape[1:], dtype=features.dtype.name)
-    trainee = keras.Model(inputs, keras.tree.flatten(head(inputs))[0])
+    graph = functional(head)
+    if graph is not None:  # To call it would leave a node on it each time.
+        inputs, outputs = graph.inputs, graph.outputs[0]
+    else:
+        inputs = keras.Input(features.shape[1:], dtype=features.dtype.name)
+        outputs = keras.tree.flatten(head(inputs))[0]
+    trainee = keras.Model(inputs, outputs, name="trainee")
     on_tensorflow = keras.backend.backend() == "tensorflow"
     trainee.compile(
         optimizer,

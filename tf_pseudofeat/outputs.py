@@ -90,12 +90,12 @@ class Output:
         if isinstance(data, tf.data.Dataset):
             if not _is_labelled(data.element_spec):
                 return data  # `check_data` says what is wrong with it
-            return data.map(lambda *batch: self._batch(batch))
+            return data.map(lambda *batch: self.batch(batch))
         if isinstance(data, keras.utils.PyDataset):
             return _Chosen(data, self)
-        return self._batch(data) if _is_labelled(data) else data
+        return self.batch(data) if _is_labelled(data) else data
 
-    def _batch(self, batch):
+    def batch(self, batch):
         """One batch, or all arrays, with the labels and weights of this output."""
         x, y, *weight = batch
         y = self.of(y)
@@ -169,4 +169,4 @@ class _Chosen(keras.utils.PyDataset):
         return len(self._data)
 
     def __getitem__(self, index):
-        return self._output._batch(self._data[index])
+        return self._output.batch(self._data[index])

@@ -1,0 +1,172 @@
+"""What a retraining leaves alone: everything but the weights of the head."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.separating import separating_layers
+from tf_pseudofeat.split import split_at
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(90, 6, 6, 1)).astype("float32")
+Y = np.arange(90) % 9 // 4
+
+
+def trained_model():
+    """A nested backbone with a frozen layer, compiled and trained for a while."""
+    inputs = keras.Input((6, 6, 1))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.GlobalMaxPooling2D(name="pool")(x)
+    backbone = keras.Model(inputs, x, name="backbone")
+    inputs = keras.Input((6, 6, 1))
+    x = layers.Dense(5, activation="relu", name="hidden")(backbone(inputs))
+    x = layers.Dense(4, name="features")(x)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="out")(x))
+    backbone.get_layer("conv").trainable = False
+    model.compile(
+        keras.optimizers.Adam(0.01, use_ema=True),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2)],
+        weighted_metrics=["accuracy"],
+        steps_per_execution=2,
+    )
+    model.fit(X, Y, batch_size=30, verbose=0)
+    return model
+
+
+def bits(variables):
+    return [np.array(variable).tobytes() for variable in variables]
+
+
+def summary(model):
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), expand_nested=True)
+    return lines
+
+
+def saved(model, path):
+    """The configuration and the names of the weights in a saved file."""
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    return config, [variable.path for variable in model.variables]
+
+
+def graph_of(model):
+    """Layers, flags and tensors as a user sees them."""
+    everything = model._flatten_layers()
+    return [
+        (layer.name, layer.trainable, id(layer), len(layer.weights))
+        for layer in everything
+    ]
+
+
+@pytest.fixture(scope="module")
+def after_ten(tmp_path_factory):
+    """A model before and after ten retrainings at each of five layers."""
+    folder = tmp_path_factory.mktemp("untouched")
+    model = trained_model()
+
+    def state():
+        return {
+            "summary": summary(model),
+            "saved": saved(model, folder / "model.keras"),
+            "graph": graph_of(model),
+            "optimizer": bits(model.optimizer.variables),
+            "backbone": bits(model.get_layer("backbone").variables),
+            "compiled": [
+                id(model.optimizer),
+                id(model.loss),
+                [id(metric) for metric in model.metrics],
+                model.steps_per_execution,
+                model.get_compile_config(),
+            ],
+            "tensors": [id(model.input), id(model.output), id(model.layers[-1].output)],
+            "metrics": bits(v for metric in model.metrics for v in metric.variables),
+        }
+
+    before = state()
+    cuts = [cut.layer_name for cut in separating_layers(model)]
+    for layer_name in cuts:
+        if layer_name.startswith("backbone/"):  # its head is part of the backbone
+            continue
+        for seed in range(10):
+            retrain_head(model, layer_name, (X, Y), epochs=1, seed=(seed, 0), verbose=0)
+    return model, before, state()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "summary",
+        "saved",
+        "graph",
+        "optimizer",
+        "backbone",
+        "compiled",
+        "tensors",
+        "metrics",
+    ],
+)
+def test_after_ten_retrainings_at_each_layer(after_ten, what):
+    _, before, after = after_ten
+    assert after[what] == before[what]
+
+
+def test_it_still_trains_with_its_own_optimizer(after_ten):
+    model, before, _ = after_ten
+    iterations = int(model.optimizer.iterations)
+    history = model.fit(X, Y, batch_size=30, verbose=0)
+    assert int(model.optimizer.iterations) == iterations + 3
+    assert len(history.history) == 4
+    assert bits(model.optimizer.variables) != before["optimizer"]
+
+
+def nodes_of(model):
+    return {
+        layer.name: (len(layer._inbound_nodes), len(layer._outbound_nodes))
+        for layer in model._flatten_layers()
+    }
+
+
+@pytest.mark.parametrize("layer_name", ["features", "backbone", "backbone/norm"])
+def test_the_second_retraining_leaves_no_node_anywhere(layer_name):
+    model = trained_model()
+    options = {"epochs": 1, "verbose": 0}
+    retrain_head(model, layer_name, (X, Y), **options)
+    halves = split_at(model, layer_name)
+    first = [nodes_of(part) for part in (model, *halves)]
+    for _ in range(3):
+        retrain_head(model, layer_name, (X, Y), **options)
+    assert [nodes_of(part) for part in (model, *halves)] == first
+
+
+def test_names_that_keras_gives_go_on_where_they_were():
+    model = trained_model()
+    first = [
+        layers.Dense(1).name,
+        layers.InputLayer((1,)).name,
+        keras.Sequential().name,
+    ]
+    retrain_head(model, "features", (X, Y), epochs=1, verbose=0)
+    second = [
+        layers.Dense(1).name,
+        layers.InputLayer((1,)).name,
+        keras.Sequential().name,
+    ]
+
+    def number(name):
+        tail = name.rpartition("_")[2]
+        return int(tail) if tail.isdigit() else 0
+
+    assert [number(b) - number(a) for a, b in zip(first, second, strict=True)] == [
+        1,
+        1,
+        1,
+    ]
