@@ -69,12 +69,13 @@ def test_no_other_file_reads_private_attributes_of_others():
 
 
 def small_model():
-    """A skip connection over 'inside', and an input that nothing needs."""
-    inputs, unused = keras.Input((2,), name="image"), keras.Input((1,), name="unused")
+    """A skip connection over 'inside', and a layer that the output does not need."""
+    inputs = keras.Input((2,), name="image")
+    layers.Dense(1, name="unused")(inputs)
     x = before = layers.Dense(2, name="before")(inputs)
     x = layers.Dense(2, name="inside")(x)
     x = layers.Add(name="join")([before, x])
-    return keras.Model([inputs, unused], layers.Dense(2, name="logits")(x))
+    return keras.Model(inputs, layers.Dense(2, name="logits")(x))
 
 
 def names(nodes):
@@ -124,12 +125,15 @@ def separates_naively(model, node):
 def test_separating_layers_are_those_whose_removal_cuts_the_network(seed):
     rng = np.random.default_rng(seed)
     inputs = [keras.Input((2,)) for _ in range(rng.integers(1, 3))]
-    tensors = list(inputs)
+    tensors, read = list(inputs), set()
     for _ in range(12):
         some = rng.integers(max(0, len(tensors) - 3), len(tensors), size=2)
+        read.update(some)
         tensors.append(layers.Add()([tensors[i] for i in some]))
     outputs = tensors[-1:] if seed % 2 else [tensors[-1], tensors[-3]]
     joined = layers.Add()([tensors[-1], *inputs]) if seed > 5 else None
+    if joined is None:  # Keras 3.12 takes no input that nothing reads.
+        inputs = [x for i, x in enumerate(inputs) if i in read]
     model = keras.Model(inputs, outputs if joined is None else [joined])
     network = Graph(model)
     naive = [node for node in network.nodes if separates_naively(model, node)]
