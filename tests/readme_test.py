@@ -36,7 +36,7 @@ def session():
             keras.Input((8, 8, 1), name="image"),
             keras.layers.Conv2D(16, 3, activation="relu"),
             keras.layers.GlobalAveragePooling2D(name="features"),
-            keras.layers.Dense(10, activation="softmax"),
+            keras.layers.Dense(10, activation="softmax", name="disease"),
         ]
     )
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
