@@ -62,7 +62,7 @@ def reached(edges, start, without=None):
     return found
 
 
-def check_refusal(text, layer, model, edges, splits):
+def check_refusal(text, layer, edges, order, splits):
     """The error says what goes around the cut, and which the nearest cuts are."""
     assert text.startswith(f"Cannot split at '{layer}': ")
     if layer == edges[-1][1]:
@@ -75,7 +75,6 @@ def check_refusal(text, layer, model, edges, splits):
             assert (source, reader) in edges
             assert reader in behind
             assert source not in behind
-    order = {node.operation.name: i for i, node in enumerate(Graph(model).nodes)}
     distances = sorted(abs(order[split] - order[layer]) for split in splits)
     advised = re.findall(r"'([^']+)'", text.rpartition("nearest first: ")[2])
     assert set(advised) <= set(splits)
@@ -127,9 +126,10 @@ def cut_everywhere(name, totals):
     around |= {layer for layer in inside if layer.partition("/")[0] in around}
     assert set(refusals) == around | {last}
     advisable = [layer for layer in splits if "/" not in layer and layer != first]
+    order = {node.operation.name: i for i, node in enumerate(Graph(model).nodes)}
     for layer, text in refusals.items():
         outer = layer.partition("/")[0]  # part of the network goes around that
-        check_refusal(text, outer, model, edges, advisable)
+        check_refusal(text, outer, edges, order, advisable)
     listed = [cut.layer_name for cut in separating_layers(model)]
     assert set(listed) <= set(splits)
     assert [layer for layer in listed[::-1] if "/" not in layer] == advisable

@@ -92,6 +92,7 @@ class Graph:
         output: as above.
         nodes: the nodes that the outputs need, in topological order.
         outputs: the nodes that make the outputs.
+        read: the nodes whose tensors another node reads.
         position: {node: its place in `nodes`}.
     """
 
@@ -101,6 +102,7 @@ class Graph:
         self.output = self.functional.output if output is None else output
         self.outputs = list(map(producer, keras.tree.flatten(self.output)))
         self.nodes = _in_order(self.outputs)
+        self.read = {source for node in self.nodes for source in sources(node)}
         self.position = {node: i for i, node in enumerate(self.nodes)}
 
     def path(self, node):
@@ -153,7 +155,7 @@ class Graph:
         """Why what `node` returns cannot be the features: a key of words, or ""."""
         if len(node.outputs) > 1:
             return "several outputs"
-        if not any(node in sources(other) for other in self.nodes):
+        if node not in self.read:
             return "output layer"
         return "mask" if mask(node.outputs[0]) is not None else ""
 

@@ -126,7 +126,7 @@ def check_job(
             f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
         )
     x, labels, weight = first_batch(data)
-    split = _split(model, layer_name, trunk, head, output, x)
+    split = _split(model, layer_name, trunk, head, chosen, x)
     split.check(model, x)
     _check_other_outputs(model, chosen, split)
     _check_augmented(augment, x)
@@ -206,7 +206,7 @@ def _check_whole(**settings):
             raise ValueError(f"`{name}` is a whole number from 1; received {number!r}.")
 
 
-def _split(model, layer_name, trunk, head, output, x):
+def _split(model, layer_name, trunk, head, chosen, x):
     if (trunk is None) != (head is None):
         raise ValueError("Pass `trunk` and `head` together, or neither.")
     if trunk is None:
@@ -214,9 +214,9 @@ def _split(model, layer_name, trunk, head, output, x):
             raise ValueError("Name the layer to split at, or pass `trunk` and `head`.")
         if isinstance(model, keras.Sequential) and not model.built:
             model(x, training=False)  # as the first training step would
-        split = split_at(model, layer_name, output=output)
+        split = split_at(model, layer_name, output=next(iter(chosen.names), None))
     else:
-        chosen = None if output is None else choose_output(model, output)
+        chosen = chosen if chosen.names else None
         split = Split(trunk, head, layer_name or trunk.name, chosen)
     trunk_weights = {id(variable) for variable in split.trunk.trainable_variables}
     shared = [v.path for v in split.head.trainable_variables if id(v) in trunk_weights]

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_pseudofeat.graph import Graph, functional, producer
 
-__all__ = ["Output", "all_outputs", "choose_output"]
+__all__ = ["Output", "all_outputs", "choose_output", "graph_to"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +69,7 @@ class Output:
 
     def weights(self, model):
         """All variables that this output of a model with a graph depends on."""
-        tensor = self.of(functional(model).outputs)
-        layers = (node.operation for node in Graph(model, output=tensor).nodes)
+        layers = (node.operation for node in graph_to(model, self).nodes)
         return [weight for layer in layers for weight in getattr(layer, "weights", [])]
 
     def __str__(self):
@@ -139,6 +138,12 @@ def choose_output(model, output=None):
         f"Model '{model.name}' has {len(outputs)} outputs, {names}. Pass output= to "
         f"say whose labels name the classes and whose head is to be retrained."
     )
+
+
+def graph_to(model, output=None, prefix=""):
+    """The `Graph` of a model, up to one `Output`; None for all of them."""
+    tensors = None if output is None else output.of(functional(model).outputs)
+    return Graph(model, prefix, tensors)
 
 
 def all_outputs(model):

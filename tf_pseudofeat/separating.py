@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
-from tf_pseudofeat.outputs import choose_output
+from tf_pseudofeat.outputs import choose_output, graph_to
 
 __all__ = ["SeparatingLayer", "SeparatingLayers", "separating_layers"]
 
@@ -91,10 +91,8 @@ def separating_layers(model, *, output=None):
             f"list. A Sequential model has one once it is built; for any other, pass "
             f"trunk= and head= to retrain_head."
         )
-    tensor = None
-    if output is not None:
-        tensor = choose_output(model, output).of(functional(model).outputs)
-    return SeparatingLayers(_cuts(Graph(model, output=tensor), {}, set(), (0, 1)))
+    chosen = None if output is None else choose_output(model, output)
+    return SeparatingLayers(_cuts(graph_to(model, chosen), {}, set(), (0, 1)))
 
 
 def _cuts(graph, after, before, outer):
@@ -106,25 +104,27 @@ def _cuts(graph, after, before, outer):
         before: ids of the weights that are read before it.
         outer: (which, of how many) call of the model around it this is.
     """
-    read = [set(before)]  # ids of weights that are read up to each node
-    for node in graph.nodes:
-        read.append(read[-1] | set(_weights(node)))
+    first_read = dict.fromkeys(before, -1)  # {id of a weight: position}
+    for position, node in enumerate(graph.nodes):
+        for weight in _weights(node):
+            first_read.setdefault(weight, position)
     separating, found, after = set(graph.separating()), [], dict(after)
-    for node in reversed(graph.nodes):
-        position = graph.position[node]
+    for position, node in reversed(list(enumerate(graph.nodes))):
         if node in separating and not node.is_input:
             # The end of a nested model is a cut of the model around it.
             if not graph.why_not(node):
-                found.append(_cut(graph, node, after, read[position + 1], outer))
+                shared = any(first_read.get(id_, math.inf) <= position for id_ in after)
+                found.append(_cut(graph, node, after, shared, outer))
             if functional(node.operation) is not None:
                 nested = Graph(node.operation, f"{graph.path(node)}/")
+                read = {id_ for id_, first in first_read.items() if first < position}
                 call = _which_call(graph, node, outer)
-                found += _cuts(nested, after, read[position], call)
+                found += _cuts(nested, after, read, call)
         after.update(_weights(node))
     return found
 
 
-def _cut(graph, node, after, before, outer):
+def _cut(graph, node, after, shared, outer):
     which, count = _which_call(graph, node, outer)
     shape = tuple(node.outputs[0].shape[1:])
     return SeparatingLayer(
@@ -134,7 +134,7 @@ def _cut(graph, node, after, before, outer):
         feature_shape=shape,
         num_features=None if None in shape else math.prod(shape),
         head_parameters=sum(after.values()),
-        shared=not before.isdisjoint(after),
+        shared=shared,
     )
 
 

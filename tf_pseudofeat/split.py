@@ -22,7 +22,7 @@ from tf_pseudofeat.graph import (
     mask,
     producer,
 )
-from tf_pseudofeat.outputs import Output, choose_output
+from tf_pseudofeat.outputs import Output, choose_output, graph_to
 
 __all__ = ["Split", "split_at"]
 
@@ -137,7 +137,7 @@ def split_at(model, layer_name, *, call_index=None, output=None):
     """
     _check_arguments(model, layer_name, call_index)
     chosen = None if output is None else choose_output(model, output)
-    calls = _find_calls(_graph(model, output=chosen), layer_name)
+    calls = _find_calls(graph_to(model, chosen), layer_name)
     call = _without_last_layer(_choose_call(calls, layer_name, call_index))
     with _strategy_scope(model):
         split = _split(model, call, output=chosen)
@@ -147,11 +147,6 @@ def split_at(model, layer_name, *, call_index=None, output=None):
 
 
 # From a layer's name to one call of it.
-
-
-def _graph(model, prefix="", output=None):
-    tensors = None if output is None else output.of(functional(model).outputs)
-    return Graph(model, prefix, tensors)
 
 
 def _find_calls(graph, layer_name):
@@ -302,7 +297,7 @@ def _split(model, call, prefix="", output=None):
     """The Split of `model` after `call`; the same one each time."""
     splits = known_splits(model, call)
     if (call, output) not in splits:
-        graph, (cut, *inside) = _graph(model, prefix, output), call
+        graph, (cut, *inside) = graph_to(model, output, prefix), call
         if not inside:
             _check_features(graph, cut)
         _check_separates(graph, cut)
