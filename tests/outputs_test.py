@@ -214,6 +214,17 @@ def test_labels_that_lack_it(y, message):
         retrain_head(two_heads("tuple"), "features", (X, y), output="disease", **QUIET)
 
 
+def test_key_goes_before_the_name_of_another_outputs_layer():
+    inputs = keras.Input((6,))
+    first = layers.Dense(2, name="second")(inputs)
+    second = layers.Dense(3, name="first")(inputs)
+    model = keras.Model(inputs, {"first": first, "second": second})
+    for name, width in [("first", 2), ("second", 3)]:
+        chosen = choose_output(model, name)
+        assert chosen.of(model.outputs).shape == (None, width)
+        assert chosen.of(model(X[:4])).shape == (4, width)
+
+
 def test_unknown_output():
     with pytest.raises(
         ValueError, match="no output 'x'; its outputs: 'age', 'disease'"

@@ -126,9 +126,10 @@ def choose_output(model, output=None):
     outputs = all_outputs(model)
     if len(outputs) == 1 and output in (None, *outputs[0].names):
         return Output()
-    for one in outputs:
-        if output in one.names:
-            return one
+    for names in ([one.names[:1] for one in outputs], [one.names for one in outputs]):
+        for one, known in zip(outputs, names, strict=True):
+            if output in known:  # a key goes before the name of another's layer
+                return one
     names = ", ".join(repr(one.names[0]) for one in outputs)
     if output is not None:
         raise ValueError(
