@@ -12,8 +12,12 @@ References:
 """
 
 import dataclasses
+import functools
 
 import numpy as np
+import scipy.linalg
+
+from tf_pseudofeat.moments import ClassMoments
 
 __all__ = [
     "COVARIANCE_TYPES",
@@ -23,6 +27,7 @@ __all__ = [
     "check_settings",
     "estimate_covariance",
     "moment_kind",
+    "report_covariance",
 ]
 
 COVARIANCE_TYPES = ("full", "diag", "tied", "spherical")
@@ -90,11 +95,20 @@ class CovarianceEstimate:
     Attributes:
         scale: lower triangular `[C, D, D]` ("full") or `[1, D, D]` ("tied"), or
             standard deviations `[C, D]` ("diag", "spherical").
-        report: `CovarianceReport`.
+        moments: what they were estimated from.
+        covariance_type: see `estimate_covariance`.
+        shrinkage: see `estimate_covariance`.
     """
 
     scale: np.ndarray
-    report: CovarianceReport
+    moments: ClassMoments
+    covariance_type: str
+    shrinkage: str | float
+
+    @functools.cached_property
+    def report(self):
+        """`CovarianceReport`; made when it is asked for, see `report_covariance`."""
+        return report_covariance(self.moments, self.covariance_type, self.shrinkage)
 
 
 def moment_kind(covariance_type):
@@ -159,45 +173,29 @@ def estimate_covariance(
             f"covariance_type={covariance_type!r} needs moments of kind "
             f"{moment_kind(covariance_type)!r}; received kind {moments.kind!r}."
         )
-    if covariance_type == "tied":
-        scale, rows = _tied(moments, shrinkage)
-    else:
+    if covariance_type != "tied":
         _check_counts(moments, covariance_type)
-        scale, rows = _per_class(moments, covariance_type, shrinkage)
-    report = CovarianceReport(covariance_type, moments.feature_size, tuple(rows))
-    return CovarianceEstimate(np.sqrt(covariance_scale) * scale, report)
-
-
-def _tied(moments, shrinkage):
-    """Pooled over the classes: N - C degrees of freedom, so n - 1 = N - C in [2]."""
-    freedom = int(moments.count.sum() - np.count_nonzero(moments.count))
-    if freedom < 1:
-        raise ValueError(
-            f"{int(moments.count.sum())} examples of "
-            f"{np.count_nonzero(moments.count)} classes leave no deviation from the "
-            f"class means; at least one class needs 2 examples."
-        )
-    unit = _mean_variance(moments)
-    scale, row = _factor(moments.scatter, freedom + 1, shrinkage, unit, class_id=None)
-    return scale[np.newaxis], (row,)
-
-
-def _per_class(moments, covariance_type, shrinkage):
-    unit = _mean_variance(moments)
-    scale, rows = np.zeros_like(moments.scatter), []
-    for class_id, (count, scatter) in enumerate(
-        zip(moments.count, moments.scatter, strict=True)
+    scatter = moments.scatter
+    scale = np.empty_like(scatter[np.newaxis] if moments.kind == "tied" else scatter)
+    for factor, sample in zip(
+        scale, _samples(moments, covariance_type, shrinkage), strict=True
     ):
-        if not count:
-            scale[class_id] = 1.0 if scatter.ndim == 1 else np.eye(len(scatter))
-            row = ClassCovariance(class_id, 0, 0, 0.0, 0.0, 1.0, "no example")
-        elif covariance_type == "full":
-            scale[class_id], row = _factor(scatter, count, shrinkage, unit, class_id)
-        else:
-            weight = 1.0 if covariance_type == "spherical" else shrinkage
-            scale[class_id], row = _deviations(scatter, count, weight, unit, class_id)
-        rows.append(row)
-    return scale, rows
+        factor[...] = sample.factor()
+    scale *= np.sqrt(covariance_scale)
+    return CovarianceEstimate(scale, moments, covariance_type, shrinkage)
+
+
+def report_covariance(moments, covariance_type="full", shrinkage="oas"):
+    """How `estimate_covariance` makes each covariance of the same arguments.
+
+    Rank and condition come from the eigenvalues of every covariance, which take longer
+    than the factors; so the report is made by itself, for who wants to read it.
+
+    Returns:
+        report: `CovarianceReport`.
+    """
+    rows = tuple(s.row() for s in _samples(moments, covariance_type, shrinkage))
+    return CovarianceReport(covariance_type, moments.feature_size, rows)
 
 
 def _mean_variance(moments):
@@ -214,49 +212,95 @@ def _mean_variance(moments):
     return total / freedom / moments.feature_size or 1.0
 
 
-def _factor(scatter, count, shrinkage, pooled_unit, class_id):
-    """`(lower triangular factor [D, D], ClassCovariance)` of one scatter matrix."""
-    size = len(scatter)
-    sample = (scatter + scatter.T) / (2 * (count - 1))
-    target = np.trace(sample) / size
-    weight = _weight(shrinkage, np.mean(sample**2), target, size, count)
-    shrunk = (1 - weight) * sample
-    shrunk[np.diag_indices(size)] += weight * target
-    eigenvalues = np.linalg.eigvalsh(sample)
-    rank = int(np.sum(eigenvalues > size * np.finfo(np.float32).eps * eigenvalues[-1]))
-    spectrum = (1 - weight) * eigenvalues + weight * target
-    jitter = _jitter(spectrum, target or pooled_unit, class_id)
-    shrunk[np.diag_indices(size)] += jitter
-    scale = np.linalg.cholesky(shrunk)
-    return scale, ClassCovariance(
-        class_id=class_id,
-        count=int(count),
-        rank=rank if target else 0,
-        shrinkage=weight,
-        jitter=jitter,
-        condition=float((spectrum[-1] + jitter) / (spectrum[0] + jitter)),
-        note=_note(target, rank, size),
-    )
+def _samples(moments, covariance_type, shrinkage):
+    """Yields the `_Sample` of every class, or the one that "tied" classes share."""
+    unit = _mean_variance(moments)
+    if covariance_type == "tied":
+        # Pooled over the classes: N - C degrees of freedom, so n - 1 = N - C in [2].
+        freedom = int(moments.count.sum() - np.count_nonzero(moments.count))
+        _check_freedom(moments, freedom)
+        yield _Sample(moments.scatter, freedom + 1, shrinkage, unit, class_id=None)
+        return
+    weight = 1.0 if covariance_type == "spherical" else shrinkage
+    for class_id, count in enumerate(moments.count):
+        scatter = moments.scatter[class_id]
+        if count:
+            yield _Sample(scatter, count, weight, unit, class_id)
+        else:
+            yield _NoSample(scatter, class_id)
 
 
-def _deviations(scatter, count, shrinkage, pooled_unit, class_id):
-    """`(standard deviations [D], ClassCovariance)` of one class's squares."""
-    sample = scatter / (count - 1)
-    target = sample.mean()
-    size = len(sample)
-    weight = _weight(shrinkage, np.sum(sample**2) / size**2, target, size, count)
-    variance = (1 - weight) * sample + weight * target
-    jitter = _jitter(np.sort(variance), target or pooled_unit, class_id)
-    rank = int(np.sum(sample > 0))
-    return np.sqrt(variance + jitter), ClassCovariance(
-        class_id=class_id,
-        count=int(count),
-        rank=rank,
-        shrinkage=weight,
-        jitter=jitter,
-        condition=float((variance.max() + jitter) / (variance.min() + jitter)),
-        note=_note(target, rank, size),
-    )
+class _Sample:
+    """One sample covariance, `[D, D]` or its diagonal `[D]`, and how it is mended."""
+
+    def __init__(self, scatter, count, shrinkage, pooled_unit, class_id):
+        size = len(scatter)
+        self.class_id, self.count = class_id, int(count)
+        self.sample = scatter / (count - 1)
+        self.is_matrix = scatter.ndim == 2
+        variances = np.diagonal(self.sample) if self.is_matrix else self.sample
+        self.target = variances.mean()
+        self.pooled_unit = pooled_unit
+        alpha = np.vdot(self.sample, self.sample) / size**2
+        self.weight = _weight(shrinkage, alpha, self.target, size, count)
+
+    def factor(self):
+        """Lower triangular `[D, D]`, or standard deviations `[D]`."""
+        shrunk = (1 - self.weight) * self.sample
+        added = self.weight * self.target + self.jitter
+        if not self.is_matrix:
+            return np.sqrt(shrunk + added)
+        shrunk[np.diag_indices(len(shrunk))] += added
+        # The transpose is what LAPACK works on in place, five times as fast.
+        return scipy.linalg.cholesky(shrunk.T, overwrite_a=True, check_finite=False).T
+
+    def row(self):
+        """`ClassCovariance`."""
+        smallest, largest = self.spectrum[[0, -1]] + self.jitter
+        size = len(self.sample)
+        digits = size * np.finfo(np.float32).eps if self.is_matrix else 0.0
+        rank = int(np.sum(self.eigenvalues > digits * self.eigenvalues[-1]))
+        return ClassCovariance(
+            class_id=self.class_id,
+            count=self.count,
+            rank=rank if self.target else 0,
+            shrinkage=self.weight,
+            jitter=self.jitter,
+            condition=float(largest / smallest),
+            note=_note(self.target, rank, size),
+        )
+
+    @functools.cached_property
+    def eigenvalues(self):
+        """Of the sample covariance, ascending `[D]`."""
+        return (np.linalg.eigvalsh if self.is_matrix else np.sort)(self.sample)
+
+    @functools.cached_property
+    def spectrum(self):
+        """Eigenvalues after shrinkage, ascending `[D]`."""
+        return (1 - self.weight) * self.eigenvalues + self.weight * self.target
+
+    @functools.cached_property
+    def jitter(self):
+        """Variance to add so that the condition is within reach."""
+        # No eigenvalue is above the trace or below what shrinkage mixes in: mostly that
+        # settles it, without the eigenvalues.
+        if self.target and self.weight * _LARGEST_CONDITION >= len(self.sample):
+            return 0.0
+        return _jitter(self.spectrum, self.target or self.pooled_unit, self.class_id)
+
+
+class _NoSample:
+    """The placeholder of a class without examples: a standard normal."""
+
+    def __init__(self, scatter, class_id):
+        self.shape, self.class_id = scatter.shape, class_id
+
+    def factor(self):
+        return np.ones(self.shape) if len(self.shape) == 1 else np.eye(*self.shape)
+
+    def row(self):
+        return ClassCovariance(self.class_id, 0, 0, 0.0, 0.0, 1.0, "no example")
 
 
 def _weight(shrinkage, alpha, mu, size, count):
@@ -290,6 +334,15 @@ def _note(target, rank, size):
     if not target:
         return "all examples are the same point"
     return f"sample covariance is singular ({rank} of {size})" if rank < size else ""
+
+
+def _check_freedom(moments, freedom):
+    if freedom < 1:
+        raise ValueError(
+            f"{int(moments.count.sum())} examples of "
+            f"{np.count_nonzero(moments.count)} classes leave no deviation from the "
+            f"class means; at least one class needs 2 examples."
+        )
 
 
 def _check_counts(moments, covariance_type):

@@ -4,8 +4,11 @@
 that estimates, holds, saves and evaluates the parameters.
 """
 
+import functools
+
 import keras
 import numpy as np
+import scipy.linalg
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -13,6 +16,7 @@ from tf_pseudofeat.covariance import (
     check_settings,
     estimate_covariance,
     moment_kind,
+    report_covariance,
 )
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.moments import (
@@ -144,7 +148,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self.shrinkage = shrinkage
         self.covariance_scale = covariance_scale
         self._moments = None
-        self._report = None
+        self._make_report = None
 
     # Fitting.
 
@@ -190,11 +194,15 @@ class ClassConditionalGaussian(keras.layers.Layer):
             self._moments, self.covariance_type, self.shrinkage, self.covariance_scale
         )
         self._assign(self._moments, estimate.scale)
-        self._report = estimate.report
+        self._make_report = functools.cache(
+            functools.partial(
+                report_covariance, self._moments, self.covariance_type, self.shrinkage
+            )
+        )
 
     def reset_state(self):
         """Forgets the statistics; the parameters stay until `finalize_state`."""
-        self._moments = None
+        self._moments = self._make_report = None
 
     # What was fitted.
 
@@ -205,8 +213,12 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     @property
     def report(self):
-        """The `CovarianceReport` of the last fit; None before that."""
-        return self._report
+        """The `CovarianceReport` of the last fit; None before that.
+
+        It is made when it is first asked for: that takes the eigenvalues of every
+        covariance, about as long as the fit.
+        """
+        return None if self._make_report is None else self._make_report()
 
     @property
     def feature_shape(self):
@@ -286,14 +298,13 @@ class ClassConditionalGaussian(keras.layers.Layer):
         classes, size = self.num_classes, int(np.prod(self._feature_shape))
         factors = {"full": (classes, size, size), "tied": (1, size, size)}
         scale_shape = factors.get(self.covariance_type, (classes, size))
-        self.loc = self._parameter("loc", (classes, size))
-        self.scale = self._parameter("scale", scale_shape)
-        self.centre = self._parameter("centre", (size,))
-        self.whitening = self._parameter("whitening", scale_shape)
-        self.whitened_loc = self._parameter("whitened_loc", (classes, size))
-        self.log_normaliser = self._parameter("log_normaliser", (classes,))
-        unit = np.ones(scale_shape) if len(scale_shape) == 2 else np.eye(size)
-        self._assign(None, np.broadcast_to(unit, scale_shape))
+        normaliser = keras.initializers.Constant(-size / 2 * np.log(2 * np.pi))
+        self.loc = self._parameter("loc", (classes, size), "zeros")
+        self.scale = self._parameter("scale", scale_shape, _unit_factors)
+        self.centre = self._parameter("centre", (size,), "zeros")
+        self.whitening = self._parameter("whitening", scale_shape, _unit_factors)
+        self.whitened_loc = self._parameter("whitened_loc", (classes, size), "zeros")
+        self.log_normaliser = self._parameter("log_normaliser", (classes,), normaliser)
 
     def call(self, features):
         """Log densities `[B, C]` of features `[B, ...]`."""
@@ -340,7 +351,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     def load_own_variables(self, store):
         """Loads the statistics and derives the parameters again."""
-        self._moments = self._report = None
+        self._moments = self._make_report = None
         if "count" not in store:
             super().load_own_variables(store)
             return
@@ -350,37 +361,34 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     # The steps of the above.
 
-    def _parameter(self, name, shape):
+    def _parameter(self, name, shape, initializer):
         return self.add_weight(
             name=name,
             shape=shape,
-            initializer="zeros",
+            initializer=initializer,
             dtype="float32",
             trainable=False,
             autocast=False,
         )
 
     def _assign(self, moments, scale):
-        """Parameters from float64 means and factors; whitening is scale^-1."""
-        scale = np.asarray(scale, np.float64)
-        classes, size = self.loc.shape
-        mean = np.zeros((classes, size)) if moments is None else moments.mean
-        count = np.ones(classes) if moments is None else moments.count
-        centre = count @ mean / count.sum()  # [D]
-        self.loc.assign(mean.astype(np.float32))
-        self.scale.assign(scale.astype(np.float32))
-        self.centre.assign(centre.astype(np.float32))
-        offset = mean - centre.astype(np.float32)  # as `call` subtracts it
+        """Parameters from float64 moments and factors; whitening is scale^-1."""
+        size = moments.feature_size
+        centre = moments.count @ moments.mean / moments.count.sum()  # [D]
+        centre = centre.astype(np.float32)
+        offset = moments.mean - centre  # as `call` subtracts it
         if scale.ndim == 2:
             whitening, spread = 1 / scale, scale
             whitened = whitening * offset
         else:
-            identity = np.broadcast_to(np.eye(size), scale.shape)
-            whitening = tf.linalg.triangular_solve(scale, identity).numpy()
+            whitening = np.stack([_inverse(factor) for factor in scale])
             whitened = np.matmul(whitening, offset[:, :, np.newaxis])[:, :, 0]
             spread = np.diagonal(scale, axis1=1, axis2=2)
         normaliser = -size / 2 * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
-        normaliser = np.where(count > 0, normaliser, -np.inf)
+        normaliser = np.where(moments.count > 0, normaliser, -np.inf)
+        self.loc.assign(moments.mean.astype(np.float32))
+        self.scale.assign(scale.astype(np.float32))
+        self.centre.assign(centre)
         self.whitening.assign(whitening.astype(np.float32))
         self.whitened_loc.assign(whitened.astype(np.float32))
         self.log_normaliser.assign(normaliser.astype(np.float32))
@@ -413,6 +421,20 @@ class ClassConditionalGaussian(keras.layers.Layer):
         moments = moments_of_batches(flat(batches), self.num_classes, kind)
         self._build_for(shapes[0])
         self._add(moments)
+
+
+def _unit_factors(shape, dtype):
+    """Of standard normals: identities, or standard deviations of 1."""
+    ops = keras.ops
+    if len(shape) == 2:
+        return ops.ones(shape, dtype)
+    return ops.broadcast_to(ops.eye(shape[-1], dtype=dtype), shape)
+
+
+def _inverse(factor):
+    """Of a lower triangular factor: what whitens must be one matrix product."""
+    inverse, _ = scipy.linalg.lapack.dtrtri(factor.T)
+    return inverse.T
 
 
 def _check_mergeable(layer, other):

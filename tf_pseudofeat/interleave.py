@@ -151,16 +151,20 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
         places = _shuffled(places, fold(epoch_seed, position), tf.size(places))
         return tuple(tf.gather(column, places) for column in columns)
 
-    def epoch(number):
-        positions = tf.data.Dataset.range(num_chunks)
-        return positions.map(
-            lambda position: (fresh if fresh_each_epoch else fixed)(number, position),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+    def begin(epoch, numbered):
+        """Which epoch this is: the random number beside its first position."""
+        position, number = numbered
+        epoch = tf.where(position == 0, number, epoch)
+        return epoch, (epoch, position)
 
-    # A number per iteration over the dataset: which epoch this is.
+    # A new sequence of numbers for each iteration over the dataset.
     numbers = tf.data.Dataset.random(int(seed[0]), rerandomize_each_iteration=True)
-    stream = numbers.take(1).flat_map(epoch).rebatch(batch_size)
+    stream = tf.data.Dataset.zip(tf.data.Dataset.range(num_chunks), numbers)
+    stream = stream.scan(tf.constant(0, tf.int64), begin)
+    stream = stream.map(
+        fresh if fresh_each_epoch else fixed, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    stream = stream.rebatch(batch_size)
     num_batches = -(-total // batch_size)
     stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
     return stream.prefetch(tf.data.AUTOTUNE)

@@ -5,6 +5,7 @@ Iwazume (2018) needs to know of the features.
 """
 
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -16,6 +17,8 @@ __all__ = ["ClassMoments", "merge", "moments_of", "moments_of_batches", "no_mome
 # Rows that enter one matrix product. Fewer are all memory traffic; with more, float32
 # loses digits before the float64 sum collects them.
 _CHUNK_ROWS = 4096
+# Rows of a class that say roughly where it lies, to centre all of them there.
+_CENTRE_ROWS = 256
 # Rows of a stream that are collected before the classes are told apart.
 _BUFFER_ROWS = 4 * _CHUNK_ROWS
 
@@ -78,8 +81,9 @@ def moments_of(features, labels, num_classes, kind="full"):
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
         scatter_c = sum_i (x_i - mean_c)(x_i - mean_c)^T     over the i of class c
 
-    Rows are centred before they are multiplied, in the precision they come in (at
-    least float32); all sums are float64.
+    Each row is read once. It is centred near its class mean before it is multiplied, in
+    the precision it comes in (at least float32), and what the centre missed is taken
+    off in the end; all sums are float64.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
@@ -96,17 +100,27 @@ def moments_of(features, labels, num_classes, kind="full"):
     """
     features, ids = _check_rows(features, labels, num_classes)
     moments = no_moments(num_classes, features.shape[1], kind)
-    for class_id, rows in _rows_by_class(ids):
-        mean = features[rows].mean(axis=0, dtype=np.float64)  # [D]
-        if features.dtype == np.float64:
-            # Rows that are all the same are their mean to the last bit, and so have no
-            # scatter, not even that of the rounding of a mean.
-            mean += (features[rows] - mean).mean(axis=0)
-        _check_finite(mean, features, rows, class_id)
-        moments.count[class_id] = rows.size
-        moments.mean[class_id] = mean
-        target = moments.scatter if kind == "tied" else moments.scatter[class_id]
-        target += _scatter(features, rows, mean, kind)
+    moments.count[:] = np.bincount(ids, minlength=num_classes)
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    centre = _centres(features, order, ids, num_classes)  # [C, D]
+    rest = np.zeros_like(moments.mean)  # sums of the centred rows
+    for rows in _chunks(ids, one_class=kind == "full"):
+        classes, starts = np.unique(ids[rows], return_index=True)
+        centred = features.take(order[rows], axis=0)
+        centred -= centre[ids[rows]] if classes.size > 1 else centre[classes]
+        rest[classes] += np.add.reduceat(centred, starts, axis=0, dtype=np.float64)
+        if kind == "diag":
+            squares = np.square(centred, out=centred)
+            squares = np.add.reduceat(squares, starts, axis=0, dtype=np.float64)
+            moments.scatter[classes] += squares
+        else:
+            target = moments.scatter if kind == "tied" else moments.scatter[classes[0]]
+            target += centred.T @ centred
+    offset = rest / np.maximum(moments.count, 1)[:, None]
+    moments.mean[:] = centre + offset
+    _check_finite(moments.mean, features, order, ids)
+    _add_between(moments.scatter, -moments.count, offset, kind)
     if not np.isfinite(moments.scatter).all():
         raise ValueError(
             f"Products of features overflow {features.dtype}: the largest magnitude "
@@ -164,42 +178,52 @@ def merge(first, second):
     share = second.count / np.maximum(count, 1)
     delta = second.mean - first.mean  # [C, D]
     weight = first.count * share  # [C], n_a n_b / (n_a + n_b)
-    return ClassMoments(
-        count=count,
-        mean=first.mean + share[:, None] * delta,
-        scatter=first.scatter + second.scatter + _between(weight, delta, first.kind),
-        kind=first.kind,
-    )
+    scatter = first.scatter + second.scatter
+    _add_between(scatter, weight, delta, first.kind)
+    mean = first.mean + share[:, None] * delta
+    return ClassMoments(count=count, mean=mean, scatter=scatter, kind=first.kind)
 
 
-def _between(weight, delta, kind):
+def _add_between(scatter, weight, delta, kind):
+    """Adds `weight_c delta_c delta_c^T` to the scatter, in place."""
     weighted = weight[:, None] * delta  # [C, D]
     if kind == "diag":
-        return weighted * delta
-    if kind == "tied":
-        return weighted.T @ delta
-    return weighted[:, :, None] * delta[:, None, :]
+        scatter += weighted * delta
+    elif kind == "tied":
+        scatter += weighted.T @ delta
+    else:
+        for class_id in np.flatnonzero(weight):  # at once, it would be [C, D, D] more
+            scatter[class_id] += np.outer(weighted[class_id], delta[class_id])
 
 
-def _scatter(features, rows, mean, kind):
-    centre = mean.astype(features.dtype)
-    rest = np.zeros_like(mean)  # what rounding the centre left in the rows
-    total = 0.0
-    for start in range(0, rows.size, _CHUNK_ROWS):
-        centred = features[rows[start : start + _CHUNK_ROWS]] - centre
-        rest += centred.sum(axis=0, dtype=np.float64)
-        if kind == "diag":
-            total += np.square(centred).sum(axis=0, dtype=np.float64)
-        else:
-            total += (centred.T @ centred).astype(np.float64)
-    excess = rest * rest if kind == "diag" else np.outer(rest, rest)
-    return total - excess / rows.size
+def _centres(features, order, ids, num_classes):
+    """Near the mean of each class `[C, D]`, from rows all over the class.
+
+    Of rows that are all the same it is that row, to the last bit, so that they have no
+    scatter, not even that of the rounding of a mean.
+    """
+    centre = np.zeros((num_classes, features.shape[1]), features.dtype)
+    for start, stop in itertools.pairwise(_borders(ids)):
+        step = max(1, (stop - start) // _CENTRE_ROWS)
+        some = features.take(order[start:stop:step], axis=0)
+        mean = some.mean(axis=0, dtype=np.float64)
+        if features.dtype == np.float64:
+            mean += (some - mean).mean(axis=0)
+        centre[ids[start]] = mean
+    return centre
 
 
-def _rows_by_class(ids):
-    order = np.argsort(ids, kind="stable")
-    classes, starts = np.unique(ids[order], return_index=True)
-    return zip(classes, np.split(order, starts[1:]), strict=True)
+def _borders(ids):
+    """Where the classes begin in sorted ids, and the end."""
+    return [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), ids.size]
+
+
+def _chunks(ids, one_class):
+    """Slices of the sorted rows, of one class each or not."""
+    borders = _borders(ids) if one_class else [0, ids.size]
+    for start, stop in itertools.pairwise(borders):
+        for first in range(start, stop, _CHUNK_ROWS):
+            yield slice(first, min(first + _CHUNK_ROWS, stop))
 
 
 def _buffered(batches):
@@ -227,17 +251,18 @@ def _check_rows(features, labels, num_classes):
     return features.reshape(ids.size, -1), ids
 
 
-def _check_finite(mean, features, rows, class_id):
-    if np.isfinite(mean).all():  # one NaN or infinity anywhere would show in the mean
-        return
-    wrong = rows[~np.isfinite(features[rows]).all(axis=1)]
-    if not wrong.size:
-        return  # the sum itself overflowed; so does the scatter, which is checked
-    raise ValueError(
-        f"Class {class_id} has {wrong.size} of {rows.size} examples with NaN or "
-        f"infinite features, the first in row {wrong[0]}. Clean the inputs, or look "
-        f"for an overflow (float16?) before the split layer."
-    )
+def _check_finite(mean, features, order, ids):
+    """One NaN or infinity anywhere shows in the mean of its class."""
+    for class_id in np.flatnonzero(~np.isfinite(mean).all(axis=1)):
+        rows = order[ids == class_id]
+        wrong = rows[~np.isfinite(features[rows]).all(axis=1)]
+        if not wrong.size:
+            continue  # the sum itself overflowed; so does the scatter, which is checked
+        raise ValueError(
+            f"Class {class_id} has {wrong.size} of {rows.size} examples with NaN or "
+            f"infinite features, the first in row {wrong[0]}. Clean the inputs, or "
+            f"look for an overflow (float16?) before the split layer."
+        )
 
 
 def _check_same(first, second):
