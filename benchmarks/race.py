@@ -14,6 +14,9 @@ import time
 
 __all__ = ["Contender", "Measurement", "peak_memory", "race"]
 
+# Seconds before each run, in which the idle threads of the last one go to sleep.
+_PAUSE = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
@@ -82,6 +85,7 @@ def race(question, setting, contenders, *, rounds=7, seconds=20.0):
             elif number == 1:
                 continue
             gc.collect()
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             contender.run()
             runs.append(time.perf_counter() - start)

@@ -180,8 +180,9 @@ def estimate_covariance(
     for factor, sample in zip(
         scale, _samples(moments, covariance_type, shrinkage), strict=True
     ):
-        factor[...] = sample.factor()
-    scale *= np.sqrt(covariance_scale)
+        sample.factor(out=factor)
+    if covariance_scale != 1:
+        scale *= np.sqrt(covariance_scale)
     return CovarianceEstimate(scale, moments, covariance_type, shrinkage)
 
 
@@ -227,7 +228,7 @@ def _samples(moments, covariance_type, shrinkage):
         if count:
             yield _Sample(scatter, count, weight, unit, class_id)
         else:
-            yield _NoSample(scatter, class_id)
+            yield _NoSample(class_id)
 
 
 class _Sample:
@@ -236,28 +237,32 @@ class _Sample:
     def __init__(self, scatter, count, shrinkage, pooled_unit, class_id):
         size = len(scatter)
         self.class_id, self.count = class_id, int(count)
-        self.sample = scatter / (count - 1)
+        self.scatter = scatter
         self.is_matrix = scatter.ndim == 2
-        variances = np.diagonal(self.sample) if self.is_matrix else self.sample
-        self.target = variances.mean()
+        squares = np.diagonal(scatter) if self.is_matrix else scatter
+        self.target = squares.mean() / (count - 1)
         self.pooled_unit = pooled_unit
-        alpha = np.vdot(self.sample, self.sample) / size**2
+        # Not `np.vdot`: the threads of NumPy's BLAS and of SciPy's, in turns, get in each
+        # other's way.
+        alpha = np.square(scatter / (count - 1)).sum() / size**2
         self.weight = _weight(shrinkage, alpha, self.target, size, count)
 
-    def factor(self):
-        """Lower triangular `[D, D]`, or standard deviations `[D]`."""
-        shrunk = (1 - self.weight) * self.sample
+    def factor(self, out):
+        """Writes the factor, lower triangular `[D, D]` or standard deviations `[D]`."""
+        np.multiply(self.scatter, (1 - self.weight) / (self.count - 1), out=out)
         added = self.weight * self.target + self.jitter
         if not self.is_matrix:
-            return np.sqrt(shrunk + added)
-        shrunk[np.diag_indices(len(shrunk))] += added
-        # The transpose is what LAPACK works on in place, five times as fast.
-        return scipy.linalg.cholesky(shrunk.T, overwrite_a=True, check_finite=False).T
+            np.sqrt(out + added, out=out)
+            return
+        out[np.diag_indices(len(out))] += added
+        # The transpose is as LAPACK wants it: no copy is made.
+        upper = scipy.linalg.cholesky(out.T, overwrite_a=True, check_finite=False)
+        out[...] = upper.T
 
     def row(self):
         """`ClassCovariance`."""
         smallest, largest = self.spectrum[[0, -1]] + self.jitter
-        size = len(self.sample)
+        size = len(self.scatter)
         digits = size * np.finfo(np.float32).eps if self.is_matrix else 0.0
         rank = int(np.sum(self.eigenvalues > digits * self.eigenvalues[-1]))
         return ClassCovariance(
@@ -273,7 +278,8 @@ class _Sample:
     @functools.cached_property
     def eigenvalues(self):
         """Of the sample covariance, ascending `[D]`."""
-        return (np.linalg.eigvalsh if self.is_matrix else np.sort)(self.sample)
+        sample = self.scatter / (self.count - 1)
+        return (np.linalg.eigvalsh if self.is_matrix else np.sort)(sample)
 
     @functools.cached_property
     def spectrum(self):
@@ -285,7 +291,7 @@ class _Sample:
         """Variance to add so that the condition is within reach."""
         # No eigenvalue is above the trace or below what shrinkage mixes in: mostly that
         # settles it, without the eigenvalues.
-        if self.target and self.weight * _LARGEST_CONDITION >= len(self.sample):
+        if self.target and self.weight * _LARGEST_CONDITION >= len(self.scatter):
             return 0.0
         return _jitter(self.spectrum, self.target or self.pooled_unit, self.class_id)
 
@@ -293,11 +299,11 @@ class _Sample:
 class _NoSample:
     """The placeholder of a class without examples: a standard normal."""
 
-    def __init__(self, scatter, class_id):
-        self.shape, self.class_id = scatter.shape, class_id
+    def __init__(self, class_id):
+        self.class_id = class_id
 
-    def factor(self):
-        return np.ones(self.shape) if len(self.shape) == 1 else np.eye(*self.shape)
+    def factor(self, out):
+        out[...] = 1.0 if out.ndim == 1 else np.eye(len(out))
 
     def row(self):
         return ClassCovariance(self.class_id, 0, 0, 0.0, 0.0, 1.0, "no example")

@@ -378,11 +378,17 @@ class ClassConditionalGaussian(keras.layers.Layer):
         centre = centre.astype(np.float32)
         offset = moments.mean - centre  # as `call` subtracts it
         if scale.ndim == 2:
-            whitening, spread = 1 / scale, scale
+            whitening, spread = 1 / scale, scale  # [C, D]
             whitened = whitening * offset
         else:
-            whitening = np.stack([_inverse(factor) for factor in scale])
-            whitened = np.matmul(whitening, offset[:, :, np.newaxis])[:, :, 0]
+            whitening = np.empty(scale.shape, np.float32)
+            whitened = np.empty(offset.shape)
+            for number, factor in enumerate(scale):
+                whitening[number] = _inverse(factor)
+                owners = [number] if len(scale) == len(offset) else slice(None)
+                whitened[owners] = scipy.linalg.solve_triangular(
+                    factor, offset[owners].T, lower=True, check_finite=False
+                ).T
             spread = np.diagonal(scale, axis1=1, axis2=2)
         normaliser = -size / 2 * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
         normaliser = np.where(moments.count > 0, normaliser, -np.inf)
