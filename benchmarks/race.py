@@ -12,7 +12,7 @@ import resource
 import statistics
 import time
 
-__all__ = ["Contender", "Measurement", "peak_memory", "race"]
+__all__ = ["Contender", "Measurement", "measurement", "peak_memory", "race"]
 
 # Seconds before each run, in which the idle threads of the last one go to sleep.
 _PAUSE = 0.1
@@ -25,7 +25,8 @@ class Contender:
     Attributes:
         name: as the table has it.
         run: a function of no arguments; it returns when the work is done.
-        role: "ours", "peer", or "floor" for the least work that anyone must do.
+        role: "ours", "peer", "floor" for the least work that anyone must do, or "part"
+            for a share of ours.
     """
 
     name: str
@@ -90,7 +91,7 @@ def race(question, setting, contenders, *, rounds=7, seconds=20.0):
             contender.run()
             runs.append(time.perf_counter() - start)
     return [
-        _measurement(question, setting, contender, taken[contender.name], "s")
+        measurement(question, setting, contender, taken[contender.name])
         for contender in contenders
     ]
 
@@ -116,11 +117,12 @@ def peak_memory(question, setting, contenders):
     for contender in contenders:
         with spawn.Pool(1) as pool:
             peak = pool.apply(_peak_of, (contender.run,))
-        measured.append(_measurement(question, setting, contender, [peak], "MiB"))
+        measured.append(measurement(question, setting, contender, [peak], "MiB"))
     return measured
 
 
-def _measurement(question, setting, contender, runs, unit):
+def measurement(question, setting, contender, runs, unit="s"):
+    """The `Measurement` of a contender's runs."""
     return Measurement(
         question=question,
         setting=setting,
