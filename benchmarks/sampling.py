@@ -1,6 +1,7 @@
 """Step 4: pseudo-features of many classes, from Gaussians that are fitted."""
 
 import functools
+import importlib
 
 import imblearn.over_sampling
 import numpy as np
@@ -10,16 +11,12 @@ import tensorflow_probability as tfp
 from benchmarks.made_up import features_of, fitted, rare_labels
 from benchmarks.race import Contender, race
 
-try:
-    import torch
-except ImportError:  # it is no requirement
-    torch = None
-
 __all__ = ["measure"]
 
 _QUESTION = "sample pseudo-features"
 # Peers that hold a `[B, D, D]` of gathered factors get no more than this of it.
 _LARGEST_GATHER = 2**30
+_OPTIONAL = "torch"  # measured where it is installed
 
 
 def measure(num_samples=40_500, sizes=(64, 512, 2048), num_classes=10, rounds=5):
@@ -68,9 +65,12 @@ def _contenders(num_samples, size, num_classes):
     chunk = max(1, _LARGEST_GATHER // (8 * size * size))
     gathered = functools.partial(_by_gather, loc, scale, labels, chunk)
     contenders.insert(3, Contender("TFP, gathered parameters", gathered))
-    if torch is not None:
-        by_torch = functools.partial(_by_torch, loc.numpy(), scale.numpy(), counts)
-        contenders.insert(4, Contender("PyTorch", by_torch))
+    try:
+        torch = importlib.import_module(_OPTIONAL)
+    except ImportError:
+        return contenders
+    by_torch = functools.partial(_by_torch, torch, loc.numpy(), scale.numpy(), counts)
+    contenders.insert(4, Contender("PyTorch", by_torch))
     return contenders
 
 
@@ -111,7 +111,7 @@ def _by_numpy(loc, scale, counts, method):
         rng.multivariate_normal(loc[class_id], covariance, count, method=method)
 
 
-def _by_torch(loc, scale, counts):
+def _by_torch(torch, loc, scale, counts):
     for class_id, count in counts.items():
         torch.distributions.MultivariateNormal(
             torch.from_numpy(loc[class_id]),

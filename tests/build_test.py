@@ -13,7 +13,7 @@ import pytest
 import setuptools
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FOLDERS = ("tf_pseudofeat", "tests", "examples")
+FOLDERS = ("tf_pseudofeat", "tests", "examples", "benchmarks")
 RULES = ("py_binary", "py_library", "py_test")
 
 # Distributions that are not called what they are imported as.
@@ -231,6 +231,7 @@ def test_what_is_imported_is_installed():
         "tf_pseudofeat": set().union(*extras.values()),
         "examples": extras["examples"],
         "tests": extras["test"],
+        "benchmarks": always,
     }
     for name, target in TARGETS.items():
         used = packages_of({name: target})

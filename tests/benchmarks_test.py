@@ -1,0 +1,102 @@
+"""Each benchmark runs, at toy size: no timing is looked at."""
+
+import functools
+import json
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import (
+    densities,
+    extraction,
+    fitting,
+    growth,
+    memory,
+    race,
+    retraining,
+    sampling,
+    streaming,
+    table,
+)
+
+TOYS = {
+    "fitting": lambda: fitting.measure(200, sizes=(4,), rounds=1),
+    "sampling": lambda: sampling.measure(60, sizes=(4,), rounds=1),
+    "densities": lambda: densities.measure([(8, 3, 4)], rounds=1),
+    "streaming": lambda: streaming.measure(300, size=4, batch_sizes=(43,), rounds=1),
+    "extraction": lambda: extraction.measure(16, depth=8, batch_size=8, rounds=1),
+}
+SLOW = {
+    "retraining": lambda: retraining.measure(300, depth=8),
+    "memory": lambda: memory.measure(rows=(500,), sizes=(4,), multipliers=(1, 10)),
+    "growth": lambda: growth.measure([(500, 4, 20, "tied")]),
+}
+
+
+def check(measured):
+    assert measured
+    assert any(m.role == "ours" for m in measured)
+    assert all(m.low <= m.value <= m.high and m.runs >= 1 for m in measured)
+    lines = table.markdown(measured).splitlines()
+    assert len(lines) - 2 == len({(m.question, m.setting, m.unit) for m in measured})
+    return lines
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_benchmark_runs(name):
+    check(TOYS[name]())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_a_benchmark_of_processes_and_networks_runs(name):
+    check(SLOW[name]())
+
+
+def sleeping(name, role, seconds):
+    return race.Contender(name, functools.partial(time.sleep, seconds), role)
+
+
+def test_the_table_has_ratios_to_ours(tmp_path):
+    measured = [
+        race.measurement("q", "s", sleeping(name, role, 0), runs)
+        for name, role, runs in [
+            ("ours", "ours", [0.1, 0.2, 9.0]),
+            ("least", "floor", [0.1]),
+            ("other", "peer", [0.5]),
+        ]
+    ]
+    assert measured[0].value == 0.2
+    (line,) = check(measured)[2:]
+    assert line == "| q | s | 200 ms | 2 x (least) | other 2.5 x |"
+    table.write_json(tmp_path / "new" / "results.json", measured)
+    saved = json.loads((tmp_path / "new" / "results.json").read_text())
+    assert saved["machine"] == table.machine()
+    assert [row["name"] for row in saved["measurements"]] == ["ours", "least", "other"]
+
+
+def test_a_race_is_run_in_turns_after_a_round_to_warm_up():
+    order = []
+    contenders = [
+        race.Contender(name, functools.partial(order.append, name)) for name in "ab"
+    ]
+    measured = race.race("q", "s", contenders, rounds=2)
+    assert order == ["a", "b"] * 3
+    assert [m.runs for m in measured] == [2, 2]
+
+
+def test_a_slow_contender_is_run_once():
+    slow, quick = race.race(
+        "q", "s", [sleeping("a", "peer", 0.1), sleeping("b", "peer", 0)], seconds=0.1
+    )
+    assert (slow.runs, quick.runs) == (1, 7)
+    assert slow.value > 0.09
+
+
+def test_peak_memory_is_what_the_job_takes_beyond_what_was_there():
+    # What is called first makes the job, here one that takes 80 MB.
+    prepare = functools.partial(functools.partial, np.ones, 10_000_000)
+    (measured,) = race.peak_memory("q", "s", [race.Contender("a", prepare)])
+    assert 70 < measured.value < 100
+    assert measured.unit == "MiB"
