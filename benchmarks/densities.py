@@ -22,7 +22,8 @@ def measure(settings=((1024, 10, 64), (1024, 100, 512)), rounds=15):
 
 def _contenders(batch, num_classes, size):
     gaussian = fitted(size, num_classes)
-    features = tf.constant(features_of(max(batch, 2 * num_classes), size)[0][:batch])
+    features, _ = features_of(max(batch, 2 * num_classes), size, num_classes)
+    features = tf.constant(features[:batch])
     side_by_side = tf.random.stateless_normal([size, num_classes * size], [1, 2])
     distribution = gaussian.distribution
 

@@ -1,4 +1,4 @@
-"""Features that look like those of an imbalanced set: what is timed, not what is learned."""
+"""Features that look like those of an imbalanced set: to time things, not to learn."""
 
 import numpy as np
 

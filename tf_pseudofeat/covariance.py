@@ -242,8 +242,8 @@ class _Sample:
         squares = np.diagonal(scatter) if self.is_matrix else scatter
         self.target = squares.mean() / (count - 1)
         self.pooled_unit = pooled_unit
-        # Not `np.vdot`: the threads of NumPy's BLAS and of SciPy's, in turns, get in each
-        # other's way.
+        # Not `np.vdot`: the threads of NumPy's BLAS and of SciPy's, in turns, get in
+        # each other's way.
         alpha = np.square(scatter / (count - 1)).sum() / size**2
         self.weight = _weight(shrinkage, alpha, self.target, size, count)
 

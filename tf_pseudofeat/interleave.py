@@ -94,7 +94,7 @@ def interleave(
 
 
 def _on_host(features):
-    """The features as a tensor, copied once; `tf.constant` holds two copies at a time."""
+    """The features as a tensor, copied once; `tf.constant` has two copies at a time."""
     aligned = np.empty(features.nbytes + 64, np.uint8)  # as TensorFlow's kernels expect
     start = -aligned.ctypes.data % 64
     aligned = aligned[start : start + features.nbytes].view(features.dtype)

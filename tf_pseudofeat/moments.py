@@ -218,8 +218,8 @@ def _centres(features, order, ids, num_classes):
 def _lower_gram(rows):
     """The lower triangle of `rows^T rows`, zeros above it.
 
-    From SciPy's BLAS, because the factors come from it: the threads of NumPy's own would
-    still be waiting for work then, and be in the way.
+    From SciPy's BLAS, because the factors come from it: the threads of NumPy's own
+    would still be waiting for work then, and be in the way.
     """
     (syrk,) = scipy.linalg.get_blas_funcs(["syrk"], [rows])
     return syrk(1.0, rows.T).T
