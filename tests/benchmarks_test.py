@@ -24,7 +24,7 @@ TOYS = {
     "fitting": lambda: fitting.measure(200, sizes=(4,), rounds=1),
     "sampling": lambda: sampling.measure(60, sizes=(4,), rounds=1),
     "densities": lambda: densities.measure([(8, 3, 4)], rounds=1),
-    "streaming": lambda: streaming.measure(300, size=4, batch_sizes=(43,), rounds=1),
+    "streaming": lambda: streaming.measure([(300, 43)], size=4, rounds=1),
     "extraction": lambda: extraction.measure(16, depth=8, batch_size=8, rounds=1),
 }
 SLOW = {

@@ -234,6 +234,17 @@ def test_a_sample_is_its_mean_and_its_factor_times_its_noise(covariance_type, la
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [[2, 0, 1, 1, 0, 2, 2], [1], []])
+def test_a_loop_over_many_classes_draws_what_their_products_do(monkeypatch, labels):
+    loc, scale = fitted().parameters()
+    labels, seed = np.array(labels, "int32"), tf.constant([5, 6])
+    expected = sample_gaussians(loc, scale, labels, seed)
+    monkeypatch.setattr("tf_pseudofeat.gaussian._UNROLLED_CLASSES", 2)
+    for draw in (sample_gaussians, tf.function(sample_gaussians)):
+        received = draw(loc, scale, labels, seed)
+        np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-6)
+
+
 @every_type
 def test_the_noise_of_a_row_depends_on_the_seed_and_its_place_alone(covariance_type):
     gaussian, labels = fitted(None, covariance_type), np.array([2, 0, 1, 1, 0, 2])

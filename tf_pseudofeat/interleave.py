@@ -18,6 +18,9 @@ __all__ = ["interleave"]
 _CHUNK_ROWS = 4096
 _CHUNK_SIZE = 2**22
 
+# No Python of a stream needs to be rewritten for the graph, and to look takes time.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 def interleave(
     features,
@@ -100,7 +103,9 @@ def _on_host(features):
     aligned = aligned[start : start + features.nbytes].view(features.dtype)
     aligned = aligned.reshape(features.shape)
     aligned[...] = features
-    return tf.experimental.dlpack.from_dlpack(aligned.__dlpack__())
+    bits = aligned.view(f"u{features.itemsize}")  # DLPack does not know bfloat16
+    tensor = tf.experimental.dlpack.from_dlpack(bits.__dlpack__())
+    return tf.bitcast(tensor, features.dtype)
 
 
 def _row_maker(features, columns, gaussian, counts, prototypes):
@@ -110,19 +115,20 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
     class in the order of `counts`.
     """
     num_real, classes = features.shape[0], tf.constant(list(counts), tf.int64)
-    stops = tf.constant(np.cumsum(list(counts.values())), tf.int64)
-    loc, scale = gaussian.parameters() if counts else (None, None)
+    borders = tf.constant(np.cumsum([num_real, *counts.values()]), tf.int64)
+    loc, scale = _parameters_of(gaussian, classes) if counts else (None, None)
+    prototypes = [tf.gather(prototype, classes) for prototype in prototypes]
 
     def rows(indices, seed):
-        is_real = indices < num_real
-        real = tf.boolean_mask(indices, is_real)
-        drawn = tf.boolean_mask(indices, ~is_real) - num_real
-        drawn = tf.gather(classes, tf.searchsorted(stops, drawn, side="right"))
+        group = tf.searchsorted(borders, indices, side="right")  # 0 for a real example
+        places = tf.range(tf.size(indices))
+        places = tf.dynamic_partition(places, tf.minimum(group, 1), 2)
+        real = tf.gather(indices, places[0])
+        drawn = tf.gather(group, places[1]) - 1
         samples = sample_gaussians(loc, scale, drawn, seed)
         samples = tf.reshape(samples, [-1, *features.shape[1:]])
-        samples = tf.saturate_cast(samples, features.dtype)
-        places = [tf.where(is_real)[:, 0], tf.where(~is_real)[:, 0]]
-        places = [tf.cast(place, tf.int32) for place in places]
+        if samples.dtype != features.dtype:
+            samples = tf.saturate_cast(samples, features.dtype)
         pairs = [(tf.gather(features, real), samples)]
         for column, prototype in zip(columns, prototypes, strict=True):
             pairs.append((tf.gather(column, real), tf.gather(prototype, drawn)))
@@ -133,6 +139,13 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
         return tuple(tf.gather(values, indices) for values in (features, *columns))
 
     return rows if counts else real_rows
+
+
+def _parameters_of(gaussian, classes):
+    """`(loc [K, D], scale)` of K of the classes; a shared factor stays one."""
+    loc, scale = gaussian.parameters()
+    shared = scale.shape[0] == 1
+    return tf.gather(loc, classes), scale if shared else tf.gather(scale, classes)
 
 
 def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
@@ -149,9 +162,11 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
         indices = tf.range(start, tf.minimum(start + chunk_rows, total))
         return rows(_shuffled(indices, shuffle_seed, total), fold(rows_seed, position))
 
+    @_as_it_is
     def fresh(epoch, position):
         return chunk(fold(set_seed, epoch), position)
 
+    @_as_it_is
     def fixed(epoch, position):
         """The same chunks in every epoch, in another order, within them too."""
         epoch_seed = fold(order_seed, epoch)
@@ -161,6 +176,7 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
         places = _shuffled(places, fold(epoch_seed, position), tf.size(places))
         return tuple(tf.gather(column, places) for column in columns)
 
+    @_as_it_is
     def begin(epoch, numbered):
         """Which epoch this is: the random number beside its first position."""
         position, number = numbered
