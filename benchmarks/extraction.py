@@ -29,7 +29,7 @@ def measure(num_images=4096, depth=20, batch_size=256, rounds=5):
 
     contenders = [
         Contender(
-            "ours, from `tf.data`",
+            "ours",
             lambda: tfpf.extract_features(trunk, dataset, verbose=0),
             "ours",
         ),

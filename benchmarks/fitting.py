@@ -37,9 +37,9 @@ def _contenders(features, labels, num_classes):
 
     return [
         Contender("ours", lambda: gaussian.adapt(features, labels), "ours"),
-        Contender("ours, and making the layer", anew),
+        Contender("ours with a new layer", anew),
         Contender("one float32 `X.T @ X`", lambda: features.T @ features, "floor"),
-        Contender("NumPy `cov`, `cholesky`", by_numpy),
+        Contender("NumPy `cov` and `cholesky`", by_numpy),
         Contender(
             "scikit-learn QDA",
             lambda: QuadraticDiscriminantAnalysis().fit(features, labels),

@@ -37,7 +37,7 @@ def measure(rows=(50_000, 200_000, 800_000), sizes=(64, 512), multipliers=(1, 10
                 materialised = functools.partial(
                     _materialised, num_rows, size, multiplier
                 )
-                contenders.append(Contender("materialise", materialised))
+                contenders.append(Contender("materialised", materialised))
             setting = f"{num_rows:,} x {size}, minority x {multiplier}"
             measured += peak_memory(_QUESTION, setting, contenders)
     return measured

@@ -38,8 +38,8 @@ def measure(num_images=27_500, depth=56, rounds=1):
     contenders = [
         Contender("ours", ours, "ours"),
         Contender("one epoch of training", epoch),
-        Contender("one epoch, class weights", lambda: epoch(class_weight=weights)),
-        Contender("SMOTE, `head.fit`", lambda: _smote(model, images, labels)),
+        Contender("one epoch with class weights", lambda: epoch(class_weight=weights)),
+        Contender("SMOTE and `head.fit`", lambda: _smote(model, images, labels)),
         Contender(
             "a forward pass over the data",
             lambda: trunk.predict(images, batch_size=256, verbose=0),

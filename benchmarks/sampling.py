@@ -38,20 +38,20 @@ def _contenders(num_samples, size, num_classes):
     contenders = [
         Contender("ours", lambda: gaussian.sample(labels, seed=(1, 2)), "ours"),
         Contender(
-            "normals, one matmul per class",
+            "normals and one matmul per class",
             functools.partial(_floor, loc, scale, counts),
             "floor",
         ),
         Contender(
-            "TFP, the batch of classes",
+            "TFP on the batch of classes",
             functools.partial(_by_batch, loc, scale, counts),
         ),
         Contender(
-            "NumPy, `svd`",
+            "NumPy `svd`",
             functools.partial(_by_numpy, loc.numpy(), scale.numpy(), counts, "svd"),
         ),
         Contender(
-            "NumPy, `cholesky`",
+            "NumPy `cholesky`",
             functools.partial(
                 _by_numpy, loc.numpy(), scale.numpy(), counts, "cholesky"
             ),
@@ -64,7 +64,7 @@ def _contenders(num_samples, size, num_classes):
     # All at once, [40500, D, D] would be 42 GB at D = 512.
     chunk = max(1, _LARGEST_GATHER // (8 * size * size))
     gathered = functools.partial(_by_gather, loc, scale, labels, chunk)
-    contenders.insert(3, Contender("TFP, gathered parameters", gathered))
+    contenders.insert(3, Contender("TFP on gathered parameters", gathered))
     try:
         torch = importlib.import_module(_OPTIONAL)
     except ImportError:

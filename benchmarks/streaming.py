@@ -50,10 +50,15 @@ def _contenders(features, labels, gaussian, counts, batch_size):
         for name, do, more, role in [
             ("ours", _ours, (batch_size,), "ours"),
             ("gather and `sample` in large chunks", _floor, (), "floor"),
-            ("materialise, `shuffle`, `batch`", _anew, (batch_size,), "peer"),
-            ("the same, one set for all epochs", _once, (batch_size,), "peer"),
+            ("materialised anew and shuffled", _anew, (batch_size,), "peer"),
+            ("materialised once and shuffled", _once, (batch_size,), "peer"),
             ("`sample_from_datasets`", _from_datasets, (batch_size,), "peer"),
-            ("imbalanced-learn's generator", _generator, (batch_size,), "peer"),
+            (
+                "imbalanced-learn's copies",
+                _generator,
+                (batch_size,),
+                "peer",
+            ),
         ]
     ]
 

@@ -47,9 +47,9 @@ def markdown(measurements):
     ]
 
     def row_of(measurement):
-        return measurement.question, measurement.setting, measurement.unit
+        return measurement.question, measurement.setting
 
-    for (question, setting, _), group in itertools.groupby(measurements, row_of):
+    for (question, setting), group in itertools.groupby(measurements, row_of):
         group = list(group)
         ours, floors, peers, parts = (
             [m for m in group if m.role == role]
@@ -58,7 +58,7 @@ def markdown(measurements):
         others = [f"{m.name} {_ratio(m.value / ours[0].value)}" for m in peers]
         others += [f"{m.name} {_amount(m)}" for m in parts]
         floor = [f"{_ratio(ours[0].value / m.value)} ({m.name})" for m in floors]
-        cells = question, setting, _amount(ours[0]), ", ".join(floor), ", ".join(others)
+        cells = question, setting, _amount(ours[0]), ", ".join(floor), "; ".join(others)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
