@@ -5,12 +5,10 @@ import pathlib
 import shutil
 import tempfile
 
-import keras
 import tensorflow as tf
 
-from tf_pseudofeat.activation import output_activation
-from tf_pseudofeat.graph import functional
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.endpoints import endpoints
+from tf_pseudofeat.warmup import warmup_records
 
 __all__ = ["export_classifier", "next_version"]
 
@@ -21,70 +19,94 @@ def export_classifier(
     *,
     input_name=None,
     output_name=None,
+    class_names=None,
+    encoded_images=False,
     layer_name=None,
     gaussian=None,
+    warmup=None,
 ):
     """Writes the model as a SavedModel that TensorFlow Serving and TF load as it is.
 
-    Endpoint `serving_default` takes inputs of any batch size and gives the outputs.
-    With `layer_name` there is an endpoint `features`, and with `gaussian` as well an
-    endpoint `log_density`: how likely the features are under each class. The folder
-    needs only TensorFlow to load; it appears whole or not at all.
+    A version appears in its folder whole or not at all, and none is overwritten, also
+    where several processes export at once. One that is killed leaves a hidden folder
+    `.unfinished-*`, which servers pass over and you may delete. Loading needs only
+    TensorFlow; each weight is stored once, and the optimizer and the statistics of the
+    training data stay at home. The endpoints (SavedModel signatures), for any batch
+    size B:
+
+        serving_default  the model's inputs -> its outputs, by name;
+                         with `class_names` also
+                         classes [B, C] string, the names, the likeliest first, and
+                         scores [B, C] float32, the probability of each of them
+        encoded          image_bytes [B] string, JPEG or PNG files -> the same
+        features         the model's inputs -> features [B, ...]
+        log_density      the model's inputs -> log_density [B, C] float32, of the
+                         features under each class; where all are low, the input is
+                         unlike every class
 
     Args:
         model: built Keras model with a graph of layers.
-        path: folder to make, by TensorFlow Serving's custom `<name>/<version number>`.
+        path: folder of versions, `served` for `served/1`, `served/2` and so on, of which
+            the next is taken; or one of them, `served/7`, which must be free.
         input_name: of a single input; by default the model's own name for it, or
             "image" or "features" (by rank) where Keras made the name up.
         output_name: of a single output; by default "probabilities" after a softmax or
             sigmoid, "logits" after a linear layer, else "outputs".
-        layer_name: the split layer, to serve features as well.
-        gaussian: a fitted `ClassConditionalGaussian`, to serve log densities `[B, C]`.
-            Without it no statistics of the training data leave the house.
+        class_names: list of C strings, in the order of the labels, to serve `classes`
+            and `scores`; kept as `assets/class_names.txt`, too. Two of them for a
+            single sigmoid or logit, the second for 1. Several logits are taken for
+            those of a softmax.
+        encoded_images: serve `encoded`, for a model of one image `[B, height, width,
+            1 or 3]` of known size. Files are decoded into the model's number of
+            channels and resized to its size (bilinear, antialiased). The model gets
+            pixels of 0 to 255, in its dtype: any scaling must be a layer of it.
+        layer_name: the split layer, to serve `features`.
+        gaussian: a fitted `ClassConditionalGaussian`, to serve `log_density`. Without it
+            no statistics of the training data leave the house.
+        warmup: a batch of inputs, which TensorFlow Serving sends to every endpoint
+            before it takes requests, so that the first is not slow. Needs the extra
+            `serving`.
 
     Returns:
-        path: string, as given.
+        path: string, the folder of the version that was written.
 
     Raises:
-        FileExistsError: `path` is there already; a version is never overwritten.
-        ValueError: The model has no graph, or `gaussian` comes without `layer_name`.
+        FileExistsError: `path` names a version, and it is there already.
+        ImportError: `warmup` without `tensorflow-serving-api`.
+        ValueError: What is asked for does not fit the model, or `gaussian` comes without
+            `layer_name`.
 
     Example:
 
-    >>> export_classifier(model, "served/1")
+    >>> export_classifier(model, "served", class_names=["cat", "dog"])
+    'served/1'
     >>> tf.saved_model.load("served/1").signatures["serving_default"]
     """
     path = pathlib.Path(path)
-    if path.exists():
-        raise FileExistsError(
-            f"{path} exists, and a version that may be in use is not overwritten. "
-            f"Export to a new folder, such as {next_version(path.parent)}."
-        )
-    if gaussian is not None and layer_name is None:
-        raise ValueError(
-            "`gaussian` gives densities of features; pass `layer_name`, the layer that "
-            "makes them."
-        )
-    if gaussian is not None:
-        gaussian.feature_shape  # noqa: B018  raises where nothing is fitted
-    network = functional(model)
-    if network is None:
-        raise ValueError(
-            f"{model.name!r} ({type(model).__name__}) has no graph of layers, which "
-            f"tells its inputs and outputs. Build it if it is Sequential; a model with "
-            f"a `call` of its own has keras.Model.export."
-        )
-    endpoints = _endpoints(
-        model, _named_outputs(network, output_name), layer_name, gaussian
+    folder, version = (path.parent, path) if _is_version(path) else (path, None)
+    if version is not None and version.exists():
+        raise FileExistsError(_taken(version))
+    functions = endpoints(
+        model,
+        input_name=input_name,
+        output_name=output_name,
+        class_names=class_names,
+        encoded_images=encoded_images,
+        layer_name=layer_name,
+        gaussian=gaussian,
     )
-    signature = _signature(network, input_name)
-    archive = keras.export.ExportArchive()
-    for owner in filter(None, (model, gaussian)):
-        archive.track(owner)
-    for name, function in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[signature])
-    _write_whole(archive, path)
-    return str(path)
+    name = folder.resolve().name
+    requests = [] if warmup is None else warmup_records(functions, warmup, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = pathlib.Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        _save(functions, _tables(model), class_names, aside)
+        _write_warmup(requests, aside)
+        os.chmod(aside, 0o755)
+        return str(_rename(aside, folder, version))
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def next_version(folder):
@@ -98,60 +120,61 @@ def next_version(folder):
     """
     folder = pathlib.Path(folder)
     found = folder.iterdir() if folder.is_dir() else ()
-    taken = [int(version.name) for version in found if version.name.isdecimal()]
+    taken = [int(path.name) for path in found if _is_version(path)]
     return folder / str(max(taken, default=0) + 1)
 
 
-def _endpoints(model, named, layer_name, gaussian):
-    """{endpoint: function of the inputs that gives a dict of named outputs}."""
-    endpoints = {"serving_default": lambda x: named(model(x, training=False))}
-    if layer_name is not None:
-        trunk, _ = split_at(model, layer_name)
-        endpoints["features"] = lambda x: {"features": trunk(x, training=False)}
-    if gaussian is not None:
-        endpoints["log_density"] = lambda x: {
-            "log_density": gaussian(trunk(x, training=False))
-        }
-    return endpoints
+def _is_version(path):
+    return path.name.isascii() and path.name.isdecimal()
 
 
-def _named_outputs(model, output_name):
-    """A function from the model's outputs to a dict of them by name."""
-    if isinstance(model.output, dict):
-        return dict
-    if len(model.outputs) > 1:
-        names = list(model.output_names)
-        return lambda y: dict(zip(names, keras.tree.flatten(y), strict=True))
-    names = {"softmax": "probabilities", "sigmoid": "probabilities", "linear": "logits"}
-    name = output_name or names.get(output_activation(model), "outputs")
-    return lambda y: {name: keras.tree.flatten(y)[0]}
+def _taken(version):
+    return (
+        f"{version} exists, and a version that may be in use is not overwritten. Pass "
+        f"{str(version.parent)!r} to export to the next, now {next_version(version.parent)}."
+    )
 
 
-def _signature(model, input_name):
-    """The model's inputs, in its own structure, with names and an open batch size."""
-
-    def spec(tensor, name):
-        return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
-
-    if isinstance(model.input, dict):
-        return {name: spec(tensor, name) for name, tensor in model.input.items()}
-    if len(model.inputs) > 1:
-        return keras.tree.map_structure(lambda t: spec(t, t.name), model.input)
-    (tensor,) = model.inputs
-    made_up = tensor.name.startswith(("keras_tensor", "input_layer"))
-    default = "image" if len(tensor.shape) == 4 else "features"
-    name = input_name or (default if made_up else tensor.name)
-    return keras.tree.map_structure(lambda t: spec(t, name), model.input)
+def _save(functions, tables, class_names, folder):
+    """`keras.export.ExportArchive` would store each weight twice (keras#23553)."""
+    module = tf.Module()
+    traced = [function.get_concrete_function() for function in functions.values()]
+    module.weights = list({v.ref(): v for f in traced for v in f.variables}.values())
+    module.tables = tables
+    if class_names is not None:
+        file = folder / "assets" / "class_names.txt"
+        file.parent.mkdir()
+        file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        module.class_names = tf.saved_model.Asset(str(file))
+    tf.saved_model.save(module, str(folder), signatures=functions)
 
 
-def _write_whole(archive, path):
-    """Writes beside `path` and renames: who watches the folder sees it whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        archive.write_out(aside, verbose=False)
-        os.chmod(aside, 0o755)
-        os.rename(aside, path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+def _tables(model):
+    """What a function reads that is no variable: vocabularies of StringLookup etc."""
+    return [
+        part
+        for part in tf.train.TrackableView(model).descendants()
+        if isinstance(part, tf.saved_model.experimental.TrackableResource)
+    ]
+
+
+def _write_warmup(requests, folder):
+    if requests:
+        file = folder / "assets.extra" / "tf_serving_warmup_requests"
+        file.parent.mkdir()
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for request in requests:
+                writer.write(request)
+
+
+def _rename(aside, folder, version):
+    """Gives a folder its number: `version`, or the next that nobody else took."""
+    while True:
+        path = version or next_version(folder)
+        try:
+            return aside.rename(path)  # fails where there is a folder with files
+        except OSError:
+            if not path.exists():
+                raise
+            if version is not None:
+                raise FileExistsError(_taken(version)) from None

@@ -1,0 +1,199 @@
+"""What an exported classifier answers: named functions of named inputs."""
+
+import collections
+
+import keras
+import tensorflow as tf
+
+from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.graph import functional
+from tf_pseudofeat.split import split_at
+
+__all__ = ["endpoints"]
+
+_OUTPUT_NAMES = {
+    "softmax": "probabilities",
+    "sigmoid": "probabilities",
+    "linear": "logits",
+}
+
+
+def endpoints(
+    model,
+    *,
+    input_name=None,
+    output_name=None,
+    class_names=None,
+    encoded_images=False,
+    layer_name=None,
+    gaussian=None,
+):
+    """The endpoints of `export_classifier`, whose arguments these are.
+
+    Returns:
+        functions: {endpoint: `tf.function` of one structure of inputs, with an input
+            signature, that returns a dict of outputs}; "serving_default" is the first.
+
+    Raises:
+        ValueError: What is asked for does not fit the model, or has a gap.
+    """
+    network = functional(model)
+    if network is None:
+        raise ValueError(
+            f"{model.name!r} ({type(model).__name__}) has no graph of layers, which "
+            f"tells its inputs and outputs. Build it if it is Sequential; a model with "
+            f"a `call` of its own has keras.Model.export."
+        )
+    if gaussian is not None:
+        if layer_name is None:
+            raise ValueError(
+                "`gaussian` gives densities of features; pass `layer_name`, the layer "
+                "that makes them."
+            )
+        gaussian.feature_shape  # noqa: B018  raises where nothing is fitted
+    inputs = _signature(network, input_name)
+    named = _named_outputs(network, output_name)
+    classified = _classified(network, class_names)
+
+    def answer(x):
+        outputs = model(x, training=False)
+        return named(outputs) | classified(outputs)
+
+    functions = {"serving_default": (answer, inputs)}
+    if encoded_images:
+        decoded = _decoded(inputs)
+        image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
+        functions["encoded"] = (lambda x: answer(decoded(x)), image_bytes)
+    if layer_name is not None:
+        trunk, _ = split_at(model, layer_name)
+        functions["features"] = (
+            lambda x: {"features": trunk(x, training=False)},
+            inputs,
+        )
+    if gaussian is not None:
+        functions["log_density"] = (
+            lambda x: {"log_density": gaussian(trunk(x, training=False))},
+            inputs,
+        )
+    return {
+        name: tf.function(function, input_signature=[signature], autograph=False)
+        for name, (function, signature) in functions.items()
+    }
+
+
+def _signature(model, input_name):
+    """The model's inputs, in its own structure, with names and an open batch size."""
+
+    def spec(tensor, name):
+        return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
+
+    if isinstance(model.input, dict):
+        return {name: spec(tensor, name) for name, tensor in model.input.items()}
+    if len(model.inputs) > 1:
+        return keras.tree.map_structure(lambda t: spec(t, t.name), model.input)
+    (tensor,) = model.inputs
+    made_up = tensor.name.startswith(("keras_tensor", "input_layer"))
+    default = "image" if len(tensor.shape) == 4 else "features"
+    name = input_name or (default if made_up else tensor.name)
+    return keras.tree.map_structure(lambda t: spec(t, name), model.input)
+
+
+def _named_outputs(model, output_name):
+    """A function from the model's outputs to a dict of them by name."""
+    if isinstance(model.output, dict):
+        return dict
+    if len(model.outputs) > 1:
+        names = list(model.output_names)
+        return lambda y: dict(zip(names, keras.tree.flatten(y), strict=True))
+    name = output_name or _OUTPUT_NAMES.get(output_activation(model), "outputs")
+    return lambda y: {name: keras.tree.flatten(y)[0]}
+
+
+# Names of classes.
+
+
+def _classified(model, class_names):
+    """A function from the outputs to names and scores, the likeliest class first."""
+    if class_names is None:
+        return lambda y: {}
+    activation = output_activation(model)
+    _check_class_names(model, activation, class_names)
+
+    def classified(y):
+        (y,) = keras.tree.flatten(y)
+        scores, order = tf.math.top_k(_scores(y, activation), k=len(class_names))
+        # A constant of each graph: made outside, it would be of none.
+        return {"classes": tf.gather(tf.constant(class_names), order), "scores": scores}
+
+    return classified
+
+
+def _scores(y, activation):
+    """Probabilities `[B, C]`, in float32, of logits or probabilities."""
+    y = tf.cast(y, tf.float32)
+    binary = y.shape[-1] == 1 and activation != "softmax"
+    if activation == "linear":
+        y = tf.sigmoid(y) if binary else tf.nn.softmax(y)
+    return tf.concat([1 - y, y], axis=-1) if binary else y
+
+
+def _check_class_names(model, activation, class_names):
+    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+    if len(shapes) > 1 or len(shapes[0]) != 2 or activation not in _OUTPUT_NAMES:
+        raise ValueError(
+            f"`class_names` are for a model with one output [B, C] that ends in a "
+            f"softmax, a sigmoid or a linear layer; {model.name!r} has outputs of "
+            f"shapes {shapes} and ends in {activation}. Export it without."
+        )
+    count = 2 if shapes[0][1] == 1 and activation != "softmax" else shapes[0][1]
+    names = class_names
+    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        raise ValueError(
+            f"`class_names` must be a list of strings; received {class_names!r}."
+        )
+    if len(names) != count:
+        raise ValueError(
+            f"`class_names` has {len(names)} names, and {model.name!r} tells {count} "
+            f"classes apart. Pass one for each, in the order of the labels."
+        )
+    twice = [name for name, times in collections.Counter(names).items() if times > 1]
+    broken = [name for name in names if not name or len(name.splitlines()) > 1]
+    if twice or broken:
+        raise ValueError(
+            f"`class_names` are different and of one line each; received {twice} more "
+            f"than once, and {broken} with no line or several."
+        )
+
+
+# Encoded images.
+
+
+def _decoded(signature):
+    """A function from JPEG or PNG files `[B]` to what the model takes."""
+    (image, *more) = keras.tree.flatten(signature)
+    shape = image.shape[1:]
+    if more or len(shape) != 3 or None in shape or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"`encoded_images` is for a model of one image [B, height, width, 1 or 3] "
+            f"of known size; this one takes "
+            f"{[tuple(spec.shape) for spec in (image, *more)]}. Export it without, or "
+            f"put a Resizing layer behind an input of known size."
+        )
+    height, width, channels = shape
+    dtype = image.dtype
+
+    def decode(file):
+        pixels = tf.io.decode_image(file, channels=channels, expand_animations=False)
+        pixels.set_shape((None, None, channels))
+        pixels = tf.image.resize(pixels, (height, width), antialias=True)
+        if dtype.is_integer:
+            pixels = tf.round(pixels)
+        return tf.cast(pixels, dtype)
+
+    def decoded(files):
+        images = tf.map_fn(
+            decode, files, fn_output_signature=tf.TensorSpec(shape, dtype)
+        )
+        return keras.tree.pack_sequence_as(signature, [images])
+
+    return decoded
