@@ -1,9 +1,13 @@
 """Tests for export.py: what is written is loaded where only TensorFlow is."""
 
+import concurrent.futures
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import keras
 import numpy as np
@@ -58,6 +62,13 @@ def mixed_model():
         return dense_model(dtype="float32")
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def wide_model():
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((4,))
+    x = layers.Dense(900, name="features")(x)
+    return keras.Model(inputs, layers.Dense(300, activation="softmax")(x))
 
 
 def fitted_gaussian(size=5):
@@ -234,14 +245,14 @@ def test_statistics_of_the_training_data_travel_only_if_asked_for(tmp_path):
     export_classifier(model, tmp_path / "1", layer_name="features")
     export_classifier(model, tmp_path / "2", layer_name="features", gaussian=gaussian)
     mean, scatter = (getattr(gaussian.moments, n) for n in ("mean", "scatter"))
-    loc = gaussian.loc.numpy().tobytes()
-    assert loc in files_of(tmp_path / "2")
-    assert loc not in files_of(tmp_path / "1")
+    whitening = gaussian.whitening.numpy().tobytes()
+    assert whitening in files_of(tmp_path / "2")
+    assert whitening not in files_of(tmp_path / "1")
     for version in "12":  # They are not what densities are made of.
         assert mean.tobytes() not in files_of(tmp_path / version)
         assert scatter.tobytes() not in files_of(tmp_path / version)
     shapes = {shape for _, shape in variables_of(tmp_path / "1")}
-    assert shapes == {tuple(variable.shape) for variable in model.variables}
+    assert shapes == {tuple(weight.shape) for weight in model.weights}
 
 
 def test_state_of_the_optimizer_does_not_travel(tmp_path):
@@ -250,8 +261,67 @@ def test_state_of_the_optimizer_does_not_travel(tmp_path):
     assert momentum.any()
     export_classifier(model, tmp_path / "1")
     assert momentum.tobytes() not in files_of(tmp_path / "1")
-    names = [n for n, _ in variables_of(tmp_path / "1") if n.startswith("variables/")]
+    names = [n for n, _ in variables_of(tmp_path / "1") if n.startswith("weights/")]
     assert len(names) == len(model.weights)
+
+
+@pytest.mark.parametrize("make", [dense_model, wide_model, mixed_model])
+def test_each_weight_is_stored_once(tmp_path, make):
+    model = make()
+    path = export_classifier(model, tmp_path, layer_name="features")
+    weights = sum(weight.numpy().nbytes for weight in model.weights)
+    data = pathlib.Path(path, "variables", "variables.data-00000-of-00001")
+    stored = data.stat().st_size
+    assert weights <= stored <= 1.1 * weights + 2000
+
+
+def test_vocabularies_travel(tmp_path):
+    words = np.array([["red"], ["blue"], ["unheard of"]])
+    word = keras.Input((1,), dtype="string", name="word")
+    lookup = keras.layers.StringLookup(
+        vocabulary=["red", "blue"], output_mode="one_hot"
+    )
+    nested = keras.Sequential([keras.Input((1,), dtype="string"), lookup])
+    model = keras.Model(word, layers.Dense(3, activation="softmax")(nested(word)))
+    served = tf.saved_model.load(export_classifier(model, tmp_path)).signatures
+    answer = served["serving_default"](word=tf.constant(words))["probabilities"]
+    np.testing.assert_allclose(answer, model(tf.constant(words)), atol=1e-6)
+    assert len(np.unique(answer[:, 0])) == 3
+
+
+class Noise(layers.Layer):
+    """Draws in inference as well, so its seed is part of what is served."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(3)
+
+    def call(self, x):
+        return x + keras.random.uniform(keras.ops.shape(x), seed=self.seeds)
+
+
+def test_state_that_is_used_in_inference_travels(tmp_path):
+    x = inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, Noise()(x))
+    path = export_classifier(model, tmp_path)
+    expected = [model(X, training=False) for _ in range(2)]
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    for draw in expected:
+        np.testing.assert_allclose(served(x=tf.constant(X))["outputs"], draw, atol=1e-6)
+    assert not np.allclose(*expected)
+
+
+def test_names_of_classes_travel_as_an_asset(tmp_path):
+    names = ["chat", "chien", "\u00e9l\u00e9phant"]
+    path = export_classifier(dense_model(), tmp_path, class_names=names)
+    moved = pathlib.Path(path).rename(tmp_path / "2")
+    loaded = tf.saved_model.load(str(moved))
+    asset = pathlib.Path(loaded.class_names.asset_path.numpy().decode())
+    assert asset == moved / "assets" / "class_names.txt"
+    assert asset.read_text(encoding="utf-8").splitlines() == names
+    answer = loaded.signatures["serving_default"](features=tf.constant(X))
+    best = [name.decode() for name in answer["classes"].numpy()[:, 0]]
+    assert best == [names[i] for i in np.argmax(answer["probabilities"], axis=1)]
 
 
 def test_model_is_not_changed(tmp_path):
@@ -264,10 +334,15 @@ def test_model_is_not_changed(tmp_path):
 
 # ---- The folder. ---------------------------------------------------------------------
 
-ARCHIVE = type(keras.export.ExportArchive())  # which is a factory
+
+def test_folder_of_versions_gets_the_next(tmp_path):
+    served = tmp_path / "served"
+    for path, version in [(served, 1), (served / "7", 7), (f"{served}/", 8)]:
+        assert export_classifier(dense_model(), path) == str(served / str(version))
+    assert sorted(path.name for path in served.iterdir()) == ["1", "7", "8"]
 
 
-def test_folder_that_exists_is_not_overwritten_and_the_next_is_named(tmp_path):
+def test_version_that_exists_is_not_overwritten_and_the_next_is_named(tmp_path):
     export_classifier(dense_model(), tmp_path / "served" / "1")
     before = files_of(tmp_path)
     with pytest.raises(FileExistsError, match="not overwritten") as caught:
@@ -276,33 +351,91 @@ def test_folder_that_exists_is_not_overwritten_and_the_next_is_named(tmp_path):
     assert files_of(tmp_path) == before
 
 
+def while_writing(monkeypatch, then):
+    """Has `then(folder)` called when a SavedModel has been written aside."""
+    save = tf.saved_model.save
+
+    def saved(module, folder, **kwargs):
+        save(module, folder, **kwargs)
+        then(pathlib.Path(folder))
+
+    monkeypatch.setattr(tf.saved_model, "save", saved)
+
+
+def test_two_at_once_get_a_number_each(tmp_path, monkeypatch):
+    both_have_written = threading.Barrier(2, timeout=60)
+    while_writing(monkeypatch, lambda folder: both_have_written.wait())
+    models = [dense_model("softmax"), dense_model("sigmoid")]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(export_classifier, models, [tmp_path / "served"] * 2))
+    assert sorted(paths) == [str(tmp_path / "served" / n) for n in "12"]
+    for model, path in zip(models, paths, strict=True):
+        served = tf.saved_model.load(path).signatures["serving_default"]
+        answer = served(features=tf.constant(X))["probabilities"]
+        np.testing.assert_allclose(answer, model.predict(X, verbose=0), atol=1e-5)
+
+
+def test_named_version_that_another_took_meanwhile_is_theirs(tmp_path, monkeypatch):
+    def another(folder):
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "saved_model.pb").write_bytes(b"theirs")
+
+    while_writing(monkeypatch, another)
+    with pytest.raises(FileExistsError, match="1 exists.*which is now .*2"):
+        export_classifier(dense_model(), tmp_path / "1")
+    assert files_of(tmp_path) == b"theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, error):
-    def write_out(archive, path, **kwargs):
-        pathlib.Path(path, "saved_model.pb").write_bytes(b"half of it")
+    def fail(folder):
         raise error("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ARCHIVE, "write_out", write_out)
+        while_writing(patch, fail)
         with pytest.raises(error, match="disk full"):
-            export_classifier(dense_model(), tmp_path / "1")
-    assert list(tmp_path.iterdir()) == []
-    export_classifier(dense_model(), tmp_path / "1")
-    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+            export_classifier(dense_model(), tmp_path / "served")
+    assert list((tmp_path / "served").iterdir()) == []
+    assert export_classifier(dense_model(), tmp_path / "served")[-1] == "1"
 
 
 def test_folder_appears_whole(tmp_path, monkeypatch):
     """Whoever watches for version numbers sees none while the files are written."""
-    seen, write_out = [], ARCHIVE.write_out
-
-    def watched(archive, path, **kwargs):
-        write_out(archive, path, **kwargs)
-        seen.append([p.name for p in tmp_path.iterdir() if p.name.isdecimal()])
-
-    monkeypatch.setattr(ARCHIVE, "write_out", watched)
+    seen = []
+    while_writing(monkeypatch, lambda folder: seen.append(os.listdir(tmp_path)))
     export_classifier(dense_model(), tmp_path / "1")
-    assert seen == [[]]
+    ((name,),) = seen
+    assert not name.isdecimal()
+    assert os.listdir(tmp_path) == ["1"]
     assert (tmp_path / "1").stat().st_mode & 0o777 == 0o755
+
+
+KILLED = """
+    import os, signal, sys
+    import keras
+    import tensorflow as tf
+    from tf_pseudofeat.export import export_classifier
+
+    save = tf.saved_model.save
+
+    def save_and_die(*args, **kwargs):
+        save(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    tf.saved_model.save = save_and_die
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    export_classifier(model, sys.argv[1])
+"""
+
+
+def test_export_that_is_killed_leaves_no_version(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".unfinished-")
+    assert export_classifier(dense_model(), tmp_path) == str(tmp_path / "1")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +444,7 @@ def test_folder_appears_whole(tmp_path, monkeypatch):
         ([], "1"),
         (["1"], "2"),
         (["1", "9", "10"], "11"),
-        (["3", "best", ".4.aside", "5x"], "4"),
+        (["3", "best", ".unfinished-4", "5x", "-6", "\u0667"], "4"),
     ],
 )
 def test_next_version(tmp_path, there, expected):
@@ -341,6 +474,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     "model, settings, message",
     [
+        (dense_model(), {"class_names": ["a", "b"]}, "2 names, .* tells 3 classes"),
         (dense_model(), {"gaussian": fitted_gaussian()}, "pass `layer_name`"),
         (
             dense_model(),
@@ -351,7 +485,7 @@ class Subclassed(keras.Model):
         (Subclassed(), {}, "'written' .* has no graph of layers"),
         (keras.Sequential([layers.Dense(3)]), {}, "Build it if it is Sequential"),
     ],
-    ids=["no layer", "not fitted", "unknown layer", "subclassed", "not built"],
+    ids=["names", "no layer", "not fitted", "unknown layer", "subclassed", "not built"],
 )
 def test_what_cannot_be_exported_is_refused(tmp_path, model, settings, message):
     with pytest.raises(ValueError, match=message):

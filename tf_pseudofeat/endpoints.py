@@ -1,6 +1,7 @@
 """What an exported classifier answers: named functions of named inputs."""
 
 import collections
+import functools
 
 import keras
 import tensorflow as tf
@@ -37,20 +38,9 @@ def endpoints(
     Raises:
         ValueError: What is asked for does not fit the model, or has a gap.
     """
-    network = functional(model)
-    if network is None:
-        raise ValueError(
-            f"{model.name!r} ({type(model).__name__}) has no graph of layers, which "
-            f"tells its inputs and outputs. Build it if it is Sequential; a model with "
-            f"a `call` of its own has keras.Model.export."
-        )
+    network = _network(model)
     if gaussian is not None:
-        if layer_name is None:
-            raise ValueError(
-                "`gaussian` gives densities of features; pass `layer_name`, the layer "
-                "that makes them."
-            )
-        gaussian.feature_shape  # noqa: B018  raises where nothing is fitted
+        _check_gaussian(gaussian, layer_name)
     inputs = _signature(network, input_name)
     named = _named_outputs(network, output_name)
     classified = _classified(network, class_names)
@@ -59,26 +49,43 @@ def endpoints(
         outputs = model(x, training=False)
         return named(outputs) | classified(outputs)
 
-    functions = {"serving_default": (answer, inputs)}
+    def endpoint(function, signature=inputs):
+        return tf.function(function, input_signature=[signature], autograph=False)
+
+    functions = {"serving_default": endpoint(answer)}
     if encoded_images:
         decoded = _decoded(inputs)
-        image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
-        functions["encoded"] = (lambda x: answer(decoded(x)), image_bytes)
+        files = tf.TensorSpec((None,), tf.string, name="image_bytes")
+        functions["encoded"] = endpoint(lambda x: answer(decoded(x)), files)
     if layer_name is not None:
         trunk, _ = split_at(model, layer_name)
-        functions["features"] = (
-            lambda x: {"features": trunk(x, training=False)},
-            inputs,
-        )
+        features = functools.partial(trunk, training=False)
+        functions["features"] = endpoint(lambda x: {"features": features(x)})
     if gaussian is not None:
-        functions["log_density"] = (
-            lambda x: {"log_density": gaussian(trunk(x, training=False))},
-            inputs,
+        functions["log_density"] = endpoint(
+            lambda x: {"log_density": gaussian(features(x))}
         )
-    return {
-        name: tf.function(function, input_signature=[signature], autograph=False)
-        for name, (function, signature) in functions.items()
-    }
+    return functions
+
+
+def _network(model):
+    network = functional(model)
+    if network is None:
+        raise ValueError(
+            f"{model.name!r} ({type(model).__name__}) has no graph of layers, which "
+            f"tells its inputs and outputs. Build it if it is Sequential; a model with "
+            f"a `call` of its own has keras.Model.export."
+        )
+    return network
+
+
+def _check_gaussian(gaussian, layer_name):
+    if layer_name is None:
+        raise ValueError(
+            "`gaussian` gives densities of features; pass `layer_name`, the layer that "
+            "makes them."
+        )
+    gaussian.feature_shape  # noqa: B018  raises where nothing is fitted
 
 
 def _signature(model, input_name):

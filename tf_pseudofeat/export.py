@@ -46,8 +46,8 @@ def export_classifier(
 
     Args:
         model: built Keras model with a graph of layers.
-        path: folder of versions, `served` for `served/1`, `served/2` and so on, of which
-            the next is taken; or one of them, `served/7`, which must be free.
+        path: folder of versions, `served` for `served/1`, `served/2` and so on, of
+            which the next is taken; or one of them, `served/7`, which must be free.
         input_name: of a single input; by default the model's own name for it, or
             "image" or "features" (by rank) where Keras made the name up.
         output_name: of a single output; by default "probabilities" after a softmax or
@@ -61,8 +61,8 @@ def export_classifier(
             channels and resized to its size (bilinear, antialiased). The model gets
             pixels of 0 to 255, in its dtype: any scaling must be a layer of it.
         layer_name: the split layer, to serve `features`.
-        gaussian: a fitted `ClassConditionalGaussian`, to serve `log_density`. Without it
-            no statistics of the training data leave the house.
+        gaussian: a fitted `ClassConditionalGaussian`, to serve `log_density`. Without
+            it no statistics of the training data leave the house.
         warmup: a batch of inputs, which TensorFlow Serving sends to every endpoint
             before it takes requests, so that the first is not slow. Needs the extra
             `serving`.
@@ -73,8 +73,8 @@ def export_classifier(
     Raises:
         FileExistsError: `path` names a version, and it is there already.
         ImportError: `warmup` without `tensorflow-serving-api`.
-        ValueError: What is asked for does not fit the model, or `gaussian` comes without
-            `layer_name`.
+        ValueError: What is asked for does not fit the model, or `gaussian` comes
+            without `layer_name`.
 
     Example:
 
@@ -129,9 +129,10 @@ def _is_version(path):
 
 
 def _taken(version):
+    folder = version.parent
     return (
         f"{version} exists, and a version that may be in use is not overwritten. Pass "
-        f"{str(version.parent)!r} to export to the next, now {next_version(version.parent)}."
+        f"{str(folder)!r} for the next, which is now {next_version(folder)}."
     )
 
 

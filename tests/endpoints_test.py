@@ -1,0 +1,192 @@
+"""Tests for endpoints.py: classes beside scores, and images as they lie in files."""
+
+import io
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.special
+import tensorflow as tf
+from keras import layers
+
+from tf_pseudofeat.endpoints import endpoints
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(5, 4)).astype("float32")
+
+
+def model_ending_in(units, activation, dtype=None):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((4,), name="x")
+    x = layers.Dense(units, activation=activation, dtype=dtype)(inputs)
+    return keras.Model(inputs, x, name="ending")
+
+
+# ---- Names of classes. ---------------------------------------------------------------
+
+
+def binary(p):
+    return np.concatenate([1 - p, p], axis=1)
+
+
+@pytest.mark.parametrize(
+    "units, activation, probabilities",
+    [
+        (3, "softmax", lambda y: y),
+        (3, None, lambda y: scipy.special.softmax(y, axis=1)),
+        (1, "sigmoid", binary),
+        (1, None, lambda y: binary(scipy.special.expit(y))),
+        (3, "sigmoid", lambda y: y),  # each class by itself
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_classes_stand_beside_their_scores(units, activation, probabilities, dtype):
+    model = model_ending_in(units, activation, dtype)
+    names = ["no", "yes"] if units == 1 else ["red", "green", "blue"]
+    answer = endpoints(model, class_names=names)["serving_default"](X)
+    outputs = np.asarray(model(X), "float32")
+    name = "probabilities" if activation else "logits"
+    assert set(answer) == {name, "classes", "scores"}
+    np.testing.assert_allclose(np.float32(answer[name]), outputs, atol=1e-6)
+    assert answer["scores"].dtype == tf.float32
+    classes, scores = (answer[key].numpy() for key in ("classes", "scores"))
+    assert (np.diff(scores, axis=1) <= 0).all()
+    for row, expected in enumerate(probabilities(outputs)):
+        by_name = dict(zip(map(bytes.decode, classes[row]), scores[row], strict=True))
+        assert by_name == pytest.approx(dict(zip(names, expected, strict=True)))
+
+
+def test_no_rows_and_one_row_have_classes_and_scores():
+    model = model_ending_in(3, "softmax")
+    function = endpoints(model, class_names=tuple("abc"))["serving_default"]
+    for rows in (0, 1):
+        answer = function(X[:rows])
+        assert answer["classes"].shape == answer["scores"].shape == (rows, 3)
+
+
+def two_outputs():
+    x = keras.Input((4,))
+    return keras.Model(x, [layers.Dense(2)(x), layers.Dense(2)(x)])
+
+
+def per_pixel():
+    x = keras.Input((4, 4, 1))
+    return keras.Model(x, layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(
+    "model, names, message",
+    [
+        (model_ending_in(3, None), ["a", "b"], "2 names, and 'ending' tells 3"),
+        (model_ending_in(1, "sigmoid"), ["a"], "1 names, and 'ending' tells 2"),
+        (model_ending_in(3, None), ["a", "b", "a"], r"\['a'\] more than once"),
+        (model_ending_in(3, None), ["a", "", "b\nc"], r"\['', 'b\\nc'\] with no line"),
+        (model_ending_in(3, None), "abc", "a list of strings; received 'abc'"),
+        (model_ending_in(3, None), [0, 1, 2], r"received \[0, 1, 2\]"),
+        (model_ending_in(3, "tanh"), ["a", "b", "c"], "ends in tanh"),
+        (two_outputs(), ["a", "b"], r"shapes \[\(None, 2\), \(None, 2\)\]"),
+        (per_pixel(), ["a", "b", "c"], r"one output \[B, C\]"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(model, names, message):
+    with pytest.raises(ValueError, match=message):
+        endpoints(model, class_names=names)
+
+
+# ---- Encoded images. -----------------------------------------------------------------
+
+
+def gives_its_pixels(shape, dtype):
+    image = keras.Input(shape, dtype=dtype, name="image")
+    return keras.Model(image, layers.Reshape(shape, dtype=dtype)(image))
+
+
+def pixels_of(files, shape, dtype="uint8"):
+    """What a model gets to see of some files."""
+    functions = endpoints(gives_its_pixels(shape, dtype), encoded_images=True)
+    (pixels,) = functions["encoded"](tf.constant(files)).values()
+    assert pixels.dtype == dtype
+    return pixels.numpy().astype(float)
+
+
+def picture(mode, height, width, seed=0):
+    """A smooth picture, which JPEG keeps well."""
+    channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 4, channels), np.uint8)
+    image = PIL.Image.fromarray(noise.squeeze(), mode)
+    return image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
+def file_of(image, kind):
+    file = io.BytesIO()
+    image.save(file, kind, quality=95)
+    return file.getvalue()
+
+
+def array_of(image):
+    return np.asarray(image, float).reshape(image.height, image.width, -1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16"])
+@pytest.mark.parametrize("mode, channels", [("L", 1), ("RGB", 3)])
+def test_a_png_of_the_models_size_arrives_to_the_bit(mode, channels, dtype):
+    images = [picture(mode, 8, 6, seed) for seed in range(3)]
+    files = [file_of(image, "PNG") for image in images]
+    seen = pixels_of(files, (8, 6, channels), dtype)
+    np.testing.assert_array_equal(seen, [array_of(image) for image in images])
+    assert seen.max() > 150  # from 0 to 255, not to 1
+
+
+# Pillow rounds elsewhere, and `tf.io.decode_image` takes JPEG's fast transform, as the
+# datasets that models are trained on do: up to 10 of 255 from the exact one.
+@pytest.mark.parametrize("kind, difference", [("PNG", 2), ("JPEG", 12)])
+@pytest.mark.parametrize("mode, channels", [("L", 3), ("RGB", 1), ("RGB", 3)])
+def test_files_of_any_size_and_colour_are_fitted(kind, difference, mode, channels):
+    sizes = [(40, 30), (17, 64), (5, 4)]
+    files = [file_of(picture(mode, *size), kind) for size in sizes]
+    seen = pixels_of(files, (12, 12, channels))
+    for file, pixels in zip(files, seen, strict=True):
+        image = PIL.Image.open(io.BytesIO(file)).convert(
+            "L" if channels == 1 else "RGB"
+        )
+        fitted = image.resize((12, 12), PIL.Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(pixels, array_of(fitted), atol=difference)
+
+
+def test_transparency_is_dropped():
+    image = picture("RGBA", 8, 8)
+    seen = pixels_of([file_of(image, "PNG")], (8, 8, 3))
+    np.testing.assert_array_equal(seen[0], array_of(image)[..., :3])
+
+
+def test_no_files_have_no_answers():
+    assert pixels_of(np.zeros((0,), "S1"), (8, 8, 3)).shape == (0, 8, 8, 3)
+
+
+def test_what_is_no_image_is_an_error_of_the_request():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file"):
+        pixels_of([b"not an image"], (8, 8, 3))
+
+
+def of_any_size():
+    return keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
+
+
+def two_images():
+    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    return keras.Model([left, right], layers.Add()([left, right]))
+
+
+@pytest.mark.parametrize(
+    "model, shapes",
+    [
+        (model_ending_in(3, None), r"\(None, 4\)"),
+        (gives_its_pixels((8, 8, 4), "uint8"), r"\(None, 8, 8, 4\)"),
+        (of_any_size(), r"\(None, None, None, 3\)"),
+        (two_images(), r"\(None, 8, 8, 3\), \(None, 8, 8, 3\)"),
+    ],
+)
+def test_encoded_images_need_one_image_of_known_size(model, shapes):
+    with pytest.raises(ValueError, match=f"one image.*this one takes .{shapes}"):
+        endpoints(model, encoded_images=True)
