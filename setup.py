@@ -15,6 +15,13 @@ _EXAMPLES = [
     "matplotlib",
     "tensorflow-datasets>=4.9.10",
 ]
+_SERVING = [
+    "ai-edge-litert",
+    "onnxruntime",
+    "openvino",
+    "tensorflow-serving-api>=2.20",
+    "tf2onnx>=1.17",
+]
 
 setuptools.setup(
     name="tf-pseudofeat",
@@ -40,10 +47,13 @@ setuptools.setup(
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]"],
         "examples": _EXAMPLES,
+        "serving": _SERVING,
         "test": [
             *_EXAMPLES,
+            *_SERVING,
             "ml-dtypes",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
+            "pillow",
             "pytest",
             "ruff",
             "setuptools",

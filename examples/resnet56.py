@@ -4,8 +4,9 @@
     python -m examples.resnet56 --dataset=cifar10 --data_dir=DIR --epochs=100
 
 Prints the scores on a balanced test set before and after, and writes the trained model,
-`report.json`, `report.png` and a SavedModel to --output_dir. The test set is scored and
-nothing is chosen by it.
+`report.json`, `report.png` and two SavedModels to --output_dir: the network as trained,
+and as the next version the retrained one. The test set is scored and nothing is chosen
+by it.
 """
 
 import json
@@ -100,13 +101,28 @@ def train(model, images, epochs, batch_size, augment, seed, output_dir, retraine
         sys.exit("\nInterrupted. The same command goes on after the last whole epoch.")
 
 
-def write_results(model, report, settings, layer, output_dir):
-    """Writes `report.json`, `report.png`, and a SavedModel as the next version."""
+def write_results(report, settings, output_dir):
+    """Writes `report.json` and `report.png`."""
     results = {"settings": settings, "report": report.to_dict()}
     (output_dir / "report.json").write_text(json.dumps(results, indent=1) + "\n")
     report.plot().savefig(output_dir / "report.png", dpi=120)
-    version = tfpf.next_version(output_dir / "served")
-    return tfpf.export_classifier(model, version, layer_name=layer)
+
+
+def export_both(trained, model, layer, class_names, folder):
+    """The network as trained and the retrained one, as the next two versions.
+
+    A server of both can show what has changed, or go back.
+    """
+    return [
+        tfpf.export_classifier(
+            network,
+            folder,
+            class_names=class_names,
+            encoded_images=True,
+            layer_name=layer,
+        )
+        for network in (keras.models.load_model(trained), model)
+    ]
 
 
 def main(argv):
@@ -173,8 +189,13 @@ def main(argv):
         report = retrainer.report
 
     print(f"\n{report}\n")
-    served = write_results(model, report, settings, FLAGS.layer, output_dir)
-    print(f"Wrote {output_dir}/report.json, report.png and the SavedModel {served}.")
+    write_results(report, settings, output_dir)
+    trained = FLAGS.trained or output_dir / "trained.keras"
+    before, after = export_both(
+        trained, model, FLAGS.layer, images.class_names, output_dir / "served"
+    )
+    print(f"Wrote {output_dir}/report.json, report.png and two SavedModels:")
+    print(f"{before} as trained, {after} retrained.")
 
 
 if __name__ == "__main__":

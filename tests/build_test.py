@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
     "imblearn": "imbalanced_learn",
     "PIL": "pillow",
     "sklearn": "scikit_learn",
+    "tensorflow_serving": "tensorflow_serving_api",
 }
 # What a distribution imports but does not require, so whoever imports it must.
 UNDECLARED = {

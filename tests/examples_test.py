@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from examples.attach_to_existing_model import cure, somebody_elses_model
 from examples.data import (
@@ -41,6 +42,16 @@ def run(module, *flags):
     return subprocess.run(
         command, cwd=_ROOT, env=environment, capture_output=True, text=True
     )
+
+
+def answer_of(version, images):
+    """What a SavedModel says to images in PNG files."""
+    files = [tf.io.encode_png(image).numpy() for image in images]
+    served = tf.saved_model.load(str(version)).signatures["encoded"]
+    answer = served(image_bytes=tf.constant(files))
+    best = answer["classes"].numpy()[:, 0].astype(int)  # "0" to "9"
+    np.testing.assert_array_equal(best, np.argmax(answer["probabilities"], axis=1))
+    return answer
 
 
 def test_step_imbalance_cuts_the_chosen_classes_to_a_fraction():
@@ -185,11 +196,17 @@ def test_the_main_job_runs_from_images_to_a_saved_model(tmp_path):
     assert results["settings"]["depth"] == 8
     assert len(results["report"]["after"]["recall"]) == 10
     assert (tmp_path / "report.png").stat().st_size > 1000
-    assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
+    images = load_images("digits").test_images[:20]
+    answers = [answer_of(tmp_path / "served" / n, images) for n in "12"]
+    trained = keras.models.load_model(tmp_path / "trained.keras")
+    expected = trained.predict(images, verbose=0)
+    np.testing.assert_allclose(answers[0]["probabilities"], expected, atol=1e-5)
+    assert not np.allclose(answers[1]["probabilities"], expected, atol=1e-3)
 
     again = run("examples.resnet56", *flags, f"--trained={tmp_path}/trained.keras")
     assert again.returncode == 0, again.stderr[-3000:]
-    assert (tmp_path / "served" / "2" / "saved_model.pb").exists()
+    assert sorted(os.listdir(tmp_path / "served")) == ["1", "2", "3", "4"]
+    assert re.search(r"served/3 as trained, .*served/4 retrained", again.stdout)
     repeated = json.loads((tmp_path / "report.json").read_text())
     for key in ("before", "after", "pseudo", "loss"):
         assert repeated["report"][key] == results["report"][key]
