@@ -65,6 +65,15 @@ def test_no_rows_and_one_row_have_classes_and_scores():
         assert answer["classes"].shape == answer["scores"].shape == (rows, 3)
 
 
+@pytest.mark.parametrize("name", ["classes", "scores"])
+def test_an_output_that_would_be_hidden_is_refused(name):
+    model, names = model_ending_in(3, None), ["a", "b", "c"]
+    by_key = keras.Model(model.input, {name: model.output})
+    for given, settings in [(model, {"output_name": name}), (by_key, {})]:
+        with pytest.raises(ValueError, match=rf"is to be \['{name}'\]. Call it some"):
+            endpoints(given, class_names=names, **settings)
+
+
 def two_outputs():
     x = keras.Input((4,))
     return keras.Model(x, [layers.Dense(2)(x), layers.Dense(2)(x)])
@@ -82,7 +91,7 @@ def per_pixel():
         (model_ending_in(1, "sigmoid"), ["a"], "1 names, and 'ending' tells 2"),
         (model_ending_in(3, None), ["a", "b", "a"], r"\['a'\] more than once"),
         (model_ending_in(3, None), ["a", "", "b\nc"], r"\['', 'b\\nc'\] with no line"),
-        (model_ending_in(3, None), "abc", "a list of strings; received 'abc'"),
+        (model_ending_in(3, None), "abc", "list of strings; received 'abc'"),
         (model_ending_in(3, None), [0, 1, 2], r"received \[0, 1, 2\]"),
         (model_ending_in(3, "tanh"), ["a", "b", "c"], "ends in tanh"),
         (two_outputs(), ["a", "b"], r"shapes \[\(None, 2\), \(None, 2\)\]"),

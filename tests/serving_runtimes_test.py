@@ -1,7 +1,7 @@
-"""One export, read by six runtimes in processes that have neither Keras nor this code.
+"""One export, read by five runtimes in processes that have neither Keras nor this code.
 
-Two of them read the SavedModel without the TensorFlow package; LiteRT and ONNX Runtime
-read what a third process has converted.
+The C API and OpenVINO read it without the tensorflow package, `saved_model_cli` with
+it, LiteRT and ONNX Runtime after another process has converted it.
 """
 
 import json
@@ -205,8 +205,7 @@ OPENVINO = """
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"image": np.load("images.npy")})
     answers = {port.get_any_name(): found[port] for port in compiled.outputs}
-    np.savez("openvino.npz", **{k: v.astype("S") if v.dtype.kind in "OTU" else v
-                                for k, v in answers.items()})
+    np.savez("openvino.npz", **answers | {"classes": answers["classes"].astype("S")})
 """
 
 CONVERT = """

@@ -36,14 +36,14 @@ def endpoints(
             signature, that returns a dict of outputs}; "serving_default" is the first.
 
     Raises:
-        ValueError: What is asked for does not fit the model, or has a gap.
+        ValueError: What is asked for does not fit the model.
     """
     network = _network(model)
     if gaussian is not None:
         _check_gaussian(gaussian, layer_name)
     inputs = _signature(network, input_name)
     named = _named_outputs(network, output_name)
-    classified = _classified(network, class_names)
+    classified = _classified(network, class_names, output_name)
 
     def answer(x):
         outputs = model(x, training=False)
@@ -119,18 +119,22 @@ def _named_outputs(model, output_name):
 # Names of classes.
 
 
-def _classified(model, class_names):
+def _classified(model, class_names, output_name):
     """A function from the outputs to names and scores, the likeliest class first."""
     if class_names is None:
         return lambda y: {}
     activation = output_activation(model)
+    _check_classifier(model, activation, output_name)
     _check_class_names(model, activation, class_names)
 
     def classified(y):
         (y,) = keras.tree.flatten(y)
         scores, order = tf.math.top_k(_scores(y, activation), k=len(class_names))
         # A constant of each graph: made outside, it would be of none.
-        return {"classes": tf.gather(tf.constant(class_names), order), "scores": scores}
+        return {
+            "classes": tf.gather(tf.constant(list(class_names)), order),
+            "scores": scores,
+        }
 
     return classified
 
@@ -138,13 +142,18 @@ def _classified(model, class_names):
 def _scores(y, activation):
     """Probabilities `[B, C]`, in float32, of logits or probabilities."""
     y = tf.cast(y, tf.float32)
-    binary = y.shape[-1] == 1 and activation != "softmax"
+    binary = _is_binary(y.shape[-1], activation)
     if activation == "linear":
         y = tf.sigmoid(y) if binary else tf.nn.softmax(y)
     return tf.concat([1 - y, y], axis=-1) if binary else y
 
 
-def _check_class_names(model, activation, class_names):
+def _is_binary(width, activation):
+    """Whether one number stands for two classes: the probability of the second."""
+    return width == 1 and activation != "softmax"
+
+
+def _check_classifier(model, activation, output_name):
     shapes = [tuple(tensor.shape) for tensor in model.outputs]
     if len(shapes) > 1 or len(shapes[0]) != 2 or activation not in _OUTPUT_NAMES:
         raise ValueError(
@@ -152,12 +161,19 @@ def _check_class_names(model, activation, class_names):
             f"softmax, a sigmoid or a linear layer; {model.name!r} has outputs of "
             f"shapes {shapes} and ends in {activation}. Export it without."
         )
-    count = 2 if shapes[0][1] == 1 and activation != "softmax" else shapes[0][1]
-    names = class_names
-    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+    keys = set(model.output) if isinstance(model.output, dict) else {output_name}
+    if keys & {"classes", "scores"}:
         raise ValueError(
-            f"`class_names` must be a list of strings; received {class_names!r}."
+            f"`class_names` serve outputs 'classes' and 'scores', and the output of "
+            f"{model.name!r} is to be {sorted(keys)}. Call it something else."
         )
+
+
+def _check_class_names(model, activation, names):
+    width = model.outputs[0].shape[-1]
+    count = 2 if _is_binary(width, activation) else width
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`class_names` is a list of strings; received {names!r}.")
     if len(names) != count:
         raise ValueError(
             f"`class_names` has {len(names)} names, and {model.name!r} tells {count} "
