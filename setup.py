@@ -55,6 +55,7 @@ setuptools.setup(
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "setuptools",
         ],

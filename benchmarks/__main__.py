@@ -1,7 +1,9 @@
 """Runs the benchmarks, prints a markdown table and writes it as JSON.
 
-python -m benchmarks
-python -m benchmarks --only=fitting --only=sampling
+    python -m benchmarks
+    python -m benchmarks --only=fitting --only=sampling
+
+What the file has of other benchmarks, from the same machine and versions, stays in it.
 """
 
 import pathlib
@@ -18,7 +20,7 @@ from benchmarks import (
     sampling,
     streaming,
 )
-from benchmarks.table import machine, markdown, write_json
+from benchmarks.table import machine, markdown, read_json, write_json
 
 BENCHMARKS = {
     "fitting": fitting.measure,
@@ -43,12 +45,15 @@ def main(argv):
     """Runs what the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}; see --help.")
-    measurements = []
+    path = pathlib.Path(_OUTPUT.value)
+    measured = read_json(path)
     for name in _ONLY.value or BENCHMARKS:
         print(f"{name} ...", flush=True)
-        measurements += BENCHMARKS[name]()
-        write_json(pathlib.Path(_OUTPUT.value), measurements)  # what is there so far
-    print(f"\n{machine()}\n\n{markdown(measurements)}\n\n{_OUTPUT.value}")
+        measured[name] = BENCHMARKS[name]()
+        measured = {name: measured[name] for name in BENCHMARKS if name in measured}
+        write_json(path, measured)
+    table = markdown([row for rows in measured.values() for row in rows])
+    print(f"\n{machine()}\n\n{table}\n\n{_OUTPUT.value}")
 
 
 if __name__ == "__main__":

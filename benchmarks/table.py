@@ -8,7 +8,9 @@ import os
 import pathlib
 import platform
 
-__all__ = ["machine", "markdown", "write_json"]
+from benchmarks.race import Measurement
+
+__all__ = ["machine", "markdown", "read_json", "write_json"]
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "scikit-learn")
 
@@ -63,12 +65,25 @@ def markdown(measurements):
     return "\n".join(lines)
 
 
-def write_json(path, measurements):
-    """Writes the machine and every measurement."""
+def write_json(path, measured):
+    """Writes the machine, and the measurements of each benchmark by its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [dataclasses.asdict(measurement) for measurement in measurements]
-    text = json.dumps({"machine": machine(), "measurements": rows}, indent=1)
+    rows = {
+        name: list(map(dataclasses.asdict, many)) for name, many in measured.items()
+    }
+    text = json.dumps({"machine": machine(), "benchmarks": rows}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """What was written of this machine and these versions: {name: measurements}."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if content.get("machine") != machine():
+        return {}
+    return {
+        name: [Measurement(**row) for row in rows]
+        for name, rows in content["benchmarks"].items()
+    }
 
 
 def _ratio(number):

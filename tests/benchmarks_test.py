@@ -58,7 +58,7 @@ def sleeping(name, role, seconds):
     return race.Contender(name, functools.partial(time.sleep, seconds), role)
 
 
-def test_the_table_has_ratios_to_ours(tmp_path):
+def test_the_table_has_ratios_to_ours():
     measured = [
         race.measurement("q", "s", sleeping(name, role, 0), runs)
         for name, role, runs in [
@@ -70,10 +70,18 @@ def test_the_table_has_ratios_to_ours(tmp_path):
     assert measured[0].value == 0.2
     (line,) = check(measured)[2:]
     assert line == "| q | s | 200 ms | 2 x (least) | other 2.5 x |"
-    table.write_json(tmp_path / "new" / "results.json", measured)
-    saved = json.loads((tmp_path / "new" / "results.json").read_text())
+
+
+def test_results_are_kept_for_the_machine_that_made_them(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    assert table.read_json(path) == {}
+    measured = {"naps": [race.measurement("q", "s", sleeping("a", "ours", 0), [0.1])]}
+    table.write_json(path, measured)
+    assert table.read_json(path) == measured
+    saved = json.loads(path.read_text())
     assert saved["machine"] == table.machine()
-    assert [row["name"] for row in saved["measurements"]] == ["ours", "least", "other"]
+    path.write_text(json.dumps(saved | {"machine": "another"}))
+    assert table.read_json(path) == {}
 
 
 def test_a_race_is_run_in_turns_after_a_round_to_warm_up():
