@@ -20,6 +20,8 @@ __all__ = ["ClassMoments", "merge", "moments_of", "moments_of_batches", "no_mome
 _CHUNK_ROWS = 4096
 # Rows of a class that say roughly where it lies, to centre all of them there.
 _CENTRE_ROWS = 256
+# Rows of a matrix that are transposed at a time.
+_TILE = 64
 # Rows of a stream that are collected before the classes are told apart.
 _BUFFER_ROWS = 4 * _CHUNK_ROWS
 
@@ -84,7 +86,8 @@ def moments_of(features, labels, num_classes, kind="full"):
 
     Each row is read once. It is centred near its class mean before it is multiplied, in
     the precision it comes in (at least float32), and what the centre missed is taken
-    off in the end; all sums are float64.
+    off in the end. Sums of a few thousand rows are of that precision, too; they are
+    collected in float64.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
@@ -234,13 +237,17 @@ def _lower_gram(rows):
 def _mirror(lower):
     """Fills the upper triangles of `[..., D, D]`, in place."""
     for matrix in lower.reshape(-1, *lower.shape[-2:]):
-        matrix += np.tril(matrix, -1).T
+        for start in range(0, len(matrix), _TILE):  # at once, it would miss the cache
+            some = slice(start, start + _TILE)
+            matrix[some, start:] += np.tril(matrix[start:, some], -1).T
 
 
 def _sums(rows, starts):
-    """Sums of the rows from one start to the next `[starts, D]`, float64."""
-    parts = np.split(rows, starts[1:])  # np.add.reduceat takes ten times as long
-    return np.stack([part.sum(axis=0, dtype=np.float64) for part in parts])
+    """Sums of the rows from one start to the next `[starts, D]`."""
+    (gemv,) = scipy.linalg.get_blas_funcs(["gemv"], [rows])
+    ones = np.ones(len(rows), rows.dtype)
+    parts = np.split(rows, starts[1:])
+    return np.stack([gemv(1.0, part.T, ones[: len(part)]) for part in parts])
 
 
 def _borders(ids):
