@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import time
 
 import numpy as np
@@ -20,6 +21,7 @@ from benchmarks import (
     table,
 )
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOYS = {
     "fitting": lambda: fitting.measure(200, sizes=(4,), rounds=1),
     "sampling": lambda: sampling.measure(60, sizes=(4,), rounds=1),
@@ -108,3 +110,12 @@ def test_peak_memory_is_what_the_job_takes_beyond_what_was_there():
     (measured,) = race.peak_memory("q", "s", [race.Contender("a", prepare)])
     assert 70 < measured.value < 100
     assert measured.unit == "MiB"
+
+
+def test_the_readme_has_the_table_of_the_results():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    content = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    rows = [row for rows in content["benchmarks"].values() for row in rows]
+    lines = table.markdown([race.Measurement(**row) for row in rows]).splitlines()
+    assert [line for line in lines if line not in readme] == []
+    assert content["machine"] in readme
