@@ -1,0 +1,144 @@
+"""Serves SavedModels over HTTP and gRPC, as TensorFlow Serving does, with a page.
+
+    python -m examples.serve --model=digits=outputs/digits/served
+    python -m examples.serve --model=a=DIR --model=b=DIR --port=8501 --grpc_port=8500
+
+A model is a folder of versions, `<folder>/<number>/saved_model.pb`. All of them are in
+service (TensorFlow Serving keeps the latest only), requests that name none go to the
+latest, and a version that is moved into the folder is served without a restart. Open
+the address in a browser to see what the last two versions say of an image.
+
+Its clients are TensorFlow Serving's clients. For one machine and people who are
+trusted: no TLS, no accounts, no batching across requests.
+"""
+
+import asyncio
+import concurrent.futures
+import os
+import pathlib
+import re
+import socket
+import sys
+
+import grpc
+from absl import app, flags, logging
+from aiohttp import web
+
+from examples.grpc_service import Grpc
+from examples.rest_service import Rest, errors_as_json
+from examples.servables import ServedModel
+
+FLAGS = flags.FLAGS
+
+GRACE = 30.0  # seconds that requests in flight have to finish
+
+
+def define_flags():
+    """The flags of this program, for when it is run and not imported."""
+    flags.DEFINE_multi_string("model", None, "NAME=FOLDER; repeat it for more models.")
+    flags.DEFINE_string("host", "127.0.0.1", "Address; 0.0.0.0 for the whole network.")
+    flags.DEFINE_integer("port", 8501, "Of HTTP; 0 for one that is free.")
+    flags.DEFINE_integer("grpc_port", None, "Of gRPC, which is off without it.")
+    flags.DEFINE_float("poll_seconds", 1.0, "Time between looks for new versions.")
+    flags.DEFINE_float("max_request_mib", 32.0, "Requests larger than this get 413.")
+    flags.DEFINE_integer("threads", os.cpu_count(), "That run models, for all requests")
+    flags.mark_flag_as_required("model")
+    for name in ("poll_seconds", "max_request_mib", "threads"):
+        flags.register_validator(name, lambda x: x > 0, f"--{name} is above 0.")
+
+
+def serve(models, http_socket, grpc_address, poll_seconds, max_bytes, threads):
+    """Serves until SIGINT or SIGTERM; requests in flight are finished first.
+
+    Args:
+        models: {name: `ServedModel`}.
+        http_socket: that listens.
+        grpc_address: "host:port", or None for no gRPC.
+        poll_seconds: time between looks for new versions.
+        max_bytes: of a request.
+        threads: that run models.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+
+    async def watch(application):
+        async def look_again():
+            while True:
+                await asyncio.sleep(poll_seconds)
+                for model in models.values():
+                    try:
+                        await asyncio.to_thread(model.poll)
+                    except OSError as error:  # a folder that went while it was read
+                        logging.warning("%s: %s; will look again.", model.name, error)
+
+        looking = asyncio.create_task(look_again())
+        yield
+        looking.cancel()
+
+    async def run_grpc(application):
+        size = int(max_bytes)
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", size)])
+        Grpc(models, pool, size).add_to(server)
+        port = server.add_insecure_port(grpc_address)
+        await server.start()
+        print(f"gRPC at {grpc_address.rpartition(':')[0]}:{port}", flush=True)
+        yield
+        await server.stop(GRACE)
+
+    application = web.Application(
+        middlewares=[errors_as_json], client_max_size=int(max_bytes)
+    )
+    application.add_routes(Rest(models, pool).routes())
+    application.cleanup_ctx.append(watch)
+    if grpc_address:
+        application.cleanup_ctx.append(run_grpc)
+    host, port = http_socket.getsockname()[:2]
+    web.run_app(
+        application,
+        sock=http_socket,
+        shutdown_timeout=GRACE,
+        access_log=None,
+        print=lambda _: print(f"REST and page at http://{host}:{port}", flush=True),
+    )
+    pool.shutdown()
+
+
+def parse_models(texts):
+    """{name: `ServedModel`} of NAME=FOLDER texts, each version loaded."""
+    models = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not re.fullmatch(r"[\w.-]+", name) or not pathlib.Path(folder).is_dir():
+            raise ValueError(
+                f"--model={text}: expected NAME=FOLDER, and a folder that exists, of "
+                f"versions such as FOLDER/1/saved_model.pb."
+            )
+        if name in models:
+            raise ValueError(f"--model={text}: {name!r} is taken by another folder.")
+        models[name] = ServedModel(name, folder)
+        models[name].poll()
+        print(f"{name}: versions {sorted(models[name].versions) or 'none yet'}")
+    return models
+
+
+def main(argv):
+    """Reads the flags; everything else takes arguments."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+    try:
+        models = parse_models(FLAGS.model)
+        http_socket = socket.create_server((FLAGS.host, FLAGS.port), backlog=1024)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
+    serve(
+        models,
+        http_socket,
+        None if FLAGS.grpc_port is None else f"{FLAGS.host}:{FLAGS.grpc_port}",
+        FLAGS.poll_seconds,
+        FLAGS.max_request_mib * 2**20,
+        FLAGS.threads,
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
