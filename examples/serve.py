@@ -76,9 +76,17 @@ def serve(models, http_socket, grpc_address, poll_seconds, max_bytes, threads):
 
     async def run_grpc(application):
         size = int(max_bytes)
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", size)])
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", size),
+                ("grpc.so_reuseport", 0),  # a port that is taken is an error
+            ]
+        )
         Grpc(models, pool, size).add_to(server)
-        port = server.add_insecure_port(grpc_address)
+        try:
+            port = server.add_insecure_port(grpc_address)
+        except RuntimeError as error:
+            sys.exit(f"gRPC: {error}")
         await server.start()
         print(f"gRPC at {grpc_address.rpartition(':')[0]}:{port}", flush=True)
         yield
