@@ -115,7 +115,8 @@ def parse_models(texts):
     models = {}
     for text in texts:
         name, _, folder = text.partition("=")
-        if not re.fullmatch(r"[\w.-]+", name) or not pathlib.Path(folder).is_dir():
+        named = folder and re.fullmatch(r"[\w.-]+", name)
+        if not named or not pathlib.Path(folder).is_dir():
             raise ValueError(
                 f"--model={text}: expected NAME=FOLDER, and a folder that exists, of "
                 f"versions such as FOLDER/1/saved_model.pb."

@@ -137,14 +137,14 @@ def _array(name, value, dtype):
         array = np.array(value, dtype=object)
     except ValueError:
         raise _ragged(name) from None
-    kinds = {type(element) for element in array.flat}
+    kinds = {type(element) for element in array.ravel()}
     if list in kinds:
         raise _ragged(name)
     if not kinds <= accepted:
-        wrong = next(x for x in array.flat if type(x) not in accepted)
+        wrong = next(x for x in array.ravel() if type(x) not in accepted)
         raise _invalid(f"Input {name!r} is {dtype.name}; received {_kind(wrong)}.")
     if dtype == tf.string:
-        elements = [_bytes(name, element) for element in array.flat]
+        elements = [_bytes(name, element) for element in array.ravel()]
         return np.array([*elements, None], object)[:-1].reshape(array.shape)
     try:
         return array.astype(dtype.as_numpy_dtype)
@@ -189,7 +189,7 @@ def _plain(name, array):
             if name.endswith("_bytes")
             else (lambda x: x.decode("utf-8", "replace"))
         )
-        texts = [as_text(element) for element in array.flat]
+        texts = [as_text(element) for element in array.ravel()]
         return np.array([*texts, None], object)[:-1].reshape(array.shape).tolist()
     if array.dtype.kind not in "biuf":  # bfloat16 and its kin
         array = array.astype(np.float64)

@@ -24,6 +24,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from examples.serve import parse_models
 from tests.server_process import running_server, wait_until
 from tests.tiny_models import SIDE, probabilities, save_classifier, save_oddities
 
@@ -282,7 +283,7 @@ BAD = {
     "status of nothing": ("/v1/models/x", None, 404, "No model 'x'"),
     "status of no version": ("/v1/models/digits/versions/3", None, 404, "No version 3"),
     "metadata of nothing": ("/v1/models/x/metadata", None, 404, "No model 'x'"),
-    "GET of a prediction": (DIGITS, None, 404, "GET"),
+    "GET of a prediction": (DIGITS, None, 405, "Not Allowed"),
 }
 
 
@@ -299,12 +300,15 @@ def test_a_bad_request_gets_the_reason_and_harms_nobody(server, case):
     )
 
 
-def test_a_folder_that_is_not_there_is_said_at_once(tmp_path):
-    with (
-        pytest.raises(AssertionError, match=r"--model=x=.*expected NAME=FOLDER"),
-        running_server(tmp_path / "log", {"x": tmp_path / "none"}),
-    ):
-        pass
+@pytest.mark.parametrize(
+    "flag", ["digits", "=DIR", "a/b=DIR", "digits=DIR/none", "digits=DIR/log"]
+)
+def test_a_model_that_cannot_be_is_said_at_once(tmp_path, flag):
+    (tmp_path / "log").touch()
+    with pytest.raises(ValueError, match="expected NAME=FOLDER, and a folder that"):
+        parse_models([flag.replace("DIR", str(tmp_path))])
+    with pytest.raises(ValueError, match="'a' is taken"):
+        parse_models([f"a={tmp_path}", f"a={tmp_path}"])
 
 
 # ---- gRPC. ---------------------------------------------------------------------------
