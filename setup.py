@@ -17,8 +17,11 @@ _EXAMPLES = [
 ]
 _SERVING = [
     "ai-edge-litert",
+    "aiohttp",
+    "grpcio",
     "onnxruntime",
     "openvino",
+    "protobuf",
     "tensorflow-serving-api>=2.20",
     "tf2onnx>=1.17",
 ]
@@ -54,6 +57,7 @@ setuptools.setup(
             "ml-dtypes",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
+            "playwright",
             "pytest",
             "pytest-xdist",
             "ruff",

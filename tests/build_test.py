@@ -19,6 +19,8 @@ RULES = ("py_binary", "py_library", "py_test")
 # Distributions that are not called what they are imported as.
 DISTRIBUTIONS = {
     "absl": "absl_py",
+    "google": "protobuf",
+    "grpc": "grpcio",
     "imblearn": "imbalanced_learn",
     "PIL": "pillow",
     "sklearn": "scikit_learn",
@@ -230,7 +232,7 @@ def test_what_is_imported_is_installed():
     }
     installed = {
         "tf_pseudofeat": set().union(*extras.values()),
-        "examples": extras["examples"],
+        "examples": extras["examples"] | extras["serving"],
         "tests": extras["test"],
         "benchmarks": always,
     }

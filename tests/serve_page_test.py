@@ -1,0 +1,187 @@
+"""The page of the server, as a person uses it, in Chromium without a screen.
+
+apt-get install chromium && python -m pytest -m slow tests/serve_page_test.py
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.server_process import running_server
+from tests.tiny_models import SIDE, probabilities, save_classifier
+
+sync_api = pytest.importorskip("playwright.sync_api")
+_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not _CHROMIUM, reason="no chromium: apt-get install chromium"),
+]
+NAMES = ["cat", "<b>dog</b>", "köttur"]
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE, 1), dtype=np.uint8)
+TOPS = [probabilities(IMAGES, seed, len(NAMES)).argmax(axis=1) for seed in (2, 3)]
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for version in (1, 2, 3):
+        save_classifier(folder / "named" / str(version), version, NAMES)
+    save_classifier(folder / "one" / "1", num_classes=20)
+    save_classifier(folder / "closed" / "1", encoded=False)
+    (folder / "none").mkdir()
+    models = {name: folder / name for name in ("named", "one", "closed", "none")}
+    with running_server(folder / "log", models, "--max_request_mib=1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=_CHROMIUM, args=FLAGS.split()
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, server):
+    """The page on a phone in the dark; what the console complains of fails the test."""
+    page = chromium.new_page(
+        viewport={"width": 360, "height": 700}, color_scheme="dark"
+    )
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text)
+            if message.type in ("error", "warning")
+            and "status of 4" not in message.text
+            else None
+        ),
+    )
+    page.goto(f"http://{server.http}/")
+    page.set_default_timeout(20_000)
+    yield page
+    assert not complaints
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 360, "wider than a phone"
+    page.close()
+
+
+def image(number):
+    content = tf.io.encode_png(IMAGES[number]).numpy()
+    return {"name": f"{number}.png", "mimeType": "image/png", "buffer": content}
+
+
+def drop(page, file):
+    """A file dragged onto the page with the mouse."""
+    transfer = page.evaluate_handle(
+        """([name, bytes]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], name));
+            return transfer;
+        }""",
+        [file["name"], list(file["buffer"])],
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def bars(page):
+    """{class: [percent of each version]} and {class: mark}, as a person reads them."""
+    page.wait_for_selector("#result:not([hidden])")
+    shares, marks = {}, {}
+    for item in page.query_selector_all("#classes li"):
+        name, *mark = item.query_selector(".name").inner_text().split("\n")
+        values = item.query_selector_all(".bar > span")
+        shares[name] = [
+            float(x.inner_text().split(":")[-1].strip(" %\n")) for x in values
+        ]
+        marks |= {name: mark[0]} if mark else {}
+    return shares, marks
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_a_dropped_image_has_bars_of_the_last_two_versions(page, changes):
+    number = np.flatnonzero((TOPS[0] != TOPS[1]) == changes)[0]
+    drop(page, image(number))
+    shares, marks = bars(page)
+    assert list(shares) == NAMES  # text, and not markup
+    expected = [probabilities(IMAGES[[number]], seed, 3)[0] for seed in (2, 3)]
+    found = np.array(list(shares.values()))
+    np.testing.assert_allclose(found, 100 * np.transpose(expected), atol=0.051)
+    widths = page.eval_on_selector_all(
+        "#classes b", "all => all.map(b => b.firstChild.style.width)"
+    )
+    drawn = np.reshape([float(width.strip("%")) for width in widths], found.shape)
+    np.testing.assert_allclose(drawn, found, atol=0.051)
+    before, after = (NAMES[top[number]] for top in TOPS)
+    verdict = page.inner_text("#verdict")
+    legend = page.inner_text("#legend")
+    assert "before: version 2" in legend and "after: version 3" in legend
+    if changes:
+        assert verdict == f"Changed: “{before}” before, “{after}” after."
+        assert marks == {before: "top before", after: "top now"}
+    else:
+        assert verdict == f"Both versions say “{before}”."
+        assert not marks
+
+
+def test_one_version_has_one_set_of_bars_and_many_classes_unfold(page):
+    page.select_option("#model", "one")
+    page.set_input_files("#file", image(0))
+    shares, marks = bars(page)
+    (expected,) = probabilities(IMAGES[:1], 0, 20)
+    best = np.argsort(-expected)[:12]
+    assert list(shares) == [f"class {k}" for k in best]
+    assert all(len(values) == 1 for values in shares.values()) and not marks
+    assert page.inner_text("#legend").strip() == "version 1"
+    assert page.inner_text("#verdict").startswith(f"This is “class {best[0]}”")
+    page.click("#more")
+    assert set(bars(page)[0]) == {f"class {k}" for k in range(20)}
+
+
+def test_what_goes_wrong_is_said_in_words_and_mended(page, server):
+    def error(contains):
+        page.wait_for_function(
+            "text => document.getElementById('error').innerText.includes(text)",
+            arg=contains,
+        )
+        assert page.is_hidden("#result")
+
+    text = {"name": "a.png", "mimeType": "image/png", "buffer": b"no image"}
+    page.set_input_files("#file", text)
+    error("not an image that the model can read. Use a JPEG or PNG.")
+    page.set_input_files("#file", {**text, "buffer": bytes(2**20)})
+    error("larger than the server takes")
+    page.select_option("#model", "closed")
+    error("it has no signature “encoded”")
+    assert page.is_disabled("#file")
+    page.select_option("#model", "none")
+    error("No version of “none” is in service yet.")
+    page.select_option("#model", "named")
+    page.set_input_files("#file", image(0))
+    assert list(bars(page)[0]) == NAMES
+    assert page.is_hidden("#error")
+    page.route("**/models", lambda route: route.abort())
+    page.set_input_files("#file", image(1))
+    error("The server does not answer. Is it still running?")
+    page.unroute("**/models")
+
+
+def test_a_keyboard_reaches_everything_and_everything_has_a_name(page):
+    reached = []
+    for _ in range(2):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+    assert reached == ["model", "file"]
+    assert page.get_by_label("Model", exact=True).count() == 1
+    assert page.get_by_label("Choose an image").count() == 1
+    assert page.get_by_role("status").inner_text() == "No image yet."
