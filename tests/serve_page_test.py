@@ -58,19 +58,12 @@ def page(chromium, server):
     )
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text)
-            if message.type in ("error", "warning")
-            and "status of 4" not in message.text
-            else None
-        ),
-    )
+    page.on("console", lambda message: complaints.append(message.text))
     page.goto(f"http://{server.http}/")
     page.set_default_timeout(20_000)
     yield page
-    assert not complaints
+    # A refusal of the server is on the page, and Chromium tells the console as well.
+    assert not [x for x in complaints if not x.startswith("Failed to load resource")]
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 360, "wider than a phone"
     page.close()
@@ -182,6 +175,6 @@ def test_a_keyboard_reaches_everything_and_everything_has_a_name(page):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
     assert reached == ["model", "file"]
-    assert page.get_by_label("Model", exact=True).count() == 1
+    assert page.get_by_role("combobox", name="Model").count() == 1
     assert page.get_by_label("Choose an image").count() == 1
     assert page.get_by_role("status").inner_text() == "No image yet."
