@@ -1,4 +1,7 @@
-"""Starts `examples.serve` as a process of its own, for the tests that ask it."""
+"""Starts `examples.serve` as a process of its own, for the tests that ask it.
+
+The process has TensorFlow, and neither Keras nor tf_pseudofeat.
+"""
 
 import contextlib
 import http.client
@@ -14,6 +17,14 @@ import time
 __all__ = ["ROOT", "Server", "running_server", "wait_until"]
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+# As if they were not installed.
+PROGRAM = """
+import runpy, sys
+for name in ("keras", "tf_keras", "tf_pseudofeat", "tensorflow_probability"):
+    sys.modules[name] = None
+runpy.run_module("examples.serve", run_name="__main__", alter_sys=True)
+"""
 
 
 class Server:
@@ -63,7 +74,7 @@ def running_server(log, models, *flags):
         models: {name: folder}.
         *flags: more of them.
     """
-    command = [sys.executable, "-m", "examples.serve", "--port=0", "--grpc_port=0"]
+    command = [sys.executable, "-c", PROGRAM, "--port=0", "--grpc_port=0"]
     command += [f"--model={name}={folder}" for name, folder in models.items()]
     environment = {
         **os.environ,
