@@ -4,6 +4,7 @@ Knows a model by its signatures alone: neither Keras nor tf_pseudofeat is import
 """
 
 import pathlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -85,7 +86,7 @@ class ServedModel:
     """A model as clients know it: a name, and the versions that are in its folder.
 
     `poll` brings them up to date. It may run in one thread while others `find` and
-    predict: a version that is replaced or removed lives until its last request is done.
+    predict: a version that was removed lives until its last request is done.
 
     Args:
         name: in the path of a request.
@@ -103,7 +104,8 @@ class ServedModel:
             folders = {
                 int(path.name): path
                 for path in self.folder.iterdir()
-                if path.name.isdecimal() and (path / "saved_model.pb").is_file()
+                if re.fullmatch("[0-9]{1,18}", path.name)
+                and (path / "saved_model.pb").is_file()
             }
         except OSError as error:
             logging.error("%s: %s; what is loaded stays.", self.name, error)
@@ -131,7 +133,7 @@ class ServedModel:
 
     def find(self, version=None):
         """The `Servable` of a version; by default of the latest."""
-        versions, failures = self.versions, self._failures
+        failures, versions = self._failures, self.versions  # a load goes that way
         if version is None and versions:
             return versions[max(versions)]
         if version in versions:
@@ -149,15 +151,16 @@ class ServedModel:
 
     def status(self, version=None):
         """TensorFlow Serving's `GetModelStatusResponse`, of one version or of all."""
+        failures, versions = self._failures, self.versions
         states = get_model_status_pb2.ModelVersionStatus
         response = get_model_status_pb2.GetModelStatusResponse()
-        for number in sorted(self.versions.keys() | self._failures, reverse=True):
+        for number in sorted(versions.keys() | failures, reverse=True):
             if version in (None, number):
                 one = response.model_version_status.add(version=number)
-                one.state = states.AVAILABLE if number in self.versions else states.END
-                if number not in self.versions:
+                one.state = states.AVAILABLE if number in versions else states.END
+                if number not in versions:
                     one.status.error_code = tf.errors.UNAVAILABLE
-                    one.status.error_message = self._failures[number][1]
+                    one.status.error_message = failures[number][1]
                 one.status.SetInParent()
         if version is not None and not response.model_version_status:
             self.find(version)  # raises, with the reason
@@ -188,7 +191,7 @@ def find_model(models, name):
 def code_and_reason(error):
     """(gRPC's code, reason) of whatever a request ended in."""
     if isinstance(error, tf.errors.OpError):
-        return error.error_code, error.message
+        return error.error_code, error.message[:2000]  # more is not a gRPC status
     logging.error("A request failed", exc_info=error)
     return tf.errors.INTERNAL, f"{type(error).__name__}: {error}"
 

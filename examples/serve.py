@@ -41,7 +41,7 @@ def define_flags():
     flags.DEFINE_integer("grpc_port", None, "Of gRPC, which is off without it.")
     flags.DEFINE_float("poll_seconds", 1.0, "Time between looks for new versions.")
     flags.DEFINE_float("max_request_mib", 32.0, "Requests larger than this get 413.")
-    flags.DEFINE_integer("threads", os.cpu_count(), "That run models, for all requests")
+    flags.DEFINE_integer("threads", os.cpu_count(), "That run models.")
     flags.mark_flag_as_required("model")
     for name in ("poll_seconds", "max_request_mib", "threads"):
         flags.register_validator(name, lambda x: x > 0, f"--{name} is above 0.")

@@ -153,8 +153,10 @@ class GrpcClient:
                     f"No signature {signature!r}; "
                     f"there are: {', '.join(sorted(signatures.signature_def))}."
                 )
-            (name,) = signatures.signature_def[signature].inputs
-            self._input_names[key] = name
+            names = sorted(signatures.signature_def[signature].inputs)
+            if len(names) != 1:
+                raise RuntimeError(f"{signature!r} takes {names}; expected one input.")
+            (self._input_names[key],) = names
         return self._input_names[key]
 
 
@@ -177,12 +179,21 @@ def ranked(row, class_names=None):
 
     Returns:
         pairs: list of (class name, score).
+
+    Raises:
+        RuntimeError: Which output has the classes cannot be told.
     """
     if "classes" in row and "scores" in row:
         names, scores = row["classes"], row["scores"]
     else:
-        known = [row[name] for name in ("probabilities", "logits", "") if name in row]
-        (scores,) = known[:1] or row.values()
+        known = [name for name in ("probabilities", "logits", "") if name in row]
+        known = known[:1] or list(row)
+        if len(known) != 1:
+            raise RuntimeError(
+                f"Received the outputs {sorted(row)}; expected `classes` and `scores`, "
+                f"`probabilities`, `logits`, or one output alone."
+            )
+        scores = row[known[0]]
         names = class_names or [f"class {number}" for number in range(len(scores))]
     return sorted(zip(names, scores, strict=True), key=lambda pair: -pair[1])
 

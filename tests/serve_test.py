@@ -396,6 +396,11 @@ BAD_GRPC = {
         "INVALID_ARGUMENT",
         "No signature 'x'",
     ),
+    "endless signature": (
+        predict_request(signature="x" * 100_000),
+        "INVALID_ARGUMENT",
+        "No signature 'xxx",
+    ),
     "no input": (predict_request(), "INVALID_ARGUMENT", "expected ['image']"),
     "wrong type": (
         predict_request(image=IMAGES / 2),

@@ -96,6 +96,8 @@ def test_a_ranking_is_read_from_whichever_outputs_there_are():
         ("a", 0.8),
         ("b", 0.2),
     ]
+    with pytest.raises(RuntimeError, match=r"outputs \['kind', 'size'\]; expected"):
+        ranked({"size": [1], "kind": [2]})
 
 
 def test_versions_stand_beside_each_other_and_a_difference_is_marked():
