@@ -6,6 +6,8 @@
 What the file has of other benchmarks, from the same machine and versions, stays in it.
 """
 
+import concurrent.futures
+import multiprocessing
 import pathlib
 
 from absl import app, flags
@@ -41,6 +43,13 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
+def in_a_new_process(measure):
+    """What it returns; one benchmark may leave the next another way with memory."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
+        return process.submit(measure).result()
+
+
 def main(argv):
     """Runs what the flags name."""
     if len(argv) > 1:
@@ -49,7 +58,7 @@ def main(argv):
     measured = read_json(path)
     for name in _ONLY.value or BENCHMARKS:
         print(f"{name} ...", flush=True)
-        measured[name] = BENCHMARKS[name]()
+        measured[name] = in_a_new_process(BENCHMARKS[name])
         measured = {name: measured[name] for name in BENCHMARKS if name in measured}
         write_json(path, measured)
     table = markdown([row for rows in measured.values() for row in rows])
