@@ -198,9 +198,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
         before = self._moments, self._feature_shape
         try:
             for other in others:
-                check_gaussian(other, "What is merged")
+                _check_mergeable(self, other)
                 if other.moments is not None:
-                    _check_mergeable(self, other)
                     self._add(other.moments, (None, *other._feature_shape))
         except BaseException:
             self._moments, self._feature_shape = before
@@ -473,16 +472,23 @@ def _inverse(factor):
     return inverse.T
 
 
-def check_gaussian(gaussian, name="`gaussian`"):
+def check_gaussian(gaussian):
     """Refuses what is no `ClassConditionalGaussian`."""
     if not isinstance(gaussian, ClassConditionalGaussian):
         raise ValueError(
-            f"{name} is a ClassConditionalGaussian; received "
+            f"`gaussian` is a ClassConditionalGaussian; received "
             f"{type(gaussian).__name__}. Array samplers go in as `sampler`."
         )
 
 
 def _check_mergeable(layer, other):
+    if not isinstance(other, ClassConditionalGaussian):
+        raise TypeError(
+            f"Only a list of ClassConditionalGaussian layers merges; received a "
+            f"{type(other).__name__} in it."
+        )
+    if other.moments is None:
+        return
     mine, theirs = (
         (each.num_classes, moment_kind(each.covariance_type)) for each in (layer, other)
     )
