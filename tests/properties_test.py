@@ -182,9 +182,9 @@ def streams(draw):
     seeds,
 )
 def test_an_epoch_holds_each_real_row_once_and_the_planned_counts(
-    given, batch_size, chunk_rows, fresh, covariance_type, form, seed
+    example, batch_size, chunk_rows, fresh, covariance_type, form, seed
 ):
-    features, labels, counts = given
+    features, labels, counts = example
     gaussian = ClassConditionalGaussian(4, covariance_type)
     gaussian.adapt(features, labels)
     with mock.patch.object(interleave_module, "_CHUNK_ROWS", chunk_rows):

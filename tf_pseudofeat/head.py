@@ -145,6 +145,7 @@ def fit_head(
     check_tau(tau, head)
     check_monitor(monitor)
     _check_optimizer(optimizer)
+    keras.losses.get(loss)  # refuses an unknown name
     if fresh_head:
         check_can_be_fresh(head)
     stream = interleave(
