@@ -140,7 +140,7 @@ def fit_head(
     num_classes = whole_number("num_classes", num_classes)
     epochs = None if epochs is None else whole_number("epochs", epochs)
     check_is_keras_3(head)
-    _check_labelled(training, scoring, num_classes)
+    _check_labelled(head, training, scoring, num_classes)
     check_blend(blend, fresh_head)
     check_tau(tau, head)
     check_monitor(monitor)
@@ -215,8 +215,9 @@ def fit_head(
     )
 
 
-def _check_labelled(training, scoring, num_classes):
+def _check_labelled(head, training, scoring, num_classes):
     """Refuses features and labels that the head cannot be trained or scored on."""
+    graph = functional(head)
     for name, data in (("training", training), ("scoring", scoring)):
         if not isinstance(data, LabelledFeatures):
             raise TypeError(
@@ -229,7 +230,19 @@ def _check_labelled(training, scoring, num_classes):
                 f"`{name}` needs a label for each of its features, one at least; "
                 f"received features of shape {list(shape)} and {ids.size} labels."
             )
+        if graph is not None and not _fits(graph.inputs[0].shape, shape):
+            raise ValueError(
+                f"{head.name!r} takes features of shape {list(graph.inputs[0].shape)}; "
+                f"those of `{name}` have {list(shape)}. Extract them at its layer."
+            )
     check_finite(np.asarray(scoring.features), "The features of `scoring`")
+
+
+def _fits(expected, shape):
+    return len(expected) == len(shape) and all(
+        size in (None, received)
+        for size, received in zip(expected[1:], shape[1:], strict=True)
+    )
 
 
 def _check_optimizer(optimizer):
