@@ -54,6 +54,7 @@ setuptools.setup(
         "test": [
             *_EXAMPLES,
             *_SERVING,
+            "hypothesis",
             "ml-dtypes",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",

@@ -274,7 +274,7 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
     [
         (unreadable(FLOATS, IDS).repeat(), None, r"is infinite .* pass `steps`"),
         (dataset_of(X, Y).take(0), None, r"The dataset is empty"),
-        (unreadable(FLOATS, IDS), 0, r"`steps` must be at least 1 .*received 0"),
+        (unreadable(FLOATS, IDS), 0, r"`steps` is a whole number from 1; received 0"),
         (unreadable(FLOATS), None, r"must give \(x, y\) or .*received tuple of 1"),
         (unreadable(*[FLOATS] * 4), None, r"received tuple of 4"),
         (unreadable(FLOATS, (IDS, IDS)), None, r"One set of labels .* `y` holds 2"),

@@ -14,6 +14,7 @@ from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
 __all__ = [
     "LogitAdjustment",
     "adjust_logits",
+    "check_tau",
     "final_dense",
     "logits_behind",
     "remember_mix",
@@ -194,6 +195,17 @@ def final_dense(model):
     plain = getattr(type(dense), "call", None) is keras.layers.Dense.call
     movable = plain and dense.bias is not None and _calls(network, dense) == 1
     return dense if movable else None
+
+
+def check_tau(tau, head):
+    """Refuses a `tau` that is no number, or that `shift_bias` could not take off."""
+    _checked_tau(tau)
+    if tau and final_dense(head) is None:
+        raise ValueError(
+            f"tau={tau} shifts the bias of the Dense layer that makes the logits, and "
+            f"{head.name!r} does not end in one of its own. Leave `tau` at 0 and "
+            f"put adjust_logits(model, report) behind the retraining."
+        )
 
 
 def remember_mix(model, class_counts, tau=0.0):

@@ -1,13 +1,20 @@
 """How many pseudo-features each class gets: imbalanced-learn's grammar, resolved."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 from imblearn.utils import check_sampling_strategy
 
 from tf_pseudofeat.labels import class_ids
 
-__all__ = ["class_counts", "minority_classes", "multiply_minority", "pseudo_counts"]
+__all__ = [
+    "check_strategy",
+    "class_counts",
+    "minority_classes",
+    "multiply_minority",
+    "pseudo_counts",
+]
 
 
 def class_counts(labels, num_classes=None):
@@ -37,8 +44,7 @@ def minority_classes(counts, below=0.5):
     Returns:
         minority: sorted list of class ids.
     """
-    if not 0 < below <= 1:
-        raise ValueError(f"`below` is a fraction in (0, 1]; received {below}.")
+    _check_below(below)
     counts = np.asarray(counts)
     present = np.flatnonzero(counts)
     if not present.size:
@@ -63,16 +69,20 @@ def multiply_minority(multiplier, below=0.5):
     Returns:
         strategy: callable, labels -> {class: target total}.
 
+    Raises:
+        ValueError: One of the two is out of its range.
+
     Example:
 
     >>> pseudo_counts([0] * 10 + [1] * 2, multiply_minority(20))
     {1: 38}
     """
-    if not multiplier >= 1:
+    if not isinstance(multiplier, numbers.Real) or not 1 <= multiplier < np.inf:
         raise ValueError(
-            f"`multiplier` is the minority's target size over its present size and "
-            f"must be at least 1; received {multiplier}."
+            f"`multiplier` is the minority's target size over its present size, a "
+            f"finite number that must be at least 1; received {multiplier!r}."
         )
+    _check_below(below)
     return _MultiplyMinority(multiplier, below)
 
 
@@ -109,6 +119,7 @@ def pseudo_counts(labels, sampling_strategy="auto"):
 
     Raises:
         ValueError: An unknown strategy or class, or a total below what is there.
+        TypeError: The strategy is none of these.
 
     Example:
 
@@ -118,10 +129,55 @@ def pseudo_counts(labels, sampling_strategy="auto"):
     ids = class_ids(labels)
     if callable(sampling_strategy):
         sampling_strategy = sampling_strategy(ids)
+    _check_kind(sampling_strategy)
     if isinstance(sampling_strategy, dict):
         _check_totals(sampling_strategy, np.bincount(ids))
     resolved = check_sampling_strategy(sampling_strategy, ids, "over-sampling")
     return {int(c): int(extra) for c, extra in sorted(resolved.items()) if extra}
+
+
+def check_strategy(sampling_strategy, num_classes):
+    """Refuses, before there are labels, a strategy that no labels can follow.
+
+    Args:
+        sampling_strategy: see `pseudo_counts`.
+        num_classes: C.
+
+    Raises:
+        ValueError: It is unknown, or names a class that is none of the C.
+        TypeError: It is none of what `pseudo_counts` takes.
+    """
+    if callable(sampling_strategy):
+        return
+    _check_kind(sampling_strategy)
+    if isinstance(sampling_strategy, str):
+        pseudo_counts(np.arange(num_classes), sampling_strategy)
+    if isinstance(sampling_strategy, dict):
+        unknown = [c for c in sampling_strategy if c not in range(num_classes)]
+        if unknown:
+            raise ValueError(
+                f"sampling_strategy names class {unknown[0]!r}; the model has classes "
+                f"0 to {num_classes - 1}."
+            )
+
+
+def _check_kind(strategy):
+    if isinstance(strategy, numbers.Real) and not 0 < strategy <= 1:
+        raise ValueError(
+            f"A ratio as `sampling_strategy` is a number in (0, 1]; received "
+            f"{strategy!r}. For more, pass totals {{class: number}}."
+        )
+    if not isinstance(strategy, str | dict | numbers.Real):
+        raise TypeError(
+            f"`sampling_strategy` is a string such as 'auto', a ratio, totals {{class: "
+            f"number}}, or a function from labels to such totals; received "
+            f"{strategy!r}."
+        )
+
+
+def _check_below(below):
+    if not isinstance(below, numbers.Real) or not 0 < below <= 1:
+        raise ValueError(f"`below` is a fraction in (0, 1]; received {below!r}.")
 
 
 def _check_totals(totals, counts):
@@ -133,9 +189,10 @@ def _check_totals(totals, counts):
                 f"sampling_strategy names class {class_id!r}, which has no example; "
                 f"the labels have classes {np.flatnonzero(counts).tolist()}."
             )
-        if total % 1 or total < present:
+        whole = isinstance(total, numbers.Real) and total % 1 == 0
+        if not whole or total < present:
             raise ValueError(
-                f"sampling_strategy asks for {total} examples of class {class_id}, "
+                f"sampling_strategy asks for {total!r} examples of class {class_id}, "
                 f"which already has {present}. Totals are whole numbers that include "
                 f"the real examples; to remove examples, pass an under-sampler as "
                 f"`sampler`."

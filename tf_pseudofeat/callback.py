@@ -5,6 +5,7 @@ import warnings
 
 import keras
 
+from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.retrain import retrain_head
 
@@ -41,14 +42,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     def __init__(self, layer_name, data, *, every=None, **settings):
         super().__init__()
         inspect.signature(retrain_head).bind(None, layer_name, data, **settings)
-        if every is not None and (every != int(every) or every < 1):
-            raise ValueError(
-                f"`every` is a number of epochs from 1, or None for once at the end; "
-                f"received {every!r}."
-            )
         self.layer_name = layer_name
         self.data = data
-        self.every = every
+        self.every = None if every is None else whole_number("every", every)
         self.settings = settings
         self.report = None
 

@@ -13,6 +13,7 @@ References:
 
 import dataclasses
 import functools
+import numbers
 
 import numpy as np
 import scipy.linalg
@@ -136,7 +137,9 @@ def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0):
             f"`shrinkage` must be 'oas' or a number from 0 to 1; received "
             f"{shrinkage!r}."
         )
-    if not (np.isfinite(covariance_scale) and covariance_scale > 0):
+    if not isinstance(covariance_scale, numbers.Real) or not (
+        0 < covariance_scale < np.inf
+    ):
         raise ValueError(
             f"`covariance_scale` must be a positive number; received "
             f"{covariance_scale!r}."

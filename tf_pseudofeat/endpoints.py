@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
-from tf_pseudofeat.graph import functional
+from tf_pseudofeat.gaussian import check_gaussian
+from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.split import split_at
 
 __all__ = ["endpoints"]
@@ -37,10 +38,12 @@ def endpoints(
 
     Raises:
         ValueError: What is asked for does not fit the model.
+        TypeError: `model` is not a Keras 3 model.
     """
+    check_is_keras_3(model)
     network = _network(model)
     if gaussian is not None:
-        _check_gaussian(gaussian, layer_name)
+        _check_gaussian(gaussian, layer_name, model)
     inputs = _signature(network, input_name)
     named = _named_outputs(network, output_name)
     classified = _classified(network, class_names, output_name)
@@ -79,13 +82,20 @@ def _network(model):
     return network
 
 
-def _check_gaussian(gaussian, layer_name):
+def _check_gaussian(gaussian, layer_name, model):
+    check_gaussian(gaussian)
     if layer_name is None:
         raise ValueError(
             "`gaussian` gives densities of features; pass `layer_name`, the layer that "
             "makes them."
         )
-    gaussian.feature_shape  # noqa: B018  raises where nothing is fitted
+    received = tuple(split_at(model, layer_name).trunk.output.shape[1:])
+    if gaussian.feature_shape != received:  # raises where nothing is fitted
+        raise ValueError(
+            f"`gaussian` was fitted to features of shape "
+            f"{list(gaussian.feature_shape)}; layer {layer_name!r} gives "
+            f"{list(received)}. Name the layer that it was fitted at."
+        )
 
 
 def _signature(model, input_name):
@@ -94,6 +104,11 @@ def _signature(model, input_name):
     def spec(tensor, name):
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
 
+    if input_name is not None and len(model.inputs) > 1:
+        raise ValueError(
+            f"`input_name` is for a single input; {model.name!r} has "
+            f"{[tensor.name for tensor in model.inputs]}, which keep their names."
+        )
     if isinstance(model.input, dict):
         return {name: spec(tensor, name) for name, tensor in model.input.items()}
     if len(model.inputs) > 1:
@@ -107,6 +122,11 @@ def _signature(model, input_name):
 
 def _named_outputs(model, output_name):
     """A function from the model's outputs to a dict of them by name."""
+    if output_name is not None and len(model.outputs) > 1:
+        raise ValueError(
+            f"`output_name` is for a single output; {model.name!r} has "
+            f"{list(model.output_names)}, which keep their names."
+        )
     if isinstance(model.output, dict):
         return dict
     if len(model.outputs) > 1:

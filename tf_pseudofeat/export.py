@@ -73,6 +73,8 @@ def export_classifier(
     Raises:
         FileExistsError: `path` names a version, and it is there already.
         ImportError: `warmup` without `tensorflow-serving-api`.
+        OSError: The folder cannot be written, or the disk is full.
+        TypeError: `model` is not a Keras 3 model.
         ValueError: What is asked for does not fit the model, or `gaussian` comes
             without `layer_name`.
 
@@ -104,8 +106,13 @@ def export_classifier(
         _write_warmup(requests, aside)
         os.chmod(aside, 0o755)
         return str(_rename(aside, folder, version))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, tf.errors.OpError):  # what TensorFlow makes of an OSError
+            raise OSError(
+                f"{folder} could not be written to, and nothing of this export is "
+                f"left there: {error.message}. Free some space, or export elsewhere."
+            ) from error
         raise
 
 

@@ -12,7 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.graph import layers_inside
+from tf_pseudofeat.arguments import (
+    check_finite,
+    is_infinite,
+    stateless_seed,
+    whole_number,
+)
+from tf_pseudofeat.graph import check_is_keras_3, layers_inside
 
 __all__ = [
     "LabelledFeatures",
@@ -23,10 +29,12 @@ __all__ = [
     "extract_features",
     "extract_views",
     "first_batch",
+    "labels_at_hand",
     "plain_and_views",
 ]
 
 _ARRAY_BATCH = 256
+_NO_BATCH = "The data has no batch; there are no features to extract."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,8 +84,9 @@ def extract_features(
 
     Raises:
         ValueError: `data` has another structure, is empty, is not batched, or is
-            infinite with no `steps`; `views` without `augment`.
-        TypeError: `augment` cannot be called.
+            infinite with no `steps`; the lengths in a batch differ, or its features
+            are NaN or infinite; `views` without `augment`.
+        TypeError: `trunk` is no model, `data` no data; `augment` cannot be called.
 
     Example:
 
@@ -107,6 +116,8 @@ def extract_views(
     """
     check_data(data, steps)
     views = check_augmentation(augment, views)
+    stateless_seed(seed)
+    check_is_keras_3(trunk)
     if augment is None:
         return [_one_pass(trunk, data, lambda x, step: x, steps, verbose)]
     extracted = []
@@ -150,8 +161,7 @@ def check_augmentation(augment, views=None):
     Returns:
         views: 1 without `augment`, else `views` or 3.
     """
-    if views is not None and (views != int(views) or views < 1):
-        raise ValueError(f"`views` is a whole number from 1; received {views!r}.")
+    views = None if views is None else whole_number("views", views)
     if augment is None:
         if views not in (None, 1):
             raise ValueError(
@@ -164,7 +174,7 @@ def check_augmentation(augment, views=None):
             f"`augment` is a Keras preprocessing layer or model, or a function from a "
             f"batch of inputs to such a batch; received {type(augment).__name__}."
         )
-    return int(views or 3)
+    return views or 3
 
 
 def augment_once(augment, x):
@@ -179,13 +189,29 @@ def _one_pass(trunk, data, augmented, steps, verbose):
     for x, y, weight in itertools.islice(_batches(data), total):
         features = _features_of(trunk, augmented(x, len(parts)))
         weight = None if weight is None else _array(weight)
-        parts.append(LabelledFeatures(features, _array(y), weight))
+        part = LabelledFeatures(features, _array(y), weight)
+        _check_part(part, len(parts))
+        parts.append(part)
         progress.update(len(parts))
     if not parts:
-        raise ValueError("The data has no batch; there are no features to extract.")
+        raise ValueError(_NO_BATCH)
     if total is None:
         progress.update(len(parts), finalize=True)
     return concatenate(parts)
+
+
+def _check_part(part, number):
+    """A batch out of step would shift all labels that follow."""
+    arrays = {field: getattr(part, field) for field in ("features", "labels")}
+    if part.sample_weight is not None:
+        arrays["sample_weight"] = part.sample_weight
+    lengths = {name: array.shape[:1] for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"Batch {number}, counted from 0, has first dimensions {lengths}; every "
+            f"example needs a feature and a label of its own."
+        )
+    check_finite(part.features, f"The features of batch {number}, counted from 0,")
 
 
 def _augmenter(augment, seed):
@@ -211,7 +237,24 @@ def _augmenter(augment, seed):
 
 def first_batch(data):
     """One batch `(x, y, sample_weight or None)` of data that passed `check_data`."""
-    return next(_batches(data))
+    for batch in _batches(data):
+        return batch
+    raise ValueError(_NO_BATCH)
+
+
+def labels_at_hand(data, batch):
+    """The labels that are known without reading on.
+
+    Args:
+        data: data that passed `check_data`.
+        batch: the labels of its first batch.
+
+    Returns:
+        labels: all of them where `data` are arrays, else those of the batch.
+    """
+    if isinstance(data, tuple | list):
+        batch = keras.tree.flatten(data[1])[0]
+    return _array(batch)
 
 
 def check_data(data, steps=None):
@@ -225,11 +268,11 @@ def check_data(data, steps=None):
         ValueError: With what came, what was expected and what to do.
         TypeError: `data` is no dataset and no tuple of arrays.
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"`steps` must be at least 1 batch; received {steps}.")
+    if steps is not None:
+        whole_number("steps", steps)
     if isinstance(data, tf.data.Dataset):
         _check_structure(data.element_spec)
-        if data.cardinality() == tf.data.INFINITE_CARDINALITY and steps is None:
+        if is_infinite(data) and steps is None:
             raise ValueError(
                 "The dataset is infinite (`repeat()`?); pass `steps`, the number of "
                 "batches to read, or the dataset as it was before `repeat()`."
@@ -239,7 +282,7 @@ def check_data(data, steps=None):
     elif isinstance(data, tuple | list):
         data = _without_none(data)
         _check_structure(data)
-        lengths = {len(leaf) for leaf in keras.tree.flatten(list(data))}
+        lengths = {len(leaf) for leaf in _leaves(data)}
         if len(lengths) != 1 or lengths == {0}:
             raise ValueError(
                 f"The arrays of `data` must have one common length above 0; received "
@@ -250,6 +293,17 @@ def check_data(data, steps=None):
             f"`data` must be a tf.data.Dataset or keras.utils.PyDataset of (x, y) "
             f"batches, or a tuple of arrays (x, y); received {type(data).__name__}."
         )
+
+
+def _leaves(arrays):
+    leaves = keras.tree.flatten(list(arrays))
+    for leaf in leaves:
+        if np.ndim(leaf) == 0:
+            raise ValueError(
+                f"`data` holds the single value {leaf!r} where an array of N rows is "
+                f"needed. Pass lists as arrays, np.asarray(x)."
+            )
+    return leaves
 
 
 def _check_structure(elements):
@@ -285,7 +339,7 @@ def _num_batches(data, steps):
         known = -(-len(keras.tree.flatten(data[1])[0]) // _ARRAY_BATCH)
     else:
         known = len(data)
-    bounds = [bound for bound in (known, steps) if bound is not None]
+    bounds = [int(bound) for bound in (known, steps) if bound is not None]
     return min(bounds, default=None)
 
 
@@ -294,9 +348,15 @@ def _batches(data):
     if isinstance(data, tuple | list):
         data = _array_batches(_without_none(data))
     elif isinstance(data, keras.utils.PyDataset):
-        data = map(data.__getitem__, range(len(data)))
+        data = map(_checked_item, itertools.repeat(data), range(len(data)))
     for x, y, *weight in data:
         yield x, keras.tree.flatten(y)[0], weight[0] if weight else None
+
+
+def _checked_item(data, index):
+    batch = data[index]
+    _check_structure(batch)
+    return batch
 
 
 def _without_none(arrays):

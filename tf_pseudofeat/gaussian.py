@@ -12,6 +12,7 @@ import scipy.linalg
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pseudofeat.arguments import stateless_seed, whole_number
 from tf_pseudofeat.covariance import (
     check_settings,
     estimate_covariance,
@@ -21,12 +22,13 @@ from tf_pseudofeat.covariance import (
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.moments import (
     ClassMoments,
+    labelled_batches,
     merge,
     moments_of,
     moments_of_batches,
 )
 
-__all__ = ["ClassConditionalGaussian", "sample_gaussians"]
+__all__ = ["ClassConditionalGaussian", "check_gaussian", "sample_gaussians"]
 
 # A product for each class costs a stream some 1 ms an epoch to begin, a loop 20 ms.
 _UNROLLED_CLASSES = 64
@@ -151,51 +153,57 @@ class ClassConditionalGaussian(keras.layers.Layer):
         **kwargs,
     ):
         check_settings(covariance_type, shrinkage, covariance_scale)
-        if int(num_classes) != num_classes or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be a whole number from 1; received {num_classes}."
-            )
+        num_classes = whole_number("num_classes", num_classes)
         kwargs.setdefault("dtype", "float32")  # whatever the global policy is
         super().__init__(trainable=False, autocast=False, **kwargs)
-        self.num_classes = int(num_classes)
+        self.num_classes = num_classes
         self.covariance_type = covariance_type
         self.shrinkage = shrinkage
         self.covariance_scale = covariance_scale
         self._moments = None
         self._make_report = None
+        self._feature_shape = None
 
     # Fitting.
 
     def adapt(self, features, labels=None):
-        """Forgets what was fitted, and fits.
+        """Forgets what was fitted, and fits; where that fails, nothing has changed.
 
         Args:
             features: floats `[N, ...]`; or, with no `labels`, a `tf.data.Dataset` or
                 an iterable of `(features, labels)` batches.
             labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         """
+        before = self._moments, self._make_report, self._feature_shape
         self.reset_state()
-        if labels is not None:
-            self.update_state(features, labels)
-        else:
-            self._update_from_batches(features)
-        self.finalize_state()
+        try:
+            if labels is not None:
+                self.update_state(features, labels)
+            else:
+                self._update_from_batches(features)
+            self.finalize_state()
+        except BaseException:
+            self._moments, self._make_report, self._feature_shape = before
+            raise
 
     def update_state(self, features, labels):
         """Adds examples to the statistics; `finalize_state` makes them count."""
         features = np.asarray(features)
-        self._build_for(features.shape)
+        self._checked_shape(features.shape)
         kind = moment_kind(self.covariance_type)
-        self._add(moments_of(features, labels, self.num_classes, kind))
+        self._add(moments_of(features, labels, self.num_classes, kind), features.shape)
 
     def merge_state(self, others):
-        """Adds the statistics of other layers with the same settings."""
-        for other in others:
-            if other.moments is None:
-                continue
-            _check_mergeable(self, other)
-            self._build_for((None, *other.feature_shape))
-            self._add(other.moments)
+        """Adds the statistics of a list of layers with the same settings."""
+        before = self._moments, self._feature_shape
+        try:
+            for other in others:
+                _check_mergeable(self, other)
+                if other.moments is not None:
+                    self._add(other.moments, (None, *other._feature_shape))
+        except BaseException:
+            self._moments, self._feature_shape = before
+            raise
 
     def finalize_state(self):
         """Turns the statistics into the parameters of the Gaussians."""
@@ -207,6 +215,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
         estimate = estimate_covariance(
             self._moments, self.covariance_type, self.shrinkage, self.covariance_scale
         )
+        if not self.built:
+            self.build((None, *self._feature_shape))
         self._assign(self._moments, estimate.scale)
         self._make_report = functools.cache(
             functools.partial(
@@ -217,6 +227,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
     def reset_state(self):
         """Forgets the statistics; the parameters stay until `finalize_state`."""
         self._moments = self._make_report = None
+        if not self.built:
+            self._feature_shape = None
 
     # What was fitted.
 
@@ -302,13 +314,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     def build(self, input_shape):
         """Makes the parameters: a standard normal per class until `adapt`."""
-        self._feature_shape = tuple(input_shape[1:])
-        if None in self._feature_shape or not self._feature_shape:
-            raise ValueError(
-                f"Features must have a known shape [B, D] or [B, ...]; received "
-                f"{tuple(input_shape)}. Split at a layer of fixed size, such as a "
-                f"global pooling."
-            )
+        self._feature_shape = self._checked_shape(input_shape)
+        # Without it, `call` would take [B, 2 D] for [2 B, D].
+        self.input_spec = keras.layers.InputSpec(shape=(None, *self._feature_shape))
         classes, size = self.num_classes, int(np.prod(self._feature_shape))
         factors = {"full": (classes, size, size), "tied": (1, size, size)}
         scale_shape = factors.get(self.covariance_type, (classes, size))
@@ -413,34 +421,41 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self.whitened_loc.assign(whitened.astype(np.float32))
         self.log_normaliser.assign(normaliser.astype(np.float32))
 
-    def _build_for(self, shape):
-        if not self.built:
-            self.build((None, *shape[1:]))
-        if tuple(shape[1:]) != self.feature_shape:
+    def _checked_shape(self, shape):
+        """The shape of one feature, of features of shape `[B, ...]`."""
+        mine, theirs = self._feature_shape, tuple(shape[1:])
+        if None in theirs or not theirs:
+            raise ValueError(
+                f"Features must have a known shape [B, D] or [B, ...]; received "
+                f"{(None, *theirs)}. Split at a layer of fixed size, such as a "
+                f"global pooling."
+            )
+        if mine not in (None, theirs):
             raise ValueError(
                 f"{self.name} holds features of shape [B, "
-                f"{', '.join(map(str, self.feature_shape))}]; received "
+                f"{', '.join(map(str, mine))}]; received "
                 f"{list(shape)}. Use a new layer for features of another shape."
             )
+        return theirs
 
-    def _add(self, moments):
+    def _add(self, moments, shape):
+        self._feature_shape = self._checked_shape(shape)
         mine = self._moments
         self._moments = moments if mine is None else merge(mine, moments)
 
     def _update_from_batches(self, batches):
         shapes = []
 
-        def flat(batches):
-            for features, labels, *_ in batches:
-                features = np.asarray(features)
+        def noted(batches):
+            for features, labels in labelled_batches(batches):
                 if not shapes:
                     shapes.append(features.shape)
-                yield features, np.asarray(labels)
+                    self._checked_shape(features.shape)
+                yield features, labels
 
         kind = moment_kind(self.covariance_type)
-        moments = moments_of_batches(flat(batches), self.num_classes, kind)
-        self._build_for(shapes[0])
-        self._add(moments)
+        moments = moments_of_batches(noted(batches), self.num_classes, kind)
+        self._add(moments, shapes[0])
 
 
 def _unit_factors(shape, dtype):
@@ -457,7 +472,23 @@ def _inverse(factor):
     return inverse.T
 
 
+def check_gaussian(gaussian):
+    """Refuses what is no `ClassConditionalGaussian`."""
+    if not isinstance(gaussian, ClassConditionalGaussian):
+        raise ValueError(
+            f"`gaussian` is a ClassConditionalGaussian; received "
+            f"{type(gaussian).__name__}. Array samplers go in as `sampler`."
+        )
+
+
 def _check_mergeable(layer, other):
+    if not isinstance(other, ClassConditionalGaussian):
+        raise TypeError(
+            f"Only a list of ClassConditionalGaussian layers merges; received a "
+            f"{type(other).__name__} in it."
+        )
+    if other.moments is None:
+        return
     mine, theirs = (
         (each.num_classes, moment_kind(each.covariance_type)) for each in (layer, other)
     )
@@ -467,23 +498,3 @@ def _check_mergeable(layer, other):
             f"has {layer.num_classes} classes and {layer.covariance_type!r}, "
             f"{other.name} has {other.num_classes} and {other.covariance_type!r}."
         )
-
-
-def stateless_seed(seed):
-    """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
-
-    Args:
-        seed: two whole numbers, or an integer tensor `[2]`.
-
-    Raises:
-        ValueError: Anything else, a single number included: that would be a stateful
-            seed, with which a graph and a resumed run draw other numbers.
-    """
-    if not tf.is_tensor(seed):
-        numbers = np.asarray(seed)
-        if numbers.shape != (2,) or numbers.dtype.kind not in "iu":
-            raise ValueError(
-                f"`seed` must be two whole numbers, such as (1, 2); received {seed!r}."
-            )
-        seed = numbers.astype(np.int64) % 2**31
-    return tf.cast(seed, tf.int32)

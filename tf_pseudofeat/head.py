@@ -13,15 +13,20 @@ import random
 import keras
 import numpy as np
 
-from tf_pseudofeat.adjust import shift_bias
+from tf_pseudofeat.adjust import check_tau, shift_bias
+from tf_pseudofeat.arguments import check_finite, whole_number
 from tf_pseudofeat.blend import blend_weights, check_blend, weights_of
 from tf_pseudofeat.budget import class_counts
-from tf_pseudofeat.graph import functional, layers_inside
+from tf_pseudofeat.features import LabelledFeatures
+from tf_pseudofeat.graph import check_is_keras_3, functional, layers_inside
 from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.scores import classification_scores
+from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.scores import check_monitor, classification_scores
 
 __all__ = [
     "HeadFit",
+    "borrowed",
+    "check_can_be_fresh",
     "fit_head",
     "head_optimizer",
     "predicted_classes",
@@ -126,12 +131,23 @@ def fit_head(
 
     Raises:
         ValueError: `epochs` is no whole number from 1; `blend` is not within 0 and 1,
-            or goes with a fresh head; the head has nothing to train; `monitor` cannot
-            be scored; see `interleave`, too.
+            or goes with a fresh head; the head has nothing to train, or not one output
+            for each class; `tau` or `prior` does not fit it; `monitor` cannot be
+            scored; see `interleave`, too.
+        TypeError: `training` or `scoring` is no `LabelledFeatures`, `optimizer` neither
+            an optimizer nor a function.
     """
-    if epochs is not None and (epochs != int(epochs) or epochs < 1):
-        raise ValueError(f"`epochs` is a whole number from 1; received {epochs!r}.")
+    num_classes = whole_number("num_classes", num_classes)
+    epochs = None if epochs is None else whole_number("epochs", epochs)
+    check_is_keras_3(head)
+    _check_labelled(head, training, scoring, num_classes)
     check_blend(blend, fresh_head)
+    check_tau(tau, head)
+    check_monitor(monitor)
+    _check_optimizer(optimizer)
+    keras.losses.get(loss)  # refuses an unknown name
+    if fresh_head:
+        check_can_be_fresh(head)
     stream = interleave(
         training.features,
         training.labels,
@@ -145,7 +161,7 @@ def fit_head(
 
     if tau:
         prior = class_counts(training.labels, num_classes) if prior is None else prior
-        _check_prior(prior, tau)
+        _check_prior(prior, tau, num_classes)
 
     def score():
         return score_head(head, scoring, num_classes, minority, threshold)
@@ -158,7 +174,7 @@ def fit_head(
             f"another score."
         )
     old = weights_of(head) if blend else None
-    with restored_unless_kept(head) as keep, _borrowed(head, freeze_batch_norm):
+    with restored_unless_kept(head) as keep, borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
         _seed_random_layers(head, seed)
@@ -199,7 +215,52 @@ def fit_head(
     )
 
 
-def _check_prior(prior, tau):
+def _check_labelled(head, training, scoring, num_classes):
+    """Refuses features and labels that the head cannot be trained or scored on."""
+    graph = functional(head)
+    for name, data in (("training", training), ("scoring", scoring)):
+        if not isinstance(data, LabelledFeatures):
+            raise TypeError(
+                f"`{name}` is a LabelledFeatures, as from extract_features; received "
+                f"{type(data).__name__}. LabelledFeatures(features, labels) makes one."
+            )
+        ids, shape = class_ids(data.labels, num_classes), np.shape(data.features)
+        if shape[:1] != ids.shape or not ids.size:
+            raise ValueError(
+                f"`{name}` needs a label for each of its features, one at least; "
+                f"received features of shape {list(shape)} and {ids.size} labels."
+            )
+        if graph is not None and not _fits(graph.inputs[0].shape, shape):
+            raise ValueError(
+                f"{head.name!r} takes features of shape {list(graph.inputs[0].shape)}; "
+                f"those of `{name}` have {list(shape)}. Extract them at its layer."
+            )
+    check_finite(np.asarray(scoring.features), "The features of `scoring`")
+
+
+def _fits(expected, shape):
+    return len(expected) == len(shape) and all(
+        size in (None, received)
+        for size, received in zip(expected[1:], shape[1:], strict=True)
+    )
+
+
+def _check_optimizer(optimizer):
+    fits = isinstance(optimizer, keras.optimizers.Optimizer) or callable(optimizer)
+    if optimizer is not None and not fits:
+        raise TypeError(
+            f"`optimizer` is a Keras optimizer, or a function that makes one from the "
+            f"number of steps; received {optimizer!r}. keras.optimizers.get makes one "
+            f"from a name."
+        )
+
+
+def _check_prior(prior, tau, num_classes):
+    if np.shape(prior) != (num_classes,):
+        raise ValueError(
+            f"`prior` is a number of examples for each of {num_classes} classes; "
+            f"received shape {list(np.shape(prior))}."
+        )
     empty = np.flatnonzero(np.asarray(prior) == 0).tolist()
     if empty:
         raise ValueError(
@@ -212,8 +273,21 @@ def score_head(head, scoring, num_classes, minority, threshold=0.5):
     """`classification_scores` of a head on `LabelledFeatures`."""
     outputs = head.predict(scoring.features, batch_size=_SCORING_BATCH, verbose=0)
     outputs = keras.tree.flatten(outputs)[0]
+    _check_outputs(head, outputs, num_classes)
     predicted = predicted_classes(outputs, threshold)
     return classification_scores(scoring.labels, predicted, num_classes, minority)
+
+
+def _check_outputs(head, outputs, num_classes):
+    fits = outputs.ndim == 2 and outputs.shape[1] in (
+        (1, 2) if num_classes == 2 else (num_classes,)
+    )
+    if not fits:
+        raise ValueError(
+            f"A head of {num_classes} classes gives outputs [B, {num_classes}], or "
+            f"[B, 1] for two; {head.name!r} gives {list(outputs.shape)}. Pass its "
+            f"number of classes as `num_classes`, or another head."
+        )
 
 
 def predicted_classes(outputs, threshold=0.5):
@@ -370,8 +444,16 @@ def restored_unless_kept(head):
 
 
 @contextlib.contextmanager
-def _borrowed(head, freeze_batch_norm):
-    """Freezes BatchNormalization for a while; refuses where nothing is left."""
+def borrowed(head, freeze_batch_norm=True):
+    """Freezes BatchNormalization for a while; refuses where nothing is left.
+
+    Args:
+        head: Keras model.
+        freeze_batch_norm: whether to.
+
+    Raises:
+        ValueError: No weight of the head is left to train.
+    """
     frozen = []
     try:
         for layer in layers_inside(head) if freeze_batch_norm else ():
@@ -400,18 +482,22 @@ def _seed_random_layers(head, seed):
             generator.state.assign([int(numbers.integers(2**31)), 0])
 
 
-def _initialise(head, seed):
-    """New initial weights for the head, from its own initialisers.
-
-    Initialisers without a seed take theirs from Python's `random`, which is set for
-    the moment, so that the new weights follow from `seed`.
-    """
+def check_can_be_fresh(head):
+    """Refuses a head that no new one can be made from."""
     if functional(head) is None:
         raise ValueError(
             f"fresh_head=True needs a head with a graph of layers, to make a new one "
             f"from; {head.name!r} is a {type(head).__name__}. Build it as a functional "
             f"or Sequential model, or start from its trained weights."
         )
+
+
+def _initialise(head, seed):
+    """New initial weights for the head, from its own initialisers.
+
+    Initialisers without a seed take theirs from Python's `random`, which is set for
+    the moment, so that the new weights follow from `seed`.
+    """
     state = random.getstate()
     try:
         random.seed(repr(tuple(int(number) for number in seed)))

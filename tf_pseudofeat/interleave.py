@@ -5,10 +5,18 @@ of each class, in a uniformly shuffled order. Pseudo-features are drawn as the s
 read and never stored, so a hundred times the minority costs no memory.
 """
 
+import numbers
+
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.gaussian import sample_gaussians, stateless_seed
+from tf_pseudofeat.arguments import (
+    check_finite,
+    check_weights,
+    stateless_seed,
+    whole_number,
+)
+from tf_pseudofeat.gaussian import check_gaussian, sample_gaussians
 from tf_pseudofeat.labels import class_ids, labels_like
 
 __all__ = ["interleave"]
@@ -59,8 +67,10 @@ def interleave(
         sample_weight)`, of known cardinality; the labels have the form that came in.
 
     Raises:
-        ValueError: Lengths differ; a count is negative or names a class that the
-            Gaussians were not fitted to; features and Gaussians differ in shape.
+        ValueError: Lengths differ; a feature is NaN or infinite, a weight is negative;
+            a count is negative or names a class that the Gaussians were not fitted to;
+            features and Gaussians differ in shape.
+        TypeError: `counts` is no dict.
 
     Example:
 
@@ -71,11 +81,12 @@ def interleave(
     >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
     10
     """
+    if gaussian is not None:
+        check_gaussian(gaussian)
     features = np.asarray(features)
     ids = _check_real(features, labels, sample_weight, gaussian)
     counts = _resolve_counts(counts, gaussian, features.shape[1:])
-    if batch_size != int(batch_size) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a whole number; received {batch_size}.")
+    batch_size = whole_number("batch_size", batch_size)
     num_classes = gaussian.num_classes if gaussian else int(ids.max()) + 1
     columns = [np.asarray(labels)]
     prototypes = [labels_like(np.arange(num_classes), columns[0], num_classes)]
@@ -90,7 +101,7 @@ def interleave(
             rows,
             total=len(features) + sum(counts.values()),
             row_size=features[0].size,
-            batch_size=int(batch_size),
+            batch_size=batch_size,
             seed=stateless_seed(seed),
             fresh_each_epoch=fresh_each_epoch,
         )
@@ -228,12 +239,20 @@ def _check_real(features, labels, sample_weight, gaussian):
             f"Features [N, ...], labels and weights must have one length above 0; "
             f"received features of shape {features.shape} and lengths {lengths}."
         )
+    check_finite(features)
+    if sample_weight is not None:
+        check_weights(np.asarray(sample_weight), ids.size)
     return ids
 
 
 def _resolve_counts(counts, gaussian, feature_shape):
     """{class: number} in plain integers, without the classes that get none."""
-    counts = {c: count for c, count in (counts or {}).items() if count}
+    if not isinstance(counts, dict | None):
+        raise TypeError(
+            f"`counts` is a dict {{class: number of pseudo-features}}, as from "
+            f"pseudo_counts; received {counts!r}."
+        )
+    counts = {c: count for c, count in (counts or {}).items() if count != 0}
     if not counts:
         return counts
     if gaussian is None:
@@ -243,7 +262,8 @@ def _resolve_counts(counts, gaussian, feature_shape):
         )
     for class_id, count in counts.items():
         known = class_id in range(gaussian.num_classes)
-        if not known or count % 1 or count < 0:
+        whole = isinstance(count, numbers.Real) and count % 1 == 0
+        if not known or not whole or count < 0:
             raise ValueError(
                 f"`counts` must map classes 0 to {gaussian.num_classes - 1} to whole "
                 f"numbers; received {{{class_id!r}: {count!r}}}."

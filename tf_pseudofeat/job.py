@@ -1,7 +1,6 @@
 """Everything that a retraining needs, resolved and checked before it costs anything."""
 
 import dataclasses
-import math
 import warnings
 
 import keras
@@ -9,20 +8,28 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
-from tf_pseudofeat.adjust import final_dense
+from tf_pseudofeat.adjust import check_tau
+from tf_pseudofeat.arguments import (
+    check_weights,
+    is_infinite,
+    stateless_seed,
+    whole_number,
+)
 from tf_pseudofeat.blend import check_blend
-from tf_pseudofeat.budget import pseudo_counts
+from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.features import (
     augment_once,
     check_augmentation,
     check_data,
     first_batch,
+    labels_at_hand,
 )
-from tf_pseudofeat.gaussian import ClassConditionalGaussian, stateless_seed
+from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.head import borrowed, check_can_be_fresh
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
-from tf_pseudofeat.scores import SCORE_NAMES
+from tf_pseudofeat.scores import check_monitor
 from tf_pseudofeat.split import Split, split_at
 
 __all__ = ["Job", "check_job"]
@@ -77,6 +84,7 @@ def check_job(
     tau=0.0,
     blend=0.0,
     fresh_head=False,
+    freeze_batch_norm=True,
     settings=None,
     steps=None,
     trunk=None,
@@ -114,32 +122,35 @@ def check_job(
     check_data(data, steps)
     if validation_data is not None:
         validation_data = chosen.data(validation_data)
-        check_data(validation_data)
+        _check_validation(validation_data)
     check_augmentation(augment, views)
     check_blend(blend, fresh_head)
     stateless_seed(seed)
-    _check_whole(epochs=1 if epochs is None else epochs, batch_size=batch_size)
-    if optimizer is not None:
-        keras.optimizers.get(optimizer)  # refuses an unknown name
-    if monitor is not None and monitor not in SCORE_NAMES:
-        raise ValueError(
-            f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
-        )
+    whole_number("epochs", 1 if epochs is None else epochs)
+    whole_number("batch_size", batch_size)
+    _check_optimizer(model, optimizer)
+    check_monitor(monitor)
     x, labels, weight = first_batch(data)
     split = _split(model, layer_name, trunk, head, chosen, x)
     split.check(model, x)
     _check_other_outputs(model, chosen, split)
     _check_augmented(augment, x)
-    _check_tau(tau, split.head)
+    check_tau(tau, split.head)
+    if fresh_head:
+        check_can_be_fresh(split.head)
+    with borrowed(split.head, freeze_batch_norm):
+        pass  # there is something to train
     outputs = _outputs(model, chosen, x)
     num_classes = max(2, outputs.shape[-1])
-    labels = _numpy(labels)
+    labels = labels_at_hand(data, labels)
     class_ids(labels, num_classes)
+    if weight is not None:
+        check_weights(np.asarray(keras.ops.convert_to_numpy(weight)), len(weight))
     if validation_data is not None:
-        class_ids(_numpy(first_batch(validation_data)[1]), num_classes)
-    if isinstance(sampling_strategy, str):
-        pseudo_counts(np.arange(num_classes), sampling_strategy)  # an unknown one
-    _check_source(gaussian, sampler, weight, num_classes)
+        first = first_batch(validation_data)[1]
+        class_ids(labels_at_hand(validation_data, first), num_classes)
+    check_strategy(sampling_strategy, num_classes)
+    _check_source(gaussian, sampler, sampling_strategy, weight, num_classes)
     activation = output_activation(split.head)
     loss = _loss(model, chosen, loss, activation, outputs.shape[-1], labels)
     return Job(
@@ -184,26 +195,25 @@ def _check_augmented(augment, x):
         )
 
 
-def _check_tau(tau, head):
-    if not isinstance(tau, int | float | np.number) or not math.isfinite(tau):
-        raise ValueError(f"`tau` is a finite number; received {tau!r}.")
-    if tau and final_dense(head) is None:
+def _check_validation(data):
+    if is_infinite(data):
         raise ValueError(
-            f"tau={tau} shifts the bias of the Dense layer that makes the logits, and "
-            f"{head.name!r} does not end in one of its own. Leave `tau` at 0 and "
-            f"put adjust_logits(model, report) behind the retraining."
+            "`validation_data` is infinite (`repeat()`?), and `steps` are those of "
+            "`data`. Pass it as it was before, or validation_data.take(n)."
         )
+    check_data(data)
 
 
-def _numpy(labels):
-    return np.asarray(keras.ops.convert_to_numpy(labels))
-
-
-def _check_whole(**settings):
-    for name, number in settings.items():
-        whole = isinstance(number, int | float | np.number) and number == int(number)
-        if not whole or number < 1:
-            raise ValueError(f"`{name}` is a whole number from 1; received {number!r}.")
+def _check_optimizer(model, optimizer):
+    if optimizer is None:
+        return
+    keras.optimizers.get(optimizer)  # refuses an unknown name
+    if optimizer is getattr(model, "optimizer", None):
+        raise ValueError(
+            f"`optimizer` is the one that {model.name!r} was compiled with, which a "
+            f"retraining leaves alone. Pass a new one, its name, or None for a new one "
+            f"of its kind."
+        )
 
 
 def _split(model, layer_name, trunk, head, chosen, x):
@@ -263,24 +273,27 @@ def _outputs(model, chosen, x):
     return outputs[0]
 
 
-def _check_source(gaussian, sampler, weight, num_classes):
+def _check_source(gaussian, sampler, sampling_strategy, weight, num_classes):
     if gaussian is not None and sampler is not None:
         raise ValueError(
             "Pass `gaussian` or `sampler`, not both: one makes the examples."
         )
-    if gaussian is not None and not isinstance(gaussian, ClassConditionalGaussian):
-        raise ValueError(
-            f"`gaussian` is a ClassConditionalGaussian; received "
-            f"{type(gaussian).__name__}. Array samplers go in as `sampler`."
-        )
+    if gaussian is not None:
+        check_gaussian(gaussian)
     if gaussian is not None and gaussian.num_classes != num_classes:
         raise ValueError(
-            f"`gaussian` has {gaussian.num_classes} classes, the model {num_classes}."
+            f"`gaussian` has {gaussian.num_classes} classes, the model {num_classes}. "
+            f"Pass ClassConditionalGaussian({num_classes})."
         )
     if sampler is not None and not hasattr(sampler, "fit_resample"):
         raise ValueError(
             f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
             f"{type(sampler).__name__}."
+        )
+    if sampler is not None and sampling_strategy != "auto":
+        raise ValueError(
+            f"`sampling_strategy` steers the Gaussians, and there is a `sampler`. Set "
+            f"it there, {type(sampler).__name__}(sampling_strategy=...)."
         )
     if sampler is not None and weight is not None:
         raise ValueError(
@@ -297,6 +310,7 @@ def _loss(model, chosen, loss, activation, width, labels):
             loss = chosen.of(loss, "model.loss", optional=True)
     losses = [one for one in keras.tree.flatten(loss) if one is not None]
     if losses:
+        keras.losses.get(losses[0])  # refuses an unknown name
         return losses[0]
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if activation == "softmax":

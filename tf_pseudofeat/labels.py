@@ -29,6 +29,8 @@ def class_ids(labels, num_classes=None):
     >>> class_ids([[0.0, 1.0], [1.0, 0.0]])
     array([1, 0])
     """
+    if num_classes is not None:
+        _check_num_classes(num_classes)
     labels = np.asarray(labels)
     if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
         raise ValueError(
@@ -65,6 +67,13 @@ def labels_like(ids, labels, num_classes):
     return ids.astype(labels.dtype).reshape((-1,) + (1,) * (labels.ndim - 1))
 
 
+def _check_num_classes(num_classes):
+    if not isinstance(num_classes, int | np.integer) or num_classes < 1:
+        raise ValueError(
+            f"`num_classes` is a whole number from 1; received {num_classes!r}."
+        )
+
+
 def _ids_of_one_hot(labels, num_classes):
     if num_classes is not None and labels.shape[1] != num_classes:
         raise ValueError(
@@ -77,7 +86,8 @@ def _ids_of_one_hot(labels, num_classes):
         raise ValueError(
             f"Labels of shape {labels.shape} must be one-hot, a single 1 in each row; "
             f"row {wrong[0]} is {labels[wrong[0]].tolist()} ({wrong.size} such rows). "
-            f"Soft or multiple labels have no single class to sample."
+            f"Soft or multiple labels have no single class to sample; of predictions "
+            f"take the argmax(axis=-1)."
         )
     return hot.argmax(axis=1)
 

@@ -11,9 +11,17 @@ import os
 import numpy as np
 import scipy.linalg
 
+from tf_pseudofeat.arguments import check_real, is_infinite
 from tf_pseudofeat.labels import class_ids
 
-__all__ = ["ClassMoments", "merge", "moments_of", "moments_of_batches", "no_moments"]
+__all__ = [
+    "ClassMoments",
+    "labelled_batches",
+    "merge",
+    "moments_of",
+    "moments_of_batches",
+    "no_moments",
+]
 
 # Rows that enter one matrix product. Fewer are all memory traffic; with more, float32
 # loses digits before the float64 sum collects them.
@@ -148,15 +156,40 @@ def moments_of_batches(batches, num_classes, kind="full"):
         moments: `ClassMoments`.
 
     Raises:
-        ValueError: As `moments_of`, or the stream is empty.
+        ValueError: As `moments_of`, or the stream is empty, infinite, or not of
+            `(features, labels)`.
     """
     total = None
-    for features, labels in _buffered(batches):
+    for features, labels in _buffered(labelled_batches(batches)):
         part = moments_of(features, labels, num_classes, kind)
         total = part if total is None else merge(total, part)
     if total is None:
         raise ValueError("The stream of features is empty; nothing can be estimated.")
     return total
+
+
+def labelled_batches(batches):
+    """Yields the `(features, labels)` of a stream as arrays.
+
+    Args:
+        batches: see `moments_of_batches`.
+
+    Raises:
+        ValueError: A batch is no pair, or the stream has no end.
+    """
+    if is_infinite(batches):
+        raise ValueError(
+            "The dataset of features is infinite (`repeat()`?); pass it as it was "
+            "before, or `dataset.take(n)`, n batches of it."
+        )
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise ValueError(
+                f"A stream is of batches (features, labels); received one of type "
+                f"{type(batch).__name__}. With features in an array, pass their labels "
+                f"as well."
+            )
+        yield np.asarray(batch[0]), np.asarray(batch[1])
 
 
 def merge(first, second):
@@ -173,6 +206,10 @@ def merge(first, second):
 
     Returns:
         merged: a new `ClassMoments`.
+
+    Raises:
+        TypeError: One of them is something else.
+        ValueError: They are of other classes, features or kinds.
 
     References:
         Chan, Golub and LeVeque (1979), "Updating Formulae and a Pairwise Algorithm
@@ -265,8 +302,8 @@ def _chunks(ids, one_class):
 
 def _buffered(batches):
     pending, size = [], 0
-    for features, labels, *_ in batches:
-        pending.append((np.asarray(features), np.asarray(labels)))
+    for features, labels in batches:
+        pending.append((features, labels))
         size += len(pending[-1][0])
         if size >= _BUFFER_ROWS:
             yield tuple(map(np.concatenate, zip(*pending, strict=True)))
@@ -278,11 +315,12 @@ def _buffered(batches):
 def _check_rows(features, labels, num_classes):
     features = np.asarray(features)
     ids = class_ids(labels, num_classes)
-    if features.ndim < 2 or features.shape[0] != ids.size or not ids.size:
+    if features.ndim < 2 or features.shape[0] != ids.size or not features.size:
         raise ValueError(
             f"Features must be [N, D] or maps [N, ...] with a label for each of the N "
             f"rows; received features of shape {features.shape} and {ids.size} labels."
         )
+    check_real(features, "Features")
     if features.dtype not in (np.float32, np.float64):
         features = features.astype(np.float32)  # float16, bfloat16, whole numbers
     return features.reshape(ids.size, -1), ids
@@ -303,6 +341,12 @@ def _check_finite(mean, features, order, ids):
 
 
 def _check_same(first, second):
+    for moments in (first, second):
+        if not isinstance(moments, ClassMoments):
+            raise TypeError(
+                f"Only ClassMoments merge; received {type(moments).__name__}. Those of "
+                f"a ClassConditionalGaussian are its `moments`."
+            )
     mine = (first.kind, first.mean.shape)
     theirs = (second.kind, second.mean.shape)
     if mine != theirs:

@@ -153,6 +153,7 @@ def retrain_head(
         blend=blend,
         tau=tau,
         fresh_head=fresh_head,
+        freeze_batch_norm=freeze_batch_norm,
         settings=settings,
     )
     watch, say = _Stopwatch(), print if verbose else _silence

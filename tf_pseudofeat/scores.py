@@ -7,12 +7,14 @@ class that is never found; these do not.
 import keras
 import numpy as np
 
+from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.labels import class_ids
 
 __all__ = [
     "SCORE_NAMES",
     "accuracy",
     "balanced_accuracy",
+    "check_monitor",
     "class_recalls",
     "classification_scores",
     "geometric_mean",
@@ -77,7 +79,7 @@ def mean_minority_accuracy(y_true, y_pred, minority):
     NaN if the labels have no example of them.
     """
     y_true, y_pred = _id_pairs(y_true, y_pred)
-    rare = np.isin(y_true, minority)
+    rare = np.isin(y_true, class_ids(list(minority)))
     if not rare.any():
         return float("nan")
     return balanced_accuracy(y_true[rare], y_pred[rare])
@@ -112,6 +114,14 @@ def classification_scores(y_true, y_pred, num_classes, minority):
     }
 
 
+def check_monitor(monitor):
+    """Refuses what is no score to watch; None is for no watch at all."""
+    if monitor is not None and monitor not in SCORE_NAMES:
+        raise ValueError(
+            f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
+        )
+
+
 def _id_pairs(y_true, y_pred, num_classes=None):
     y_true, y_pred = class_ids(y_true, num_classes), class_ids(y_pred, num_classes)
     if y_true.shape != y_pred.shape or not y_true.size:
@@ -135,13 +145,13 @@ class _RecallMetric(keras.metrics.Metric):
 
     def __init__(self, num_classes, threshold=0.5, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self.num_classes = num_classes
+        self.num_classes = whole_number("num_classes", num_classes)
         self.threshold = threshold
         self.total = self.add_weight(
-            shape=(num_classes,), initializer="zeros", name="total"
+            shape=(self.num_classes,), initializer="zeros", name="total"
         )
         self.found = self.add_weight(
-            shape=(num_classes,), initializer="zeros", name="found"
+            shape=(self.num_classes,), initializer="zeros", name="found"
         )
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -162,6 +172,12 @@ class _RecallMetric(keras.metrics.Metric):
         ops = keras.ops
         if len(values.shape) > 1 and values.shape[-1] == self.num_classes > 1:
             return ops.argmax(values, axis=-1)
+        if len(values.shape) > 1 and values.shape[-1] not in (1, None):
+            raise ValueError(
+                f"{self.name} counts {self.num_classes} classes; labels and outputs "
+                f"must be [B], [B, 1] or [B, {self.num_classes}], received shape "
+                f"{tuple(values.shape)}."
+            )
         values = ops.reshape(values, (-1,))
         if "float" in keras.backend.standardize_dtype(values.dtype):
             above = ops.cast(values > threshold, "int32")
@@ -236,7 +252,7 @@ class MeanMinorityAccuracy(_RecallMetric):
 
     def __init__(self, num_classes, minority, threshold=0.5, name=None, dtype=None):
         super().__init__(num_classes, threshold, name=name, dtype=dtype)
-        self.minority = [int(class_id) for class_id in minority]
+        self.minority = class_ids(list(minority), self.num_classes).tolist()
 
     def result(self):
         """The score so far, a scalar."""

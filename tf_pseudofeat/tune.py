@@ -1,6 +1,7 @@
 """Settings that choose themselves."""
 
 import functools
+import numbers
 
 from tf_pseudofeat.features import extract_features, plain_and_views
 from tf_pseudofeat.head import head_optimizer
@@ -58,7 +59,7 @@ def tune(
         tuning: `Tuning`; prints as the table of what was tried.
 
     Raises:
-        ValueError: See `retrain_head`.
+        ValueError: `time_budget` is no number from 0; see `retrain_head`.
 
     Example:
 
@@ -66,6 +67,10 @@ def tune(
     >>> print(tuning)
     >>> retrain_head(model, "features", train_ds, **tuning.keywords(10))
     """
+    if not isinstance(time_budget, numbers.Real) or not time_budget >= 0:
+        raise ValueError(
+            f"`time_budget` is a number of seconds from 0; received {time_budget!r}."
+        )
     job = check_job(
         model,
         layer_name,

@@ -1,0 +1,928 @@
+"""What must not get in: one table of bad input for each public function.
+
+A row is what is wrong, the arguments, the error, and a piece of its message. Where a
+model is given it is the same afterwards, to the bit, and no step was trained.
+"""
+
+import contextlib
+import os
+import resource
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from imblearn.over_sampling import SMOTE
+from keras import layers
+
+import tf_pseudofeat as tfpf
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(300, 4)).astype("float32")
+Y = RNG.permutation(np.repeat([0, 1, 2], [200, 80, 20]))
+ONE_HOT = np.eye(3, dtype="float32")[Y]
+NAN, INF = float("nan"), float("inf")
+
+
+def table(*rows):
+    """Rows of (what is wrong, arguments, error, piece of the message)."""
+    return pytest.mark.parametrize(
+        "given, error, message", [row[1:] for row in rows], ids=[row[0] for row in rows]
+    )
+
+
+def changed(array, place, value):
+    """A copy, as floats where the value is one, with something wrong in one place."""
+    array = array.astype("float32" if isinstance(value, float) else array.dtype)
+    array[place] = value
+    return array
+
+
+def stream(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(64)
+
+
+class Batches(keras.utils.PyDataset):
+    """A dataset of the batches that it is given."""
+
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def bits(*owners):
+    """Every variable as bytes."""
+    variables = [variable for owner in owners for variable in owner.variables]
+    return [keras.ops.convert_to_numpy(variable).tobytes() for variable in variables]
+
+
+@pytest.fixture(scope="module")
+def network():
+    inputs = keras.Input((4,), name="measures")
+    features = layers.Dense(5, activation="tanh", name="features")(inputs)
+    outputs = layers.Dense(3, activation="softmax", name="end")(features)
+    model = keras.Model(inputs, outputs, name="network")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.fixture
+def model(network, monkeypatch):
+    """The model; nobody trains while a table asks for it, and its bits stay."""
+
+    def trained(*args, **kwargs):
+        raise AssertionError("a step was trained")
+
+    before = bits(network, network.optimizer)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", trained)
+        yield network
+    assert bits(network, network.optimizer) == before
+
+
+def fitted(num_classes=3, size=5):
+    gaussian = tfpf.ClassConditionalGaussian(num_classes)
+    features = np.random.default_rng(1).normal(size=(30, size))
+    gaussian.adapt(features, np.arange(30) % num_classes)
+    return gaussian
+
+
+FITTED = fitted()
+
+# ---- Labels. The same rows for whatever takes labels of three classes. ---------------
+
+LABELS = (
+    ("too high", Y + 1, "class ids 0 to 2; example .* has label 3"),
+    ("negative", Y - 1, "has label -1"),
+    ("between two", Y + 0.5, r"has label \d.5"),
+    ("NaN", changed(Y, 299, NAN), "example 299 has label nan"),
+    ("infinite", changed(Y, 299, INF), "example 299 has label inf"),
+    ("one of many", changed(Y, 299, 9), r"example 299 has label 9 \(1 such .* of 300"),
+    ("strings", Y.astype(str), "must be numbers.*Map class names to ids"),
+    ("of another rank", ONE_HOT[:, :, None], r"shape \[N\].*received .*3, 1"),
+    ("too wide", np.eye(4)[Y], "4 wide, but there are 3 classes"),
+    ("soft", 0.9 * ONE_HOT, "must be one-hot.*Soft"),
+    ("two at once", changed(ONE_HOT, 7, 1.0), "row 7 is .*1 such rows"),
+)
+LABEL_ROWS = [(f"labels {what}", y, ValueError, message) for what, y, message in LABELS]
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda y, model: tfpf.class_counts(y, 3),
+        lambda y, model: tfpf.class_recalls(y, Y, 3),
+        lambda y, model: tfpf.moments_of(X, y, 3),
+        lambda y, model: tfpf.moments_of_batches(iter([(X, y)]), 3),
+        lambda y, model: tfpf.ClassConditionalGaussian(3).adapt(X, y),
+        lambda y, model: FITTED.sample(y, (1, 2)),
+        lambda y, model: tfpf.interleave(X, y, fitted(size=4)),
+        lambda y, model: retrain(model, data=(X, y)),
+        lambda y, model: retrain(model, validation_data=(X, y)),
+        lambda y, model: tfpf.tune(model, "features", (X, y)),
+        lambda y, model: train_head(
+            tfpf.split_at(model, "features").head, tfpf.LabelledFeatures(X, y)
+        ),
+    ],
+    ids=[
+        *("class_counts", "class_recalls", "moments_of", "moments_of_batches"),
+        *("adapt", "sample", "interleave", "retrain_head", "validation_data", "tune"),
+        "fit_head",
+    ],
+)
+@table(*LABEL_ROWS)
+def test_labels(model, capsys, take, given, error, message):
+    with pytest.raises(error, match=message):
+        take(given, model)
+    assert not capsys.readouterr().out  # nothing was extracted
+
+
+# ---- A whole retraining. -------------------------------------------------------------
+
+
+def retrain(model, layer_name="features", data=(X, Y), **settings):
+    return tfpf.retrain_head(model, layer_name, data, verbose=1, **settings)
+
+
+KNOWN_AT_ONCE = (
+    (
+        "unknown layer",
+        {"layer_name": "featuers"},
+        ValueError,
+        "Did you mean 'features'",
+    ),
+    ("last layer", {"layer_name": "end"}, ValueError, "output layer.*'features'"),
+    ("a layer object", {"layer_name": 3}, TypeError, "must be a string.*layer.name"),
+    ("no layer", {"layer_name": None}, ValueError, "Name the layer to split at"),
+    ("one half", {"head": keras.Sequential()}, ValueError, "`head` together"),
+    ("no output", {"output": "x"}, ValueError, "no output 'x'; its outputs: 'end'"),
+    ("no labels", {"data": X}, TypeError, "received ndarray"),
+    ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
+    ("empty arrays", {"data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
+    ("nested lists", {"data": (X.tolist(), Y)}, ValueError, "np.asarray"),
+    ("a single label", {"data": (X, 3)}, ValueError, "single value 3"),
+    ("empty", {"data": stream(X, Y).take(0)}, ValueError, "dataset is empty"),
+    (
+        "empty in the end",
+        {"data": stream(X, Y).filter(lambda *_: False)},
+        ValueError,
+        "data has no batch",
+    ),
+    ("no batch", {"data": Batches()}, ValueError, "data has no batch"),
+    ("no pairs", {"data": Batches(X)}, ValueError, r"must give \(x, y\).*ndarray"),
+    ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
+    (
+        "infinite validation data",
+        {"validation_data": stream(X, Y).repeat(), "steps": 3},
+        ValueError,
+        r"`validation_data` is infinite.*validation_data.take\(n\)",
+    ),
+    ("no data", {"validation_data": "test"}, TypeError, "received str"),
+    (
+        "negative weight",
+        {"data": (X, Y, changed(np.ones(300), 7, -1.0))},
+        ValueError,
+        "example 7 has weight -1.0",
+    ),
+    (
+        "weight of NaN",
+        {"data": (X, Y, changed(np.ones(300), 7, NAN))},
+        ValueError,
+        "example 7 has weight nan",
+    ),
+    (
+        "weights in a column",
+        {"data": (X, Y, np.ones((300, 1)))},
+        ValueError,
+        r"shape \[256\]; received shape \[256, 1\]",
+    ),
+    ("no epoch", {"epochs": 0}, ValueError, "`epochs` is a whole .*received 0"),
+    ("half an epoch", {"epochs": 1.5}, ValueError, "received 1.5"),
+    ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs` is .* from 1; received nan"),
+    ("endless epochs", {"epochs": INF}, ValueError, "received inf"),
+    ("epochs in words", {"epochs": "3"}, ValueError, "received '3'"),
+    ("empty batches", {"batch_size": 0}, ValueError, "`batch_size`.*received 0"),
+    ("batches of NaN", {"batch_size": NAN}, ValueError, "`batch_size`.*received nan"),
+    ("no step", {"steps": 0}, ValueError, "`steps` is a whole .*received 0"),
+    ("half a step", {"steps": 2.5}, ValueError, "`steps`.*received 2.5"),
+    ("one seed", {"seed": 3}, ValueError, "two whole numbers.*received 3"),
+    ("three seeds", {"seed": (1, 2, 3)}, ValueError, "two whole numbers"),
+    ("float seeds", {"seed": (1.5, 2)}, ValueError, "two whole numbers"),
+    ("one seed tensor", {"seed": tf.constant(3)}, ValueError, "two whole numbers"),
+    ("float tensor", {"seed": tf.constant([1.0, 2])}, ValueError, "two whole numbers"),
+    ("no score", {"monitor": "f1"}, ValueError, "`monitor` is one of.*'f1'"),
+    ("blend above 1", {"blend": 1.5}, ValueError, "share from 0 to 1; received 1.5"),
+    ("blend of fresh", {"blend": 0.5, "fresh_head": True}, ValueError, "nothing in co"),
+    ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite number.*received nan"),
+    ("tau in words", {"tau": "1"}, ValueError, "`tau` is a finite .*received '1'"),
+    ("strategy", {"sampling_strategy": "auot"}, ValueError, "'auot'"),
+    ("no strategy", {"sampling_strategy": None}, TypeError, "'auto'.*received None"),
+    ("list", {"sampling_strategy": [1, 2]}, TypeError, r"totals.*received \[1, 2\]"),
+    ("ratio 2", {"sampling_strategy": 2.0}, ValueError, r"\(0, 1\]; received 2.0"),
+    ("ratio NaN", {"sampling_strategy": NAN}, ValueError, "received nan"),
+    (
+        "class 7",
+        {"sampling_strategy": {7: 9}},
+        ValueError,
+        "class 7; .* classes 0 to 2",
+    ),
+    ("class -1", {"sampling_strategy": {-1: 9}}, ValueError, "class -1; the model has"),
+    (
+        "strategy beside a sampler",
+        {"sampler": SMOTE(), "sampling_strategy": "minority"},
+        ValueError,
+        r"Set it there, SMOTE\(sampling_strategy=",
+    ),
+    ("two sources", {"sampler": SMOTE(), "gaussian": FITTED}, ValueError, "not both"),
+    ("no sampler", {"sampler": "SMOTE"}, ValueError, "fit_resample.*received str"),
+    ("no gaussian", {"gaussian": SMOTE()}, ValueError, "received SMOTE.*`sampler`"),
+    (
+        "gaussian of 4",
+        {"gaussian": tfpf.ClassConditionalGaussian(4)},
+        ValueError,
+        r"4 classes, the model 3. Pass ClassConditionalGaussian\(3\)",
+    ),
+    ("optimizer", {"optimizer": "adamm"}, ValueError, "adamm"),
+    ("loss", {"loss": "sparse_crossentropy"}, ValueError, "sparse_crossentropy"),
+    ("views alone", {"views": 2}, ValueError, "views=2 without `augment`"),
+    ("views NaN", {"augment": abs, "views": NAN}, ValueError, "`views`.*received nan"),
+    ("no function", {"augment": "flip"}, TypeError, "`augment`.*received str"),
+    ("crop", {"augment": lambda x: x[:, 1:]}, ValueError, "`augment` gives .*256, 3"),
+    ("settings", {"settings": "best"}, ValueError, "'auto', or None.*'best'"),
+    (
+        "auto and tau",
+        {"settings": "auto", "tau": 1},
+        ValueError,
+        r"leave out \['tau'\]",
+    ),
+)
+
+
+@table(*KNOWN_AT_ONCE)
+def test_retrain_head_before_anything_is_extracted(
+    model, capsys, given, error, message
+):
+    with pytest.raises(error, match=message):
+        retrain(model, **given)
+    assert not capsys.readouterr().out
+
+
+@table(
+    ("no model", "network", TypeError, "must be a keras.Model, not str"),
+    ("a layer", layers.Dense(3), TypeError, "must be a keras.Model, not Dense"),
+)
+def test_model(tmp_path, given, error, message):
+    for use in (
+        lambda: retrain(given),
+        lambda: tfpf.tune(given, "features", (X, Y)),
+        lambda: tfpf.split_at(given, "features"),
+        lambda: tfpf.separating_layers(given),
+        lambda: tfpf.adjust_logits(given, [3, 2, 1]),
+        lambda: tfpf.extract_features(given, (X, Y)),
+        lambda: train_head(given),
+        lambda: tfpf.export_classifier(given, tmp_path / "served"),
+    ):
+        with pytest.raises(error, match=message):
+            use()
+    assert not (tmp_path / "served").exists()
+
+
+def test_optimizer_of_the_model_itself(model, capsys):
+    with pytest.raises(ValueError, match="compiled with.*Pass a new one"):
+        retrain(model, optimizer=model.optimizer)
+    assert not capsys.readouterr().out
+
+
+def test_head_with_nothing_to_train(model, capsys):
+    model.get_layer("end").trainable = False
+    try:
+        with pytest.raises(ValueError, match="no weight that can be trained"):
+            retrain(model)
+    finally:
+        model.get_layer("end").trainable = True
+    assert not capsys.readouterr().out
+
+
+LATE = changed(X, (280, 2), NAN)  # in the second batch
+
+
+@table(
+    ("one class", {"data": (X, 0 * Y)}, ValueError, "more than 1 class"),
+    (
+        "one example of a class",
+        {"data": (X, np.where(np.arange(300) == 7, 2, Y % 2))},
+        ValueError,
+        "Class 2 has 1 example.*covariance_type='tied'",
+    ),
+    (
+        "NaN in a later batch",
+        {"data": (LATE, Y)},
+        ValueError,
+        "features of batch 1, .* NaN or infinite in 1 of 44 rows, .* row 24",
+    ),
+    (
+        "NaN to score on",
+        {"validation_data": (LATE, Y)},
+        ValueError,
+        "features of batch 1, .* NaN or infinite in 1 of 44 rows",
+    ),
+    ("a label later", {"data": stream(X, changed(Y, 299, 9))}, ValueError, "label 9"),
+    (
+        "batches out of step",
+        {"data": Batches((X[:8], Y[:8]), (X[:8], Y[:7]), (X[:7], Y[:8]))},
+        ValueError,
+        r"Batch 1, .*'features': \(8,\), 'labels': \(7,\)",
+    ),
+    (
+        "fewer than there are",
+        {"sampling_strategy": {0: 199}},
+        ValueError,
+        "asks for 199 examples of class 0, which already has 200",
+    ),
+    (
+        "tau of a class that is missing",
+        {"data": (X, Y % 2), "tau": 0.5},
+        ValueError,
+        r"classes \[2\] have no example",
+    ),
+)
+def test_retrain_head_before_a_step_is_trained(model, given, error, message):
+    with pytest.raises(error, match=message):
+        retrain(model, **given)
+
+
+@table(
+    *KNOWN_AT_ONCE,
+    ("half an interval", {"every": 1.5}, ValueError, "`every` is a whole .*1.5"),
+    ("an interval of NaN", {"every": NAN}, ValueError, "`every`.*received nan"),
+    ("a setting that is none", {"epoch": 3}, TypeError, "epoch"),
+)
+def test_callback_before_a_step_is_trained(network, given, error, message):
+    settings = {"layer_name": "features", "data": (X, Y)} | given
+    before = bits(network, network.optimizer)
+    with pytest.raises(error, match=message):
+        retrainer = tfpf.PseudoFeatureHeadRetrainer(**settings)
+        network.fit(X, Y, verbose=0, callbacks=[retrainer])
+    assert bits(network, network.optimizer) == before
+
+
+@table(
+    ("no time", {"time_budget": -1}, ValueError, "seconds from 0; received -1"),
+    ("time of NaN", {"time_budget": NAN}, ValueError, "received nan"),
+    ("time in words", {"time_budget": "60"}, ValueError, "received '60'"),
+    ("unknown layer", {"layer_name": "featuers"}, ValueError, "Did you mean"),
+    ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs`.*received nan"),
+    ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
+)
+def test_tune(model, given, error, message):
+    settings = {"layer_name": "features", "data": (X, Y), "verbose": 0} | given
+    with pytest.raises(error, match=message):
+        tfpf.tune(model, **settings)
+
+
+# ---- The steps by themselves. --------------------------------------------------------
+
+
+@table(
+    (
+        "unknown layer",
+        {"layer_name": "featuers"},
+        ValueError,
+        "Did you mean 'features'",
+    ),
+    ("no name", {"layer_name": ""}, ValueError, "no layer ''.*'features'"),
+    ("an object", {"layer_name": 3}, TypeError, "must be a string.*layer.name"),
+    ("last layer", {"layer_name": "end"}, ValueError, "output layer.*'features'"),
+    ("inside", {"layer_name": "features/x"}, ValueError, "'features'"),
+    ("call 1", {"call_index": 1}, ValueError, r"called 1 time\(s\).*call_index=0"),
+    ("call -1", {"call_index": -1}, ValueError, "call_index=-1 is out of range"),
+    ("call 0.0", {"call_index": 0.0}, TypeError, "int or None, not 0.0"),
+    ("no output", {"output": "x"}, ValueError, "no output 'x'; its outputs: 'end'"),
+    ("output 0", {"output": 0}, TypeError, "name of an output, not int"),
+)
+def test_split_at(model, given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.split_at(model, **{"layer_name": "features"} | given)
+
+
+TO_HALF = keras.Sequential([keras.Input((4,)), layers.Identity(dtype="float16")])
+
+
+@table(
+    ("NaN", {"data": (LATE, Y)}, ValueError, "batch 1, .* 1 of 44 rows, .* row 24"),
+    (
+        "float16 overflow",
+        {"trunk": TO_HALF, "data": (changed(X, (3, 0), 1e6), Y)},
+        ValueError,
+        r"batch 0, .* 1 of 256 rows, the first is row 3.*overflow \(float16\?\)",
+    ),
+    (
+        "batches out of step",
+        {"data": Batches((X[:8], Y[:7]), (X[:7], Y[:8]))},
+        ValueError,
+        r"Batch 0, .*'features': \(8,\), 'labels': \(7,\)",
+    ),
+    (
+        "weights out of step",
+        {"data": Batches((X[:8], Y[:8], np.ones(7)))},
+        ValueError,
+        r"'sample_weight': \(7,\)",
+    ),
+    ("lists", {"data": Batches((X[:2], [0, 1]))}, ValueError, "`y` is a list of 2"),
+    ("no batch", {"data": Batches()}, ValueError, "data has no batch"),
+    ("one seed", {"augment": abs, "seed": 3}, ValueError, "two whole numbers"),
+    ("no views", {"augment": abs, "views": 0}, ValueError, "`views`.*received 0"),
+    ("steps in words", {"steps": "3"}, ValueError, "`steps`.*received '3'"),
+    ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
+)
+def test_extract_features(given, error, message):
+    trunk = keras.Sequential([keras.Input((4,)), layers.Identity()])
+    settings = {"trunk": trunk, "data": (X, Y), "verbose": 0} | given
+    with pytest.raises(error, match=message):
+        tfpf.extract_features(**settings)
+
+
+COLUMN = np.ones((300, 1), "float32")
+TEXT = X.astype(str)
+
+FEATURE_ROWS = (
+    ("NaN", (LATE, Y), ValueError, r"Class \d has 1 of \d+ examples with NaN or inf"),
+    ("infinite", (changed(X, 5, INF), Y), ValueError, "NaN or infinite.* in row 5"),
+    ("too large to square", (X * 1e30, Y), ValueError, "overflow float32.*Scale"),
+    ("text", (TEXT, Y), ValueError, "real numbers; received dtype <U"),
+    ("complex", (X * 1j, Y), ValueError, "real numbers; received dtype complex64"),
+    ("no feature", (X[:, :0], Y), ValueError, r"received features of shape \(300, 0\)"),
+    ("no example", (X[:0], Y[:0]), ValueError, r"features of shape \(0, 4\) and 0 la"),
+    ("another length", (X[:-1], Y), ValueError, r"shape \(299, 4\) and 300 labels"),
+)
+
+
+@table(
+    *FEATURE_ROWS,
+    ("one row", (X[0], Y[:4]), ValueError, r"features of shape \(4,\) and 4 labels"),
+    ("no class", (X, Y, 0), ValueError, "`num_classes` is a whole .*received 0"),
+    ("half a class", (X, Y, 2.5), ValueError, "`num_classes`.*received 2.5"),
+    ("classes in words", (X, Y, "3"), ValueError, "`num_classes`.*received '3'"),
+    ("kind", (X, Y, 3, "half"), ValueError, "`kind` must be one of .*'half'"),
+)
+def test_moments_of(given, error, message):
+    features, labels, *rest = given
+    with pytest.raises(error, match=message):
+        tfpf.moments_of(features, labels, *(rest or [3]))
+
+
+@table(
+    *((what, [given], *rest) for what, given, *rest in FEATURE_ROWS),
+    ("nothing", [], ValueError, "stream of features is empty"),
+    ("an array", X, ValueError, r"\(features, labels\).*type ndarray.*their labels"),
+    ("features alone", stream(X).map(lambda x: x), ValueError, "EagerTensor"),
+    ("a pair alone", (X, Y), ValueError, "received one of type ndarray"),
+    ("infinite", stream(X, Y).repeat(), ValueError, r"infinite.*`dataset.take\(n\)`"),
+)
+def test_streams_of_features(given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.moments_of_batches(given, 3)
+    with pytest.raises(error, match=message):
+        tfpf.ClassConditionalGaussian(3, "diag").adapt(given)
+
+
+@table(
+    ("a gaussian", FITTED, TypeError, "received ClassConditionalGaussian.*`moments`"),
+    ("nothing", None, TypeError, "received NoneType"),
+    ("another kind", tfpf.moments_of(X, Y, 3, "diag"), ValueError, "and diag"),
+    ("more classes", tfpf.moments_of(X, Y, 4), ValueError, r"\[3, 4\] and .*\[4, 4\]"),
+    ("one feature", tfpf.moments_of(COLUMN, Y, 3), ValueError, r"\[3, 4\] .*\[3, 1\]"),
+)
+def test_merge(given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.merge(tfpf.moments_of(X, Y, 3), given)
+
+
+@table(
+    ("no class", {"num_classes": 0}, ValueError, "from 1; received 0"),
+    ("half a class", {"num_classes": 2.5}, ValueError, "received 2.5"),
+    ("classes unknown", {"num_classes": None}, ValueError, "received None"),
+    ("classes NaN", {"num_classes": NAN}, ValueError, "`num_classes`.*received nan"),
+    ("endless classes", {"num_classes": INF}, ValueError, "received inf"),
+    ("type", {"covariance_type": "half"}, ValueError, "must be one of .*'half'"),
+    ("shrinkage", {"shrinkage": -0.1}, ValueError, "from 0 to 1; received -0.1"),
+    ("shrinkage NaN", {"shrinkage": NAN}, ValueError, "received nan"),
+    ("scale 0", {"covariance_scale": 0}, ValueError, "positive number; received 0"),
+    ("scale NaN", {"covariance_scale": NAN}, ValueError, "received nan"),
+    ("scale in words", {"covariance_scale": "2"}, ValueError, "received '2'"),
+)
+def test_gaussian(given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.ClassConditionalGaussian(**{"num_classes": 3} | given)
+
+
+ADAPT_ROWS = (
+    *FEATURE_ROWS[:5],
+    *FEATURE_ROWS[6:],
+    ("one row", (X[0], Y[:4]), ValueError, r"\[B, D\] or \[B, ...\]; received \(None,"),
+    ("one example", (X[:1], Y[:1]), ValueError, "has 1 example; a 'full' covariance"),
+    ("labels forgotten", (X, None), ValueError, "pass their labels as well"),
+)
+
+
+@table(*ADAPT_ROWS)
+def test_adapt_that_fails_leaves_no_gaussian_where_there_was_none(
+    given, error, message
+):
+    gaussian = tfpf.ClassConditionalGaussian(3)
+    with pytest.raises(error, match=message):
+        gaussian.adapt(*given)
+    assert gaussian.moments is None
+    with pytest.raises(ValueError, match=r"call `adapt\(features, labels\)` first"):
+        gaussian.sample([0], (1, 2))
+
+
+@table(*ADAPT_ROWS, ("five features", (np.ones((300, 5)), Y), ValueError, r"\[B, 4\]"))
+def test_adapt_that_fails_leaves_the_gaussian_that_was_there(given, error, message):
+    gaussian = fitted(size=4)
+    before, moments = bits(gaussian), gaussian.moments
+    with pytest.raises(error, match=message):
+        gaussian.adapt(*given)
+    assert bits(gaussian) == before and gaussian.moments is moments
+    assert str(gaussian.report) == str(fitted(size=4).report)
+
+
+def test_features_that_are_not_finalized_are_not_sampled():
+    gaussian = tfpf.ClassConditionalGaussian(3)
+    gaussian.update_state(X, Y)
+    with pytest.raises(ValueError, match=r"call `adapt\(features, labels\)` first"):
+        gaussian.sample([0], (1, 2))
+
+
+@table(
+    ("class 3", ([3], (1, 2)), ValueError, "class ids 0 to 2; .* label 3"),
+    ("text", (["cat"], (1, 2)), ValueError, "Map class names to ids"),
+    ("one seed", ([0], 3), ValueError, "two whole numbers"),
+    ("no seed", ([0], None), ValueError, "two whole numbers"),
+    ("float seeds", ([0], (1.0, 2.0)), ValueError, "two whole numbers"),
+    ("one seed tensor", ([0], tf.constant(3)), ValueError, "two whole numbers"),
+)
+def test_sample(given, error, message):
+    with pytest.raises(error, match=message):
+        FITTED.sample(*given)
+
+
+@table(
+    ("twice as wide", np.ones((3, 10)), ValueError, "incompatible.*5.*3, 10"),
+    ("a map", np.ones((3, 1, 5)), ValueError, "incompatible"),
+    ("one row", np.ones(5), ValueError, "incompatible"),
+)
+def test_densities(given, error, message):
+    with pytest.raises(error, match=message):
+        FITTED(given)
+
+
+@table(
+    ("not in a list", FITTED, TypeError, "not iterable"),
+    ("moments", [FITTED, FITTED.moments], TypeError, "a ClassMoments in it"),
+    ("more classes", [FITTED, fitted(4)], ValueError, "has 3 classes .* has 4"),
+    ("fewer features", [FITTED, fitted(3, 4)], ValueError, r"\[B, 5\]; received .*4\]"),
+)
+def test_merge_state_adds_all_or_nothing(given, error, message):
+    for gaussian in (fitted(), tfpf.ClassConditionalGaussian(3)):
+        before = gaussian.moments
+        with pytest.raises(error, match=message):
+            gaussian.merge_state(given)
+        assert gaussian.moments is before
+
+
+@table(
+    ("unknown", "evrything", ValueError, "needs to be one of.*'evrything'"),
+    ("nothing", None, TypeError, "`sampling_strategy` is a string .*received None"),
+    ("a list", [1, 2], TypeError, r"received \[1, 2\]"),
+    ("what gives nothing", lambda labels: None, TypeError, "received None"),
+    ("a ratio of 0", 0.0, ValueError, r"in \(0, 1\]; received 0.0"),
+    ("a ratio above 1", 1.5, ValueError, "received 1.5. For more, pass totals"),
+    ("a ratio of NaN", NAN, ValueError, "received nan"),
+    ("a ratio of three", 0.5, ValueError, "only when the type of target is binary"),
+    ("class 3", {3: 9}, ValueError, r"class 3, which has no example; .*\[0, 1, 2\]"),
+    ("class -1", {-1: 9}, ValueError, "class -1, which has no example"),
+    ("too few", {2: 19}, ValueError, "asks for 19 .* class 2, which already has 20"),
+    ("negative", {2: -5}, ValueError, "asks for -5 examples of class 2"),
+    ("half", {2: 30.5}, ValueError, "asks for 30.5 .*Totals are whole numbers"),
+    ("NaN", {2: NAN}, ValueError, "asks for nan"),
+    ("infinite", {2: INF}, ValueError, "asks for inf"),
+    ("in words", {2: "30"}, ValueError, "asks for '30' examples"),
+    ("none", {2: None}, ValueError, "asks for None examples"),
+)
+def test_pseudo_counts(given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.pseudo_counts(Y, given)
+
+
+@table(
+    ("less", {"multiplier": 0.5}, ValueError, "at least 1; received 0.5"),
+    ("NaN", {"multiplier": NAN}, ValueError, "received nan"),
+    ("infinite", {"multiplier": INF}, ValueError, "finite number.*received inf"),
+    ("in words", {"multiplier": "20"}, ValueError, "received '20'"),
+    ("unknown", {"multiplier": None}, ValueError, "received None"),
+    ("below 0", {"below": 0}, ValueError, r"fraction in \(0, 1\]; received 0"),
+    ("below 2", {"below": 2}, ValueError, "received 2"),
+    ("below a half", {"below": "half"}, ValueError, "received 'half'"),
+)
+def test_multiply_minority(given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.multiply_minority(**{"multiplier": 20} | given)
+
+
+@table(
+    ("NaN", {"features": LATE}, ValueError, "NaN or infinite in 1 of 300 .* row 280"),
+    ("text", {"features": TEXT}, ValueError, "real numbers; received dtype <U"),
+    ("one row", {"features": X[0]}, ValueError, r"features of shape \(4,\)"),
+    ("another length", {"labels": Y[1:]}, ValueError, "'labels': 299"),
+    ("no gaussian", {"gaussian": None}, ValueError, "no `gaussian` to draw them from"),
+    ("a sampler", {"gaussian": SMOTE()}, ValueError, "received SMOTE"),
+    ("other features", {"gaussian": fitted()}, ValueError, r"\[5\]; .* shape \[4\]"),
+    ("a list", {"counts": [0, 9]}, TypeError, r"`counts` is a dict.*received \[0, 9\]"),
+    ("class 3", {"counts": {3: 9}}, ValueError, r"classes 0 to 2 .*received \{3: 9\}"),
+    ("negative", {"counts": {2: -9}}, ValueError, "received {2: -9}"),
+    ("half", {"counts": {2: 9.5}}, ValueError, "received {2: 9.5}"),
+    ("NaN", {"counts": {2: NAN}}, ValueError, "received {2: nan}"),
+    ("in words", {"counts": {2: "9"}}, ValueError, "received {2: '9'}"),
+    ("none", {"counts": {2: None}}, ValueError, "received {2: None}"),
+    ("no batch", {"batch_size": 0}, ValueError, "`batch_size`.*received 0"),
+    ("batch of NaN", {"batch_size": NAN}, ValueError, "`batch_size`.*received nan"),
+    ("batch unknown", {"batch_size": None}, ValueError, "`batch_size`.*received None"),
+    ("one seed", {"seed": 3}, ValueError, "two whole numbers"),
+    ("3 weights", {"sample_weight": np.ones(3)}, ValueError, "'sample_weight': 3"),
+    ("a column", {"sample_weight": COLUMN}, ValueError, r"\[300\]; .*\[300, 1\]"),
+    ("negative", {"sample_weight": -COLUMN[:, 0]}, ValueError, "0 has weight -1.0"),
+    ("infinite", {"sample_weight": INF * COLUMN[:, 0]}, ValueError, "weight inf"),
+)
+def test_interleave(given, error, message):
+    settings = {"features": X, "labels": Y, "gaussian": fitted(size=4)}
+    with pytest.raises(error, match=message):
+        tfpf.interleave(**settings | {"counts": {2: 9}} | given)
+
+
+HEAD_FEATURES = RNG.normal(size=(300, 5)).astype("float32")
+LABELLED = tfpf.LabelledFeatures(HEAD_FEATURES, Y)
+
+
+def train_head(head, training=LABELLED, scoring=LABELLED, **settings):
+    defaults = {
+        "loss": "sparse_categorical_crossentropy",
+        "num_classes": 3,
+        "minority": [2],
+        "epochs": 1,
+        "verbose": 0,
+    }
+    return tfpf.fit_head(head, training, scoring, **defaults | settings)
+
+
+def labelled(features=HEAD_FEATURES, labels=Y, sample_weight=None):
+    return tfpf.LabelledFeatures(features, labels, sample_weight)
+
+
+WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
+
+
+@table(
+    ("a pair", {"training": (HEAD_FEATURES, Y)}, TypeError, "LabelledFeatures.*tuple"),
+    ("no scoring", {"scoring": None}, TypeError, "`scoring` is a .*received NoneType"),
+    ("NaN", {"training": labelled(WRONG)}, ValueError, "in 1 of 300 rows.* row 280"),
+    (
+        "NaN to score",
+        {"scoring": labelled(WRONG)},
+        ValueError,
+        "of `scoring` .* row 280",
+    ),
+    (
+        "lengths",
+        {"training": labelled(labels=Y[1:])},
+        ValueError,
+        "300, 5.* 299 labels",
+    ),
+    ("empty", {"scoring": labelled(WRONG[:0], Y[:0])}, ValueError, "one at least"),
+    ("4 labels", {"scoring": labelled(labels=Y + 1)}, ValueError, "0 to 2.* label 3"),
+    ("a weight", {"training": labelled(sample_weight=-Y)}, ValueError, "has weight -1"),
+    ("4 classes", {"num_classes": 4}, ValueError, r"\[B, 4\].*gives \[300, 3\]"),
+    ("classes NaN", {"num_classes": NAN}, ValueError, "`num_classes`.*received nan"),
+    (
+        "narrow",
+        {"training": labelled(X), "scoring": labelled(X)},
+        ValueError,
+        r"\[None, 5\]; .*\[300, 4\]",
+    ),
+    ("no epoch", {"epochs": 0}, ValueError, "`epochs`.*received 0"),
+    ("endless epochs", {"epochs": INF}, ValueError, "`epochs`.*received inf"),
+    ("no batch", {"batch_size": 0}, ValueError, "`batch_size`.*received 0"),
+    ("no score", {"monitor": "f1"}, ValueError, "`monitor` is one of.*'f1'"),
+    ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite.*received nan"),
+    ("prior", {"tau": 1.0, "prior": [3, 2]}, ValueError, "of 3 classes; .*shape .2"),
+    ("prior 0", {"tau": 1.0, "prior": [3, 2, 0]}, ValueError, "no example"),
+    ("blend", {"blend": 2}, ValueError, "share from 0 to 1; received 2"),
+    ("a name", {"optimizer": "adam"}, TypeError, "received 'adam'.*optimizers.get"),
+    ("loss", {"loss": "crossentropy"}, ValueError, "Could not interpret.*crossentropy"),
+    ("one seed", {"seed": 3}, ValueError, "two whole numbers"),
+    ("no source", {"counts": {2: 9}}, ValueError, "no `gaussian` to draw them from"),
+    ("a sampler", {"gaussian": SMOTE()}, ValueError, "received SMOTE"),
+)
+def test_fit_head(model, given, error, message):
+    with pytest.raises(error, match=message):
+        train_head(tfpf.split_at(model, "features").head, **given)
+
+
+# ---- After the training. -------------------------------------------------------------
+
+
+@table(
+    ("two counts", {"class_counts": [3, 2]}, ValueError, r"shape \[3\].*shape \[2\]"),
+    ("no example", {"class_counts": [3, 0, 1]}, ValueError, "class 1 has 0"),
+    ("negative", {"class_counts": [3, -2, 1]}, ValueError, "class 1 has -2"),
+    ("NaN", {"class_counts": [3, NAN, 1]}, ValueError, "class 1 has nan"),
+    ("in words", {"class_counts": "many"}, ValueError, "per class; received 'many'"),
+    ("unknown", {"class_counts": None}, ValueError, "not known.*`class_counts`"),
+    ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite number.*received nan"),
+    ("tau in words", {"tau": "1"}, ValueError, "received '1'"),
+)
+def test_adjust_logits(model, given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.adjust_logits(model, **{"class_counts": [3, 2, 1]} | given)
+
+
+SCORES = (
+    tfpf.accuracy,
+    tfpf.balanced_accuracy,
+    tfpf.class_recalls,
+    tfpf.geometric_mean,
+    tfpf.min_class_accuracy,
+    lambda y_true, y_pred: tfpf.mean_minority_accuracy(y_true, y_pred, [2]),
+    lambda y_true, y_pred: tfpf.classification_scores(y_true, y_pred, 3, [2]),
+)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@table(
+    ("probabilities", (Y, 0.9 * ONE_HOT), ValueError, r"take the argmax\(axis=-1\)"),
+    ("one output", (Y % 2, 0.3 * COLUMN), ValueError, "must be class ids.*label 0.3"),
+    ("another length", (Y, Y[1:]), ValueError, "300 labels and 299 predictions"),
+    ("nothing", ([], []), ValueError, "0 labels and 0 predictions"),
+    ("NaN", (Y, changed(Y, 5, NAN)), ValueError, "example 5 has label nan"),
+    ("negative", (Y, Y - 1), ValueError, "has label -1"),
+    ("names", (Y.astype(str), Y), ValueError, "Map class names to ids"),
+)
+def test_scores(score, given, error, message):
+    with pytest.raises(error, match=message):
+        score(*given)
+
+
+@table(
+    ("a name", ["rare"], ValueError, "Map class names to ids"),
+    ("negative", [-1], ValueError, "has label -1"),
+    ("half", [0.5], ValueError, "has label 0.5"),
+    ("not in a list", 2, TypeError, "not iterable"),
+)
+def test_minority(given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.mean_minority_accuracy(Y, Y, given)
+    with pytest.raises(error, match=message):
+        tfpf.MeanMinorityAccuracy(3, given)
+
+
+def test_minority_may_be_a_set():
+    found = tfpf.mean_minority_accuracy([0, 1, 2, 2], [1, 1, 2, 0], {1, 2})
+    assert found == tfpf.mean_minority_accuracy([0, 1, 2, 2], [1, 1, 2, 0], [1, 2]) > 0
+
+
+def test_metric_of_a_class_that_is_none():
+    with pytest.raises(ValueError, match="class ids 0 to 2; .* label 3"):
+        tfpf.MeanMinorityAccuracy(3, [3])
+
+
+METRICS = (tfpf.BalancedAccuracy, tfpf.GeometricMean, tfpf.MinClassAccuracy)
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@table(
+    ("none", 0, ValueError, "`num_classes` is a whole .*received 0"),
+    ("half", 2.5, ValueError, "received 2.5"),
+    ("NaN", NAN, ValueError, "received nan"),
+    ("in words", "3", ValueError, "received '3'"),
+)
+def test_classes_of_a_metric(kind, given, error, message):
+    with pytest.raises(error, match=message):
+        kind(given)
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@table(
+    ("four outputs", (Y, np.ones((300, 4))), ValueError, r"\[B, 3\], .*\(300, 4\)"),
+    ("wide labels", (np.eye(4)[Y], ONE_HOT), ValueError, r"3 classes.*\(300, 4\)"),
+    ("both", (np.eye(4)[Y], np.eye(4)[Y]), ValueError, r"3 classes.*\(300, 4\)"),
+)
+def test_outputs_of_a_metric(kind, given, error, message):
+    metric = kind(3)
+    with pytest.raises(error, match=message):
+        metric.update_state(*given)
+    assert not np.any(metric.total)
+
+
+# ---- Export. -------------------------------------------------------------------------
+
+
+@table(
+    ("two names", {"class_names": ["a", "b"]}, ValueError, "2 names, .* 3 classes"),
+    ("twice", {"class_names": ["a", "b", "a"]}, ValueError, r"\['a'\] more than once"),
+    ("no name", {"class_names": ["a", "b", ""]}, ValueError, r"\[''\] with no line"),
+    ("one string", {"class_names": "abc"}, ValueError, "list of strings; .*'abc'"),
+    ("ids", {"class_names": [0, 1, 2]}, ValueError, r"received \[0, 1, 2\]"),
+    ("no image", {"encoded_images": True}, ValueError, "for a model of one image"),
+    ("unknown layer", {"layer_name": "featuers"}, ValueError, "Did you mean"),
+    ("no layer", {"gaussian": FITTED}, ValueError, "pass `layer_name`"),
+    (
+        "a sampler",
+        {"gaussian": SMOTE(), "layer_name": "features"},
+        ValueError,
+        "received SMOTE",
+    ),
+    (
+        "not fitted",
+        {"gaussian": tfpf.ClassConditionalGaussian(3), "layer_name": "features"},
+        ValueError,
+        "has not seen features yet",
+    ),
+    (
+        "of another layer",
+        {"gaussian": fitted(size=4), "layer_name": "features"},
+        ValueError,
+        r"features of shape \[4\]; layer 'features' gives \[5\]",
+    ),
+    ("warmup", {"warmup": X[:, 1:]}, ValueError, r"one batch of .*\(300, 3\)"),
+)
+def test_export_classifier(model, tmp_path, given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.export_classifier(model, tmp_path / "served", **given)
+    assert not (tmp_path / "served").exists()
+
+
+def test_names_of_several_inputs_and_outputs_are_their_own(tmp_path):
+    inputs = [keras.Input((2,), name=name) for name in ("left", "right")]
+    outputs = [layers.Dense(2, name=f"end_{tensor.name}")(tensor) for tensor in inputs]
+    twins = keras.Model(inputs, outputs, name="twins")
+    for name, kept in (("input_name", "left"), ("output_name", "end_left")):
+        with pytest.raises(ValueError, match=f"`{name}` is for a single .*'{kept}'"):
+            tfpf.export_classifier(twins, tmp_path / "served", **{name: "x"})
+    assert not (tmp_path / "served").exists()
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """Nobody, the superuser included, may write to `folder`."""
+    user = os.geteuid()
+    os.chmod(folder, 0o555)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(user)
+        os.chmod(folder, 0o755)
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow beyond a few bytes, as where a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may reach, which those of pytest are not."""
+    folder = tempfile.mkdtemp()
+    os.chmod(folder, 0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "disk, error, message",
+    [
+        (read_only, PermissionError, "Permission denied.*unfinished"),
+        (lambda folder: full_disk(), OSError, "nothing of this export is left"),
+    ],
+    ids=["read-only", "full"],
+)
+def test_folder_that_cannot_be_written_to(model, open_folder, disk, error, message):
+    with pytest.raises(error, match=message), disk(open_folder):
+        tfpf.export_classifier(model, open_folder)
+    assert os.listdir(open_folder) == []
+    assert tfpf.export_classifier(model, open_folder) == f"{open_folder}/1"

@@ -1,0 +1,127 @@
+"""What a user passes: numbers as they are needed, or refused with what came."""
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = [
+    "check_finite",
+    "check_real",
+    "check_weights",
+    "is_infinite",
+    "stateless_seed",
+    "whole_number",
+]
+
+_CHUNK_ROWS = 4096
+
+
+def whole_number(name, value):
+    """A number from 1, such as of epochs, as an int.
+
+    Args:
+        name: what the user knows it by.
+        value: an int, or what equals one: 2.0, a scalar array or tensor.
+
+    Raises:
+        ValueError: Anything else, NaN and infinity included.
+
+    Example:
+
+    >>> whole_number("epochs", 2.0)
+    2
+    """
+    try:
+        number = int(value)
+        if number == value and number >= 1:
+            return number
+    except (OverflowError, TypeError, ValueError):
+        pass
+    raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
+
+
+def stateless_seed(seed):
+    """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
+
+    Args:
+        seed: two whole numbers, or an integer tensor `[2]`.
+
+    Raises:
+        ValueError: Anything else, a single number included: that would be a stateful
+            seed, with which a graph and a resumed run draw other numbers.
+    """
+    if tf.is_tensor(seed):
+        fits = seed.dtype.is_integer and seed.shape.is_compatible_with([2])
+    else:
+        numbers = np.asarray(seed)
+        fits = numbers.shape == (2,) and numbers.dtype.kind in "iu"
+    if not fits:
+        raise ValueError(
+            f"`seed` must be two whole numbers, such as (1, 2); received {seed!r}."
+        )
+    if not tf.is_tensor(seed):
+        seed = numbers.astype(np.int64) % 2**31
+    return tf.cast(seed, tf.int32)
+
+
+def is_infinite(data):
+    """Whether `data` is a dataset that never ends, as far as it says."""
+    if not isinstance(data, tf.data.Dataset):
+        return False
+    return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
+
+
+def check_finite(features, name="The features"):
+    """Refuses features that are no real numbers, or NaN, or infinite.
+
+    Args:
+        features: array `[N, ...]`.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: With how many rows are wrong, and the first of them.
+    """
+    check_real(features, name)
+    chunks = range(0, len(features), _CHUNK_ROWS)
+    if all(np.isfinite(features[i : i + _CHUNK_ROWS]).all() for i in chunks):
+        return
+    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    wrong = np.flatnonzero(~finite)
+    raise ValueError(
+        f"{name} are NaN or infinite in {wrong.size} of {len(features)} rows, the "
+        f"first is row {wrong[0]}. Clean the inputs, or look for an overflow "
+        f"(float16?) before the split layer."
+    )
+
+
+def check_weights(sample_weight, count):
+    """Refuses sample weights that are not one finite number from 0 per example.
+
+    Args:
+        sample_weight: array `[N]`.
+        count: N.
+
+    Raises:
+        ValueError: With what came.
+    """
+    check_real(sample_weight, "`sample_weight`")
+    if sample_weight.shape != (count,):
+        raise ValueError(
+            f"`sample_weight` has one number for each of the {count} examples, shape "
+            f"[{count}]; received shape {list(sample_weight.shape)}."
+        )
+    wrong = np.flatnonzero(~((sample_weight >= 0) & np.isfinite(sample_weight)))
+    if wrong.size:
+        raise ValueError(
+            f"Sample weights are finite and not below 0; example {wrong[0]} has weight "
+            f"{sample_weight[wrong[0]]} ({wrong.size} such examples of {count}). Give "
+            f"an example that is not to count the weight 0."
+        )
+
+
+def check_real(array, name):
+    """Refuses arrays of strings, objects, complex numbers, times."""
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise ValueError(
+            f"{name} must be real numbers; received dtype {array.dtype}. Convert them "
+            f"first."
+        )
