@@ -1,0 +1,254 @@
+"""Kills the main job at many points, starts it again, and counts what was lost.
+
+    python -m tests.kill_the_main_job --kills=50 --seed=0
+
+Every job writes into a folder that has the results of an older one. It is killed, in
+turn, at random moments of each stage (SIGKILL or SIGINT) or just before a file is moved
+to its name (SIGKILL), and started again with the same command until it ends. After each
+kill and at the end all that stands under a final name is opened: it must be the old file
+or a whole new one. At the end the results are those of a job that nobody killed. Prints
+a table, and exits with 1 if anything was lost.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+__all__ = ["Job", "Kill", "kill_and_count", "table"]
+
+FLAGS = flags.FLAGS
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_COMMAND = ["--depth=8", "--epochs=3"]
+_OLD = b"what an older job wrote"
+_FILES = ("trained.keras", "report.json", "report.png")
+
+# What a stage begins with in the output of the job, in order.
+STAGES = {
+    "start": "",
+    "training": "Epoch ",
+    "extraction": "Extracting features",
+    "retraining": "Training the head on",
+    "export": "* minority.",
+    "end": "Done.",
+}
+
+# The main job in a process that kills itself before a file is moved to its name.
+_PROGRAM = """
+import os, runpy, signal, sys
+
+moves_left = int(sys.argv.pop(1))
+
+def mortal(move):
+    def moved(source, target):
+        global moves_left
+        moves_left -= 1
+        if moves_left == 0:
+            print("\\nKilled before the move to", target, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return move(source, target)
+    return moved
+
+os.rename, os.replace = mortal(os.rename), mortal(os.replace)
+runpy.run_module("examples.resnet56", run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """When to kill a process, and how.
+
+    Attributes:
+        stage: one of `STAGES` that must have begun, or None to kill before a move.
+        after: seconds after that; or how many moves, from 1.
+        signal: to send.
+    """
+
+    stage: str | None
+    after: float
+    signal: signal.Signals = signal.SIGKILL
+
+
+class Job:
+    """The main job in a folder with old results, as often as it is started.
+
+    Args:
+        folder: empty, for its files.
+
+    Attributes:
+        losses: what went wrong, in words.
+        kills: the stage of each kill.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.output = pathlib.Path(folder), ""
+        self.losses, self.kills = [], []
+        self.killed_in_training = False
+        (self.folder / "served" / "1").mkdir(parents=True)
+        for name in (*_FILES, "served/1/saved_model.pb"):
+            (self.folder / name).write_bytes(_OLD)
+
+    def run(self, kill=None):
+        """Starts it; True if it came to its end, False if it was killed."""
+        epochs = max(map(_number, self.folder.glob("unfinished-*/epoch-*")), default=0)
+        moves = int(kill.after) if kill and kill.stage is None else 0
+        log = self.folder / "log.txt"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-u", "-c", _PROGRAM, str(moves)]
+                + [*_COMMAND, f"--output_dir={self.folder}"],
+                cwd=_ROOT,
+                env=os.environ
+                | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                stdout=file,
+                stderr=file,
+            )
+        try:
+            if kill and kill.stage is not None:
+                self._wait_for(STAGES[kill.stage], log, process)
+                time.sleep(kill.after)
+                process.send_signal(kill.signal)
+            status = process.wait(timeout=300)
+        finally:
+            process.kill()
+            process.wait()
+        self.output = log.read_text()
+        for epoch in re.findall(r"Epoch (\d+)/", self.output):
+            if int(epoch) <= epochs:
+                self.losses.append(f"epoch {epoch} was trained again")
+        if "Done." in self.output:
+            return True
+        if status == 0 or kill is None:
+            self.losses.append(f"exit status {status}: {self.output[-2000:]}")
+            return True
+        self._note(kill)
+        return False
+
+    def _wait_for(self, mark, log, process):
+        end = time.monotonic() + 300
+        while mark not in log.read_text() and process.poll() is None:
+            assert time.monotonic() < end, f"no {mark!r} in {log.read_text()}"
+            time.sleep(0.005)
+
+    def _note(self, kill):
+        begun = [stage for stage, mark in STAGES.items() if mark in self.output]
+        self.killed_in_training |= "Epoch " in self.output and begun[-1] == "training"
+        move = re.search(r"Killed before the move to (\S+)", self.output)
+        if move:
+            name = re.sub(r"\d+|-\w{8}$", "*", pathlib.Path(move[1]).name)
+            self.kills.append(f"before the move to {name}")
+        else:
+            self.kills.append(f"{begun[-1]}, {kill.signal.name}")
+
+    def check(self):
+        """Opens all that stands under a final name."""
+        for path in [
+            *(self.folder / name for name in _FILES),
+            *(self.folder / "served").iterdir(),
+            *self.folder.glob("unfinished-*/epoch-*.keras"),
+            *self.folder.glob("finished-*/*.*"),
+        ]:
+            try:
+                _open(path)
+            except Exception as error:
+                self.losses.append(f"{path}: {type(error).__name__}: {error}")
+
+    def check_end(self, reference):
+        """That all came out, once, as in a job that nobody killed."""
+        self.check()
+        versions = sorted(os.listdir(self.folder / "served"))
+        if versions != ["1", "2", "3"]:
+            self.losses.append(f"versions {versions} were served")
+        left = sorted({*os.listdir(self.folder)} - {*_FILES, "served", "log.txt"})
+        if left:
+            self.losses.append(f"left behind: {left}")
+        report = self.report()
+        if reference and not self.killed_in_training and report != reference:
+            self.losses.append(f"another report: {report}, not {reference}")
+
+    def report(self):
+        """What is new in `report.json`, but for the seconds."""
+        text = (self.folder / "report.json").read_bytes()
+        report = {} if text == _OLD else json.loads(text)["report"]
+        report.pop("seconds", None)
+        if not report:
+            self.losses.append("no new report")
+        return report
+
+
+def _number(path):
+    return int(re.findall(r"\d+", path.stem)[-1])
+
+
+def _open(path):
+    """Raises an error unless the file, or the version, is the old one or whole."""
+    if path.is_dir():
+        if (path / "saved_model.pb").read_bytes() == _OLD:
+            return
+        endpoint = tf.saved_model.load(str(path)).signatures["encoded"]
+        image = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8))
+        scores = endpoint(image_bytes=image[tf.newaxis])["scores"]
+        np.testing.assert_allclose(np.sum(scores), 1, rtol=1e-4)
+    elif path.read_bytes() == _OLD:
+        return
+    elif path.suffix == ".keras":
+        keras.models.load_model(path)
+    elif path.suffix == ".png":
+        tf.io.decode_png(path.read_bytes())
+    else:
+        report = json.loads(path.read_text())["report"]
+        assert len(report["after"]["recall"]) == 10, report
+
+
+def plans(seed):
+    """Kills for one job after another: by stages at random moments, or before moves."""
+    rng = random.Random(seed)
+    signals = [signal.SIGKILL, signal.SIGINT]
+    while True:
+        yield [Kill(stage, rng.uniform(0, 1.5), rng.choice(signals)) for stage in STAGES]
+        yield [Kill(None, rng.randint(1, 4)) for _ in range(8)]
+
+
+def kill_and_count(folder, plans, most):
+    """Kills until it was done often enough, and lets each job come to its end.
+
+    Args:
+        folder: empty, for the files.
+        plans: lists of `Kill`, one for each job.
+        most: kills.
+
+    Returns:
+        jobs: list of `Job`.
+    """
+    jobs, reference, done = [], None, 0
+    for plan in [[], *plans] if isinstance(plans, list) else _first_none(plans):
+        job = Job(pathlib.Path(folder) / str(len(jobs)))
+        jobs.append(job)
+        ended = False
+        for kill in plan[: most - done]:
+            ended = job.run(kill)
+            job.check()
+            if ended:
+                break
+            done += 1
+        if not ended:
+            job.run()
+        job.check_end(reference)
+        reference = reference or job.report()
+        if done >= most:
+            return jobs
