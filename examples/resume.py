@@ -35,10 +35,10 @@ def whole_file(path):
 class EpochBackup(keras.callbacks.Callback):
     """Keeps the model of the last whole epoch as `epoch-<number of epochs>.keras`.
 
-    `keras.callbacks.BackupAndRestore` (Keras 3.15) writes the weights and the epoch into
-    two files, in place: killed between them, it trains an epoch twice; killed within
-    one, every later start fails; and it deletes them before the callbacks that come
-    after it are done. Here the name of one whole file is the epoch, and it stays.
+    `keras.callbacks.BackupAndRestore` (Keras 3.15) writes weights and epoch into two
+    files, in place: killed between them, it trains an epoch twice; killed within one,
+    every later start fails; and it deletes them before the callbacks that come after it
+    are done. Here the name of one whole file is the epoch, and it stays.
 
     Args:
         folder: for the file.

@@ -2,17 +2,17 @@
 
     python -m tests.kill_the_main_job --kills=50 --seed=0
 
-Every job writes into a folder that has the results of an older one. It is killed, in
-turn, at random moments of each stage (SIGKILL or SIGINT) or just before a file is moved
-to its name (SIGKILL), and started again with the same command until it ends. After each
-kill and at the end all that stands under a final name is opened: it must be the old file
-or a whole new one. At the end the results are those of a job that nobody killed. Prints
-a table, and exits with 1 if anything was lost.
+Every job writes into a folder that has the results of an older one. It is killed at a
+random moment of each stage (SIGKILL or SIGINT), or just before a file is moved to its
+name (SIGKILL), and started again with the same command until it ends. After each kill
+and at the end all that stands under a final name is opened: it must be the old file or
+a whole new one. At the end the report is that of a job that nobody killed, unless this
+one was killed in training, see `examples/resnet56.py`. Prints a table, and exits with 1
+if anything was lost.
 """
 
 import collections
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -29,12 +29,12 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-__all__ = ["Job", "Kill", "kill_and_count", "table"]
+__all__ = ["Job", "Kill", "run_job"]
 
 FLAGS = flags.FLAGS
 
 _ROOT = pathlib.Path(__file__).parent.parent
-_COMMAND = ["--depth=8", "--epochs=3"]
+_SMALL = ["--depth=8", "--epochs=3"]
 _OLD = b"what an older job wrote"
 _FILES = ("trained.keras", "report.json", "report.png")
 
@@ -52,6 +52,7 @@ STAGES = {
 _PROGRAM = """
 import os, runpy, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background
 moves_left = int(sys.argv.pop(1))
 
 def mortal(move):
@@ -107,14 +108,14 @@ class Job:
         """Starts it; True if it came to its end, False if it was killed."""
         epochs = max(map(_number, self.folder.glob("unfinished-*/epoch-*")), default=0)
         moves = int(kill.after) if kill and kill.stage is None else 0
+        command = [sys.executable, "-u", "-c", _PROGRAM, str(moves), *_SMALL]
+        quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
         log = self.folder / "log.txt"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-u", "-c", _PROGRAM, str(moves)]
-                + [*_COMMAND, f"--output_dir={self.folder}"],
+                [*command, f"--output_dir={self.folder}"],
                 cwd=_ROOT,
-                env=os.environ
-                | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                env=os.environ | quiet,
                 stdout=file,
                 stderr=file,
             )
@@ -131,7 +132,7 @@ class Job:
         for epoch in re.findall(r"Epoch (\d+)/", self.output):
             if int(epoch) <= epochs:
                 self.losses.append(f"epoch {epoch} was trained again")
-        if "Done." in self.output:
+        if "Done." in self.output and not any(self.folder.glob("finished-*")):
             return True
         if status == 0 or kill is None:
             self.losses.append(f"exit status {status}: {self.output[-2000:]}")
@@ -215,40 +216,63 @@ def _open(path):
         assert len(report["after"]["recall"]) == 10, report
 
 
+def run_job(folder, kills, reference=None):
+    """Starts a job, kills it, and lets it come to its end.
+
+    Args:
+        folder: empty, for its files.
+        kills: list of `Kill`, one for each start.
+        reference: report of a job that nobody killed, or None.
+
+    Returns:
+        job: `Job`.
+    """
+    job, ended = Job(folder), False
+    for kill in [*kills, None]:
+        ended = job.run(kill)
+        job.check()
+        if ended:
+            break
+    job.check_end(reference)
+    return job
+
+
 def plans(seed):
-    """Kills for one job after another: by stages at random moments, or before moves."""
+    """Kills of one job after the other: in each stage in turn, or before moves."""
     rng = random.Random(seed)
     signals = [signal.SIGKILL, signal.SIGINT]
     while True:
-        yield [Kill(stage, rng.uniform(0, 1.5), rng.choice(signals)) for stage in STAGES]
-        yield [Kill(None, rng.randint(1, 4)) for _ in range(8)]
+        yield [
+            Kill(stage, rng.uniform(0, 1.5), rng.choice(signals)) for stage in STAGES
+        ]
+        yield [Kill(None, rng.randint(1, 4)) for _ in STAGES]
 
 
-def kill_and_count(folder, plans, most):
-    """Kills until it was done often enough, and lets each job come to its end.
-
-    Args:
-        folder: empty, for the files.
-        plans: lists of `Kill`, one for each job.
-        most: kills.
-
-    Returns:
-        jobs: list of `Job`.
-    """
-    jobs, reference, done = [], None, 0
-    for plan in [[], *plans] if isinstance(plans, list) else _first_none(plans):
-        job = Job(pathlib.Path(folder) / str(len(jobs)))
-        jobs.append(job)
-        ended = False
-        for kill in plan[: most - done]:
-            ended = job.run(kill)
-            job.check()
-            if ended:
+def main(argv):
+    """Reads the flags; everything else takes arguments."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [run_job(f"{folder}/0", [])]
+        reference, kills = jobs[0].report(), []
+        for plan in plans(FLAGS.seed):
+            if len(kills) >= FLAGS.kills:
                 break
-            done += 1
-        if not ended:
-            job.run()
-        job.check_end(reference)
-        reference = reference or job.report()
-        if done >= most:
-            return jobs
+            plan = plan[: FLAGS.kills - len(kills)]
+            jobs.append(run_job(f"{folder}/{len(jobs)}", plan, reference))
+            kills += jobs[-1].kills
+            print(f"job {len(jobs) - 1}: {jobs[-1].kills}", flush=True)
+            for loss in jobs[-1].losses:
+                print(f"  LOST: {loss}", flush=True)
+    losses = [loss for job in jobs for loss in job.losses]
+    print(f"\n{'killed in, or before':<40}{'kills':>8}")
+    for stage, count in sorted(collections.Counter(kills).items()):
+        print(f"{stage:<40}{count:>8}")
+    print(f"\n{len(kills)} kills of {len(jobs) - 1} jobs, {len(losses)} losses")
+    sys.exit(1 if losses else 0)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("kills", 50, "How many.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of the moments.")
+    app.run(main)

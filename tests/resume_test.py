@@ -1,0 +1,120 @@
+"""A job that is killed loses nothing, and goes on; `kill_the_main_job.py` kills more."""
+
+import itertools
+import signal
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from examples.resume import EpochBackup, restore, whole_file
+from tests.kill_the_main_job import Kill, plans, run_job
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(32, 3)), np.arange(32) % 2
+
+
+def make_model():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(4), layers.BatchNormalization()]
+        + [layers.Dense(2, activation="softmax")]
+    )
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 16)
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    return model
+
+
+def fit(model, folder, epochs=4):
+    done = restore(model, folder)
+    callbacks = [EpochBackup(folder)]
+    model.fit(
+        X,
+        Y,
+        batch_size=8,
+        shuffle=False,
+        initial_epoch=done,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    return done
+
+
+def state(model):
+    return [v.numpy().tobytes() for v in (*model.variables, *model.optimizer.variables)]
+
+
+# ---- Whole files. --------------------------------------------------------------------
+
+
+def test_a_file_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with whole_file(path) as aside:
+        assert aside.suffix == ".keras"
+        aside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_where_writing_fails_the_old_file_stays(tmp_path, error):
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    with pytest.raises(error, match="in the middle"), whole_file(path) as aside:
+        aside.write_text("ha")
+        raise error("in the middle")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- Epochs. -------------------------------------------------------------------------
+
+
+def test_a_training_in_two_parts_is_one_training(tmp_path):
+    whole, first, second = make_model(), make_model(), make_model()
+    assert fit(whole, tmp_path / "whole") == 0
+    assert fit(first, tmp_path / "parts", epochs=2) == 0
+    assert fit(second, tmp_path / "parts") == 2
+    assert state(second) == state(whole) != state(first)
+
+
+def test_only_the_last_epoch_stays_and_a_torn_one_does_not_count(tmp_path):
+    model = make_model()
+    fit(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-4.keras"]
+    (tmp_path / "epoch-12.keras").write_bytes((tmp_path / "epoch-4.keras").read_bytes())
+    (tmp_path / ".unfinished-epoch-13.keras").write_bytes(b"PK")
+    again = make_model()
+    assert restore(again, tmp_path) == 12  # not by the alphabet
+    assert state(again) == state(model)
+
+
+# ---- The main job. -------------------------------------------------------------------
+
+
+def test_the_main_job_goes_on_after_kills(tmp_path):
+    kills = [
+        Kill(None, 2),  # before the second epoch is in place
+        Kill("retraining", 0.2, signal.SIGINT),
+        Kill(None, 6),  # between the two versions for the server
+    ]
+    job = run_job(tmp_path, kills)
+    assert not job.losses
+    assert job.kills == [
+        "before the move to epoch-*.keras",
+        "retraining, SIGINT",
+        "before the move to *",
+    ]
+
+
+@pytest.mark.slow
+def test_no_kill_of_the_main_job_loses_anything(tmp_path):
+    reference = run_job(tmp_path / "reference", []).report()
+    for number, kills in enumerate(itertools.islice(plans(seed=1), 4)):
+        job = run_job(tmp_path / str(number), kills, reference)
+        assert not job.losses
+        assert job.kills
