@@ -52,7 +52,7 @@ class Recipe:
 
     def __str__(self):
         cut = f"step{self.num_minority}" if self.profile == "step" else self.profile
-        name = "-".join([self.dataset, *self.classes])
+        name = "-".join([self.dataset, *self.classes]).replace("/", "_")
         return (
             f"{name}-{cut}-ratio{self.ratio}-resnet{self.depth}"
             f"-{self.epochs}x{self.batch_size}-lr{self.learning_rate:g}"

@@ -1,4 +1,4 @@
-"""No file that is read brings code with it, and no flag's name leads to another folder."""
+"""No file that is read brings code with it, and no name leads to another folder."""
 
 import ast
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 from examples.attach_to_existing_model import cure
 from examples.data import load_images
-from examples.trunks import FeatureFile
+from examples.trunks import FeatureFile, Recipe
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = [
@@ -49,9 +49,7 @@ def suspicious(code):
                 yield from ARGUMENTS & {name}
 
 
-@pytest.mark.parametrize(
-    "file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}"
-)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: "/".join(file.parts[-2:]))
 def test_no_file_asks_for_more_than_data(file):
     assert list(suspicious(file.read_text(encoding="utf-8"))) == []
 
@@ -95,3 +93,9 @@ def test_python_code_in_a_model_is_refused(tmp_path):
 def test_a_path_is_no_name_of_a_set(name):
     with pytest.raises(ValueError, match=r"--dataset is a name .*; received"):
         load_images(name, download=True)
+
+
+def test_names_of_classes_lead_nowhere(tmp_path):
+    recipe = Recipe("digits", classes=("3", "x/../../y"))
+    place = (tmp_path / str(recipe)).resolve()
+    assert place.parent == tmp_path.resolve()
