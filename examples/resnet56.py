@@ -8,12 +8,12 @@ Prints the scores on a balanced test set before and after, and writes the traine
 and as the next version the retrained one. The test set is scored and nothing is chosen
 by it.
 
-A job that was killed or interrupted goes on with the same command, after its last whole
-epoch. It makes its results in a folder of its own, `unfinished-*`, which is renamed to
+A job that was killed or interrupted goes on with the same command after its last whole
+epoch, and gives the same numbers as one that was not: weights, optimizer, learning rate
+and the order of the images go on as they were. (With --strategy the order begins anew.)
+It makes its results in a folder of its own, `unfinished-*`, which is renamed to
 `finished-*` when all are there; only then do they move to where old ones may be, each
-file and each version whole. After a kill in training the weights, the optimizer and the
-learning rate go on as they were, to the bit, and the order of the images begins anew,
-so the scores are others, as with another seed. A kill later than that changes none.
+file and each version whole.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from absl import app, flags, logging
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, load_images, training_stream
 from examples.resnet import resnet
-from examples.resume import EpochBackup, restore
+from examples.resume import EpochBackup, restore, skip_epochs
 
 FLAGS = flags.FLAGS
 
@@ -95,9 +95,11 @@ def train(model, images, epochs, batch_size, augment, seed, folder, retrainer):
     stream = training_stream(
         images.train_images, images.train_labels, batch_size, augment, seed
     )
+    done = restore(model, folder)
+    skip_epochs(stream, done)
     model.fit(
         stream,
-        initial_epoch=restore(model, folder),
+        initial_epoch=done,
         epochs=epochs,
         shuffle=False,  # the stream is shuffled
         callbacks=[EpochBackup(folder), retrainer],

@@ -10,7 +10,7 @@ import pathlib
 
 import keras
 
-__all__ = ["EpochBackup", "restore", "whole_file"]
+__all__ = ["EpochBackup", "restore", "skip_epochs", "whole_file"]
 
 
 @contextlib.contextmanager
@@ -75,6 +75,17 @@ def restore(model, folder):
         model.optimizer.build(model.trainable_variables)
         model.load_weights(backups[epochs])
     return epochs
+
+
+def skip_epochs(stream, epochs):
+    """Has a shuffled `tf.data` stream go on as if `fit` had read it before.
+
+    A stream takes the next order from its seed whenever it is opened, and `fit` opens
+    it twice for each epoch (Keras 3.15). Where another Keras does not, or a strategy
+    makes a stream of its own from it, other orders follow, and none is wrong.
+    """
+    for _ in range(2 * epochs):
+        iter(stream)
 
 
 def _backups(folder):

@@ -15,7 +15,7 @@ import numpy as np
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, only_classes, random_views, training_stream
 from examples.resnet import resnet
-from examples.resume import EpochBackup, restore, whole_file
+from examples.resume import EpochBackup, restore, skip_epochs, whole_file
 
 __all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
 
@@ -100,10 +100,12 @@ def trained_network(recipe, images, folder):
         recipe.augment,
         recipe.seed,
     )
+    done = restore(model, place / "backup")
+    skip_epochs(stream, done)
     print(f"Training {recipe}")
     model.fit(
         stream,
-        initial_epoch=restore(model, place / "backup"),
+        initial_epoch=done,
         epochs=recipe.epochs,
         shuffle=False,  # the stream is shuffled
         callbacks=[EpochBackup(place / "backup")],

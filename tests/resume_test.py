@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from keras import layers
 
-from examples.resume import EpochBackup, restore, whole_file
+from examples.data import training_stream
+from examples.resume import EpochBackup, restore, skip_epochs, whole_file
 from tests.kill_the_main_job import Kill, plans, run_job
 
 RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(32, 3)), np.arange(32) % 2
+X = RNG.integers(256, size=(32, 4, 4, 1)).astype("uint8")
+Y = np.arange(32) % 2
 
 
 def make_model():
     keras.utils.set_random_seed(0)
-    x = inputs = keras.Input((3,))
-    x = layers.BatchNormalization()(layers.Dense(4)(x))
+    x = inputs = keras.Input((4, 4, 1))
+    x = layers.BatchNormalization()(layers.Dense(4)(layers.Flatten()(x)))
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
     rate = keras.optimizers.schedules.CosineDecay(0.1, 16)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
@@ -26,18 +28,12 @@ def make_model():
 
 
 def fit(model, folder, epochs=4):
+    """Trains up to so many epochs; returns those that were done before."""
+    stream = training_stream(X, Y, batch_size=8, augment="shift", seed=1)
     done = restore(model, folder)
-    callbacks = [EpochBackup(folder)]
-    model.fit(
-        X,
-        Y,
-        batch_size=8,
-        shuffle=False,
-        initial_epoch=done,
-        epochs=epochs,
-        callbacks=callbacks,
-        verbose=0,
-    )
+    skip_epochs(stream, done)
+    settings = {"initial_epoch": done, "epochs": epochs, "shuffle": False, "verbose": 0}
+    model.fit(stream, callbacks=[EpochBackup(folder)], **settings)
     return done
 
 
