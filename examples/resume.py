@@ -68,12 +68,22 @@ def restore(model, folder):
 
     Returns:
         epochs: how many are done, `initial_epoch` for `fit`; 0 where nothing was kept.
+
+    Raises:
+        ValueError: The backup is of a model with other layers.
     """
     backups = _backups(pathlib.Path(folder))
     epochs = max(backups, default=0)
     if epochs:
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(backups[epochs])
+        try:
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+                model.load_weights(backups[epochs])
+        except ValueError as error:
+            raise ValueError(
+                f"{backups[epochs]} is not of this model. Delete it to train from the "
+                f"start. Keras says: {error}"
+            ) from error
     return epochs
 
 

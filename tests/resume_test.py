@@ -17,10 +17,10 @@ X = RNG.integers(256, size=(32, 4, 4, 1)).astype("uint8")
 Y = np.arange(32) % 2
 
 
-def make_model():
+def make_model(units=4):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((4, 4, 1))
-    x = layers.BatchNormalization()(layers.Dense(4)(layers.Flatten()(x)))
+    x = layers.BatchNormalization()(layers.Dense(units)(layers.Flatten()(x)))
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
     rate = keras.optimizers.schedules.CosineDecay(0.1, 16)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
@@ -86,6 +86,12 @@ def test_only_the_last_epoch_stays_and_a_torn_one_does_not_count(tmp_path):
     again = make_model()
     assert restore(again, tmp_path) == 12  # not by the alphabet
     assert state(again) == state(model)
+
+
+def test_a_backup_of_another_model_is_refused_and_named(tmp_path):
+    fit(make_model(), tmp_path, epochs=1)
+    with pytest.raises(ValueError, match=r"epoch-1.keras is not of this.*Delete it"):
+        restore(make_model(units=5), tmp_path)
 
 
 # ---- The main job. -------------------------------------------------------------------
