@@ -76,12 +76,12 @@ class Kill:
     Attributes:
         stage: one of `STAGES` that must have begun, or None to kill before a move.
         after: seconds after that; or how many moves, from 1.
-        signal: to send.
+        sent: the signal, SIGKILL or SIGINT.
     """
 
     stage: str | None
     after: float
-    signal: signal.Signals = signal.SIGKILL
+    sent: signal.Signals = signal.SIGKILL
 
 
 class Job:
@@ -121,7 +121,7 @@ class Job:
             if kill and kill.stage is not None:
                 self._wait_for(STAGES[kill.stage], log, process)
                 time.sleep(kill.after)
-                process.send_signal(kill.signal)
+                process.send_signal(kill.sent)
             status = process.wait(timeout=300)
         finally:
             process.kill()
@@ -151,7 +151,7 @@ class Job:
             name = re.sub(r"\d+|-\w{8}$", "*", pathlib.Path(move[1]).name)
             self.kills.append(f"before the move to {name}")
         else:
-            self.kills.append(f"{begun[-1]}, {kill.signal.name}")
+            self.kills.append(f"{begun[-1]}, {kill.sent.name}")
 
     def check(self):
         """Opens all that stands under a final name."""
@@ -239,9 +239,7 @@ def plans(seed):
     rng = random.Random(seed)
     signals = [signal.SIGKILL, signal.SIGINT]
     while True:
-        yield [
-            Kill(stage, rng.uniform(0, 1.5), rng.choice(signals)) for stage in STAGES
-        ]
+        yield [Kill(stage, rng.uniform(0, 3), rng.choice(signals)) for stage in STAGES]
         yield [Kill(None, rng.randint(1, 4)) for _ in STAGES]
 
 
