@@ -146,9 +146,10 @@ class Job:
 
     def _note(self, kill):
         begun = [stage for stage, mark in STAGES.items() if mark in self.output]
-        move = re.search(r"Killed before the move to (\S+)", self.output)
+        move = re.search(r"Killed before the move to (.*)", self.output)
         if move:
-            name = re.sub(r"\d+|-\w{8}$", "*", pathlib.Path(move[1]).name)
+            name = pathlib.Path(move[1]).relative_to(self.folder)
+            name = re.sub(r"(?<=finished-)\w{8}|\d+", "*", str(name))
             self.kills.append(f"before the move to {name}")
         else:
             self.kills.append(f"{begun[-1]}, {kill.sent.name}")
@@ -260,9 +261,9 @@ def main(argv):
             for loss in jobs[-1].losses:
                 print(f"  LOST: {loss}", flush=True)
     losses = [loss for job in jobs for loss in job.losses]
-    print(f"\n{'killed in, or before':<40}{'kills':>8}")
+    print(f"\n{'killed in, or before':<52}{'kills':>8}")
     for stage, count in sorted(collections.Counter(kills).items()):
-        print(f"{stage:<40}{count:>8}")
+        print(f"{stage:<52}{count:>8}")
     print(f"\n{len(kills)} kills of {len(jobs) - 1} jobs, {len(losses)} losses")
     sys.exit(1 if losses else 0)
 

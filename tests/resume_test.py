@@ -106,9 +106,9 @@ def test_the_main_job_goes_on_after_kills(tmp_path):
     job = run_job(tmp_path, kills)
     assert not job.losses
     assert job.kills == [
-        "before the move to epoch-*.keras",
+        "before the move to unfinished-*/epoch-*.keras",
         "retraining, SIGINT",
-        "before the move to *",
+        "before the move to served/*",
     ]
 
 
