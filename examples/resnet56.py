@@ -10,10 +10,9 @@ by it.
 
 A job that was killed or interrupted goes on with the same command after its last whole
 epoch, and gives the same numbers as one that was not: weights, optimizer, learning rate
-and the order of the images go on as they were. (With --strategy the order begins anew.)
-It makes its results in a folder of its own, `unfinished-*`, which is renamed to
-`finished-*` when all are there; only then do they move to where old ones may be, each
-file and each version whole.
+and the order of the images go on as they were. It makes its results in a folder of its
+own, `unfinished-*`, which becomes `finished-*` when all are there; only then do they
+move to where old ones may be, each file and each version whole.
 """
 
 import hashlib

@@ -91,8 +91,8 @@ def skip_epochs(stream, epochs):
     """Has a shuffled `tf.data` stream go on as if `fit` had read it before.
 
     A stream takes the next order from its seed whenever it is opened, and `fit` opens
-    it twice for each epoch (Keras 3.12 to 3.15). Where another Keras does not, or a
-    strategy makes a stream of its own from it, other orders follow; none is wrong.
+    it twice for each epoch (Keras 3.12 to 3.15). Where another Keras does not, other
+    orders follow; none is wrong.
     """
     for _ in range(2 * epochs):
         iter(stream)

@@ -240,7 +240,11 @@ def plans(seed):
     rng = random.Random(seed)
     signals = [signal.SIGKILL, signal.SIGINT]
     while True:
-        yield [Kill(stage, rng.uniform(0, 3), rng.choice(signals)) for stage in STAGES]
+        moments = [rng.choice([0.0, rng.uniform(0, 3)]) for _ in STAGES]
+        yield [
+            Kill(stage, moment, rng.choice(signals))
+            for stage, moment in zip(STAGES, moments, strict=True)
+        ]
         yield [Kill(None, rng.randint(1, 4)) for _ in STAGES]
 
 
