@@ -10,7 +10,7 @@ from keras import layers
 
 from examples.data import training_stream
 from examples.resume import EpochBackup, restore, skip_epochs, whole_file
-from tests.kill_the_main_job import Kill, plans, run_job
+from tests.kill_the_main_job import Job, Kill, plans, run_job
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(256, size=(32, 4, 4, 1)).astype("uint8")
@@ -95,6 +95,23 @@ def test_a_backup_of_another_model_is_refused_and_named(tmp_path):
 
 
 # ---- The main job. -------------------------------------------------------------------
+
+
+def test_what_is_half_there_is_counted_as_lost(tmp_path):
+    job = Job(tmp_path)
+    job.check()
+    assert not job.losses
+    make_model().save(tmp_path / "whole.keras")
+    model = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "trained.keras").write_bytes(model[: len(model) // 2])
+    (tmp_path / "report.json").write_text('{"report": {"after"')
+    (tmp_path / "report.png").write_bytes(b"\x89PNG")
+    (tmp_path / "served" / "2").mkdir()
+    job.check_end(reference=None)
+    for name in ("trained.keras: ", "report.json: ", "report.png: ", "served/2: "):
+        assert any(name in loss for loss in job.losses), job.losses
+    assert "versions ['1', '2'] were served" in job.losses
+    assert "left behind: ['whole.keras']" in job.losses
 
 
 def test_the_main_job_goes_on_after_kills(tmp_path):
