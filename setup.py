@@ -38,7 +38,7 @@ setuptools.setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py",
-        "imbalanced-learn>=0.14",
+        "imbalanced-learn>=0.14.1",  # 0.14.0 does not import with scikit-learn 1.9
         "keras>=3.12",
         "numpy",
         "scikit-learn",

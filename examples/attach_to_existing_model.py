@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from examples.data import imbalance, load_images, training_stream
+from examples.resume import whole_file
 
 FLAGS = flags.FLAGS
 
@@ -98,10 +99,12 @@ def main(argv):
     ).batch(256)
 
     path = output_dir / "trained.keras"
-    somebody_elses_model(images, FLAGS.epochs, FLAGS.seed).save(path)
+    with whole_file(path) as aside:
+        somebody_elses_model(images, FLAGS.epochs, FLAGS.seed).save(aside)
     model, report = cure(path, train_ds, test_ds, FLAGS.seed)
     print(f"\n{report}\n")
-    model.save(output_dir / "cured.keras")
+    with whole_file(output_dir / "cured.keras") as aside:
+        model.save(aside)
     print(f"Wrote {path} and {output_dir / 'cured.keras'}.")
 
 

@@ -64,8 +64,11 @@ def load_images(name, data_dir=None, download=False, image_size=None):
 
     Raises:
         FileNotFoundError: The set is not prepared and `download` is off.
-        ValueError: The set has no labels, no test split or images of many sizes.
+        ValueError: `name` is a path, or the set has no labels, no test split or images
+            of many sizes.
     """
+    if {"", ".", ".."} & set(name.split("/")):  # paths to write to are made of it
+        raise ValueError(f"--dataset is a name such as 'cifar10'; received {name!r}.")
     if name == "digits":
         return _load_digits()
     return _load_tfds(name, data_dir, download, image_size)

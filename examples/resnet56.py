@@ -7,10 +7,19 @@ Prints the scores on a balanced test set before and after, and writes the traine
 `report.json`, `report.png` and two SavedModels to --output_dir: the network as trained,
 and as the next version the retrained one. The test set is scored and nothing is chosen
 by it.
+
+A job that was killed or interrupted goes on with the same command after its last whole
+epoch, and gives the same numbers as one that was not: weights, optimizer, learning rate
+and the order of the images go on as they were. It makes its results in a folder of its
+own, `unfinished-*`, which becomes `finished-*` when all are there; only then do they
+move to where old ones may be, each file and each version whole.
 """
 
+import hashlib
 import json
+import os
 import pathlib
+import shutil
 import sys
 
 import keras
@@ -20,6 +29,7 @@ from absl import app, flags, logging
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, load_images, training_stream
 from examples.resnet import resnet
+from examples.resume import EpochBackup, restore, skip_epochs
 
 FLAGS = flags.FLAGS
 
@@ -75,54 +85,73 @@ def build_model(images, depth, learning_rate, steps, strategy=None):
     return model
 
 
-def train(model, images, epochs, batch_size, augment, seed, output_dir, retrainer):
-    """Trains the model, saves it, and lets the callback retrain its head.
+def train(model, images, epochs, batch_size, augment, seed, folder, retrainer):
+    """Trains the model, goes on where `folder` has an epoch, and retrains its head.
 
-    What was trained is on disk as `trained.keras` before the retraining begins, so that
-    an interrupt during it loses nothing; a training that was interrupted goes on at the
-    epoch where it was.
+    Returns:
+        trained: path of the model as it was trained.
     """
     stream = training_stream(
         images.train_images, images.train_labels, batch_size, augment, seed
     )
-    trained = output_dir / "trained.keras"
-    callbacks = [
-        keras.callbacks.BackupAndRestore(output_dir / "backup"),
-        keras.callbacks.LambdaCallback(on_train_end=lambda logs: model.save(trained)),
-        retrainer,
-    ]
-    trained.unlink(missing_ok=True)
-    try:
-        # shuffle=False: the stream is shuffled.
-        model.fit(stream, epochs=epochs, shuffle=False, callbacks=callbacks)
-    except KeyboardInterrupt:
-        if trained.exists():
-            sys.exit(f"\nInterrupted. The trained model is safe: --trained={trained}")
-        sys.exit("\nInterrupted. The same command goes on after the last whole epoch.")
+    done = restore(model, folder)
+    skip_epochs(stream, done)
+    model.fit(
+        stream,
+        initial_epoch=done,
+        epochs=epochs,
+        shuffle=False,  # the stream is shuffled
+        callbacks=[EpochBackup(folder), retrainer],
+    )
+    return folder / f"epoch-{epochs}.keras"
 
 
-def write_results(report, settings, output_dir):
-    """Writes `report.json` and `report.png`."""
-    results = {"settings": settings, "report": report.to_dict()}
-    (output_dir / "report.json").write_text(json.dumps(results, indent=1) + "\n")
-    report.plot().savefig(output_dir / "report.png", dpi=120)
+def write_results(report, settings, trained, model, class_names, folder):
+    """Writes `report.json`, `report.png` and two SavedModels.
 
-
-def export_both(trained, model, layer, class_names, folder):
-    """The network as trained and the retrained one, as the next two versions.
-
-    A server of both can show what has changed, or go back.
+    A server of the network as trained and the retrained one can show what has changed,
+    or go back.
     """
-    return [
+    shutil.rmtree(folder, ignore_errors=True)  # what another start left of it
+    folder.mkdir(parents=True)
+    results = {"settings": settings, "report": report.to_dict()}
+    (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
+    report.plot().savefig(folder / "report.png", dpi=120)
+    networks = {"as trained": keras.models.load_model(trained), "retrained": model}
+    for name, network in networks.items():
         tfpf.export_classifier(
             network,
-            folder,
+            folder / name,
             class_names=class_names,
             encoded_images=True,
-            layer_name=layer,
+            layer_name=report.layer_name,
         )
-        for network in (keras.models.load_model(trained), model)
-    ]
+
+
+def name_of_job(settings):
+    """Eight letters that no other settings have: what goes on is the same command."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def finish(unfinished, finished, output_dir):
+    """Moves the results to where they are looked for, and clears up.
+
+    What was moved is no longer there to be moved again: after a kill, the rest is.
+    """
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (output_dir / "served").mkdir(exist_ok=True)
+    for name in ("as trained", "retrained"):
+        if (finished / name / "1").exists():
+            version = tfpf.next_version(output_dir / "served")
+            (finished / name / "1").rename(version)
+            print(f"Wrote {version}, the network {name}.")
+    for name in ("trained.keras", "report.png", "report.json"):
+        if (finished / name).exists():
+            os.replace(finished / name, output_dir / name)
+            print(f"Wrote {output_dir / name}.")
+    print("Done.", flush=True)
+    shutil.rmtree(finished)
 
 
 def main(argv):
@@ -148,11 +177,14 @@ def main(argv):
         )
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
+    output_dir = pathlib.Path(FLAGS.output_dir or f"outputs/{FLAGS.dataset}")
+    unfinished = output_dir / f"unfinished-{name_of_job(settings)}"
+    finished = output_dir / f"finished-{name_of_job(settings)}"
+    if finished.exists():
+        return finish(unfinished, finished, output_dir)
     counts = tfpf.class_counts(images.train_labels, images.num_classes).tolist()
     print(f"{FLAGS.dataset}: training images per class {counts}")
     print(f"Devices: {[device.name for device in tf.config.list_logical_devices()]}")
-    output_dir = pathlib.Path(FLAGS.output_dir or f"outputs/{FLAGS.dataset}")
-    output_dir.mkdir(parents=True, exist_ok=True)
 
     training = (images.train_images, images.train_labels)
     retraining = {
@@ -167,7 +199,7 @@ def main(argv):
         "seed": (FLAGS.seed, 1),
     }
     if FLAGS.trained:
-        model = keras.models.load_model(FLAGS.trained)
+        trained, model = FLAGS.trained, keras.models.load_model(FLAGS.trained)
         report = tfpf.retrain_head(model, FLAGS.layer, training, **retraining)
     else:
         epochs = FLAGS.epochs or (40 if FLAGS.dataset == "digits" else 100)
@@ -176,28 +208,30 @@ def main(argv):
         strategy = tf.distribute.MirroredStrategy() if FLAGS.strategy else None
         model = build_model(images, FLAGS.depth, FLAGS.learning_rate, steps, strategy)
         retrainer = tfpf.PseudoFeatureHeadRetrainer(FLAGS.layer, training, **retraining)
-        train(
+        trained = train(
             model,
             images,
             epochs,
             FLAGS.batch_size,
             flips if FLAGS.augment else None,
             FLAGS.seed,
-            output_dir,
+            unfinished,
             retrainer,
         )
         report = retrainer.report
 
     print(f"\n{report}\n")
-    write_results(report, settings, output_dir)
-    trained = FLAGS.trained or output_dir / "trained.keras"
-    before, after = export_both(
-        trained, model, FLAGS.layer, images.class_names, output_dir / "served"
-    )
-    print(f"Wrote {output_dir}/report.json, report.png and two SavedModels:")
-    print(f"{before} as trained, {after} retrained.")
+    results = unfinished / "results"
+    write_results(report, settings, trained, model, images.class_names, results)
+    if not FLAGS.trained:
+        shutil.copyfile(trained, results / "trained.keras")
+    results.rename(finished)  # From here on all is there.
+    finish(unfinished, finished, output_dir)
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    try:
+        app.run(main)
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command goes on where it was.")

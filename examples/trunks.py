@@ -6,8 +6,8 @@ folder named after everything that they follow from, and are read from there aga
 
 import dataclasses
 import functools
-import os
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, only_classes, random_views, training_stream
 from examples.resnet import resnet
+from examples.resume import EpochBackup, restore, skip_epochs, whole_file
 
 __all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
 
@@ -51,7 +52,7 @@ class Recipe:
 
     def __str__(self):
         cut = f"step{self.num_minority}" if self.profile == "step" else self.profile
-        name = "-".join([self.dataset, *self.classes])
+        name = "-".join([self.dataset, *self.classes]).replace("/", "_")
         return (
             f"{name}-{cut}-ratio{self.ratio}-resnet{self.depth}"
             f"-{self.epochs}x{self.batch_size}-lr{self.learning_rate:g}"
@@ -99,15 +100,20 @@ def trained_network(recipe, images, folder):
         recipe.augment,
         recipe.seed,
     )
+    done = restore(model, place / "backup")
+    skip_epochs(stream, done)
     print(f"Training {recipe}")
     model.fit(
         stream,
+        initial_epoch=done,
         epochs=recipe.epochs,
         shuffle=False,  # the stream is shuffled
-        callbacks=[keras.callbacks.BackupAndRestore(place / "backup")],
+        callbacks=[EpochBackup(place / "backup")],
         verbose=2,
     )
-    model.save(trained)
+    with whole_file(trained) as aside:
+        model.save(aside)
+    shutil.rmtree(place / "backup")
     return model
 
 
@@ -164,9 +170,8 @@ class FeatureFile:
         for name in arrays:
             if "features" in name:
                 arrays[name] = arrays[name].astype(np.float16)
-        aside = pathlib.Path(path).with_suffix(".part.npz")
-        np.savez_compressed(aside, **arrays)
-        os.replace(aside, path)
+        with whole_file(path) as aside:
+            np.savez_compressed(aside, **arrays)
 
     @property
     def num_classes(self):

@@ -174,6 +174,29 @@ def test_interrupt_of_the_retraining_leaves_what_fit_had_learnt(monkeypatch):
     assert weights(model) == recorder.epochs[-1]
 
 
+def test_backup_after_it_keeps_the_training_until_the_head_is_retrained(
+    tmp_path, monkeypatch
+):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def fit_with_backup(model, *callbacks):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        fit(model, *callbacks, backup, epochs=2)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(callback_module, "retrain_head", interrupt)
+        fit_with_backup(make_model(), first := Recorder(), retrainer())
+    fit_with_backup(make_model(), second := Recorder(), cure := retrainer())
+    assert len(first.epochs) == 2
+    assert second.epochs == []  # nothing was trained again
+    assert cure.report.kept
+
+    whole = retrainer()
+    fit(make_model(), whole, epochs=2)
+    assert cure.report.after == whole.report.after
+
+
 @pytest.mark.parametrize("verbose", [0, 1, "auto"])
 def test_verbose(capsys, verbose):
     fit(make_model(), retrainer(verbose=verbose))

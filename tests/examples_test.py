@@ -206,7 +206,10 @@ def test_the_main_job_runs_from_images_to_a_saved_model(tmp_path):
     again = run("examples.resnet56", *flags, f"--trained={tmp_path}/trained.keras")
     assert again.returncode == 0, again.stderr[-3000:]
     assert sorted(os.listdir(tmp_path / "served")) == ["1", "2", "3", "4"]
-    assert re.search(r"served/3 as trained, .*served/4 retrained", again.stdout)
+    assert f"{tmp_path}/served/3, the network as trained" in again.stdout
+    assert f"{tmp_path}/served/4, the network retrained" in again.stdout
+    files = ["report.json", "report.png", "served", "trained.keras"]
+    assert sorted(os.listdir(tmp_path)) == files  # and nothing unfinished
     repeated = json.loads((tmp_path / "report.json").read_text())
     for key in ("before", "after", "pseudo", "loss"):
         assert repeated["report"][key] == results["report"][key]

@@ -1,6 +1,8 @@
 """Tests for retrain.py: real models, really trained, really cured."""
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -20,6 +22,7 @@ from tf_pseudofeat.budget import multiply_minority
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retrain import retrain_head
 
+ROOT = pathlib.Path(__file__).parent.parent
 RARE = [0, 1, 2, 3]
 
 
@@ -851,3 +854,55 @@ def test_tau_needs_an_example_of_every_class(trained, digits):
     x, y = digits[0]
     with pytest.raises(ValueError, match=r"classes \[3\] have no example"):
         retrain(trained, (x[y != 3], y[y != 3]), tau=0.5)
+
+
+# ---- A signal. -----------------------------------------------------------------------
+
+INTERRUPTED = """
+    import os, signal, threading
+    import keras, numpy as np
+    from keras import layers
+    from tf_pseudofeat.retrain import retrain_head
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 4)), np.repeat([0, 1, 2], [200, 80, 20])
+    inputs = keras.Input((4,))
+    features = layers.BatchNormalization(name="features")(inputs)
+    hidden = layers.Dropout(0.1)(layers.Dense(8, activation="relu")(features))
+    hidden = layers.BatchNormalization()(hidden)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(hidden))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, verbose=0)
+
+    def state():
+        variables = [*model.variables, *model.optimizer.variables]
+        return [variable.numpy().tobytes() for variable in variables]
+
+    before, wait = state(), threading.Event()
+
+    def interrupt():
+        while state() == before:
+            wait.wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    settings = {"freeze_batch_norm": False, "fresh_head": True, "epochs": 10**6}
+    try:
+        retrain_head(model, "features", (x, y), verbose=0, **settings)
+    except KeyboardInterrupt:
+        print("interrupted, and", "as it was" if state() == before else "changed")
+    print("files:", os.listdir())
+"""
+
+
+def test_sigint_after_weights_have_changed_gives_them_back_to_the_bit(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "interrupted, and as it was\nfiles: []\n", done.stderr[-3000:]

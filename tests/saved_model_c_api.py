@@ -74,7 +74,7 @@ class Session:
         return Output(found, int(index))
 
     def tensor_of(self, array):
-        """A TF_Tensor of numbers, or of bytes where the dtype is object."""
+        """A TF_Tensor of numbers, or of bytes."""
         kinds = {dtype: number for number, dtype in NUMBERS.items()}
         kind = kinds.get(array.dtype.type, STRING)
         size = array.size * STRING_BYTES if kind == STRING else array.nbytes
@@ -114,7 +114,7 @@ class Session:
 def main(job, feeds, answers):
     """Asks every endpoint, and writes {endpoint/output/rows: array}."""
     job = json.loads(pathlib.Path(job).read_text())
-    feeds, found = np.load(feeds, allow_pickle=True), {}
+    feeds, found = np.load(feeds), {}
     session = Session(job["libraries"], job["path"])
     for endpoint, (feed, outputs) in job["endpoints"].items():
         for rows in (1, len(feeds[endpoint])):

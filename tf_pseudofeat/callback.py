@@ -16,7 +16,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     """Retrains the head of the model with pseudo-features when `fit` ends.
 
     Put it last in the list of callbacks. Layer, data, labels and settings are checked
-    when `fit` begins, before the first step: a wrong layer name costs no training.
+    when `fit` begins, before the first step: a wrong layer name costs no training. Only
+    `BackupAndRestore`, which deletes its backup when its turn comes, belongs after it:
+    then a `fit` that is killed while the head is retrained has nothing to train again.
 
     Args:
         layer_name: the layer whose output is the feature, see `retrain_head`.

@@ -1,0 +1,101 @@
+"""No file that is read brings code with it, and no name leads to another folder."""
+
+import ast
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from examples.attach_to_existing_model import cure
+from examples.data import load_images
+from examples.trunks import FeatureFile, Recipe
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = [
+    path
+    for folder in ("tf_pseudofeat", "examples", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.py"))
+]
+# Each of them can run what a file says.
+MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
+CALLS = {"compile", "enable_unsafe_deserialization", "eval", "exec", "read_pickle"}
+ARGUMENTS = {"allow_pickle", "safe_mode"}
+
+
+class Harm:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def suspicious(code):
+    """What of Python code may load code, or turn off what keeps it out."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Import(names=names):
+                yield from MODULES & {alias.name.split(".")[0] for alias in names}
+            case ast.ImportFrom(module=module):
+                yield from MODULES & {module.split(".")[0]}
+            case ast.Call(func=ast.Name(id=name)):
+                yield from CALLS & {name}
+            case ast.Attribute(attr=name):
+                yield from CALLS - {"compile"} & {name}  # a model is compiled
+            case ast.keyword(arg=name):
+                yield from ARGUMENTS & {name}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: "/".join(file.parts[-2:]))
+def test_no_file_asks_for_more_than_data(file):
+    assert list(suspicious(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "np.load(path, allow_pickle=True)",
+        "keras.models.load_model(path, safe_mode=False)",
+        "keras.config.enable_unsafe_deserialization()",
+        "eval(text)",
+    ],
+)
+def test_what_asks_for_more_is_seen(code):
+    assert list(suspicious(code))
+
+
+def test_a_pickle_in_a_feature_file_is_refused_and_does_not_run(tmp_path):
+    harm = np.array([Harm(tmp_path / "harmed")], object)
+    arrays = {"labels": np.zeros(1), "kernel": np.zeros(1), "bias": np.zeros(1)}
+    np.savez(tmp_path / "features.npz", features=harm, **arrays)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        FeatureFile.read(tmp_path / "features.npz")
+    assert not (tmp_path / "harmed").exists()
+    np.load(tmp_path / "features.npz", allow_pickle=True)["features"]
+    assert (tmp_path / "harmed").exists()  # it would have
+
+
+def test_python_code_in_a_model_is_refused(tmp_path):
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Lambda(lambda x: 2 * x, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="[Ss]afe mode|safe_mode|unsafe"):
+        cure(tmp_path / "model.keras", None, None, seed=0)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc", "cifar10/../../x", "..", "."])
+def test_a_path_is_no_name_of_a_set(name):
+    with pytest.raises(ValueError, match=r"--dataset is a name .*; received"):
+        load_images(name, download=True)
+
+
+def test_names_of_classes_lead_nowhere(tmp_path):
+    recipe = Recipe("digits", classes=("3", "x/../../y"))
+    place = (tmp_path / str(recipe)).resolve()
+    assert place.parent == tmp_path.resolve()
