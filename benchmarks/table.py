@@ -9,6 +9,7 @@ import pathlib
 import platform
 
 from benchmarks.race import Measurement
+from examples.resume import whole_file
 
 __all__ = ["machine", "markdown", "read_json", "write_json"]
 
@@ -72,7 +73,8 @@ def write_json(path, measured):
         name: list(map(dataclasses.asdict, many)) for name, many in measured.items()
     }
     text = json.dumps({"machine": machine(), "benchmarks": rows}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    with whole_file(path) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path):
