@@ -200,7 +200,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             for other in others:
                 _check_mergeable(self, other)
                 if other.moments is not None:
-                    self._add(other.moments, (None, *other._feature_shape))
+                    self._add(other.moments, (None, *other.seen_shape))
         except BaseException:
             self._moments, self._feature_shape = before
             raise
@@ -254,6 +254,11 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 f"{self.name} has not seen features yet; call "
                 f"`adapt(features, labels)` first."
             )
+        return self._feature_shape
+
+    @property
+    def seen_shape(self):
+        """The shape of one feature of the statistics, finalized or not; or None."""
         return self._feature_shape
 
     @property
