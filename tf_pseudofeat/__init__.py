@@ -14,6 +14,7 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
+from tf_pseudofeat.moments_file import load_moments, save_moments
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.retrain import retrain_head
@@ -66,6 +67,7 @@ __all__ = [
     "fit_head",
     "geometric_mean",
     "interleave",
+    "load_moments",
     "mean_minority_accuracy",
     "merge",
     "min_class_accuracy",
@@ -75,6 +77,7 @@ __all__ = [
     "next_version",
     "pseudo_counts",
     "retrain_head",
+    "save_moments",
     "separating_layers",
     "split_at",
     "tune",
