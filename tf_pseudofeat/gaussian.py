@@ -192,7 +192,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
         Raises:
             TypeError: `moments` is something else.
-            ValueError: It is of other classes, features or another kind.
+            ValueError: It is of no example, of other classes, features or another
+                kind.
         """
         shape = _shape_of_moments(self, moments, feature_shape)
         with self._fitted_anew():
@@ -524,6 +525,11 @@ def _shape_of_moments(layer, moments, feature_shape):
             f"{layer.name} has {expected[0]} classes and {layer.covariance_type!r}, "
             f"which takes moments of kind {expected[1]!r}; received {received[0]} "
             f"classes and kind {received[1]!r}."
+        )
+    if not moments.count.sum() > 0 or not np.isfinite(moments.scatter).all():
+        raise ValueError(
+            f"The moments are of no example, or have NaN or infinity in them; their "
+            f"counts are {moments.count}. Gather them from finite features."
         )
     size = moments.feature_size
     built = layer.feature_shape if layer.built else None
