@@ -41,6 +41,7 @@ setuptools.setup(
         "absl-py",
         "imbalanced-learn>=0.14.1",  # 0.14.0 does not import with scikit-learn 1.9
         "keras>=3.12",
+        "ml-dtypes",
         "numpy",
         "scikit-learn",
         "scipy",
@@ -58,7 +59,6 @@ setuptools.setup(
             *_EXAMPLES,
             *_SERVING,
             "hypothesis",
-            "ml-dtypes",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "playwright",

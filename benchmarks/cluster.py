@@ -1,4 +1,4 @@
-"""What a million rows cost on Beam, beside one machine; and a cluster, reckoned from it.
+"""What a million rows cost on Beam and on one machine; a cluster, reckoned from it.
 
     python -m benchmarks.cluster
 
@@ -67,57 +67,72 @@ def measure_moments(settings=_SETTINGS):
     costs = []
     for rows, size, num_classes, kind in settings:
         setting = f"{rows:,} x {size}, {num_classes:,} classes, {kind}"
-        batch, _ = features_of(_BATCH, size)
-        labels = np.random.default_rng(0).integers(num_classes, size=rows)
-        labels = [labels[i : i + _BATCH] for i in range(0, rows, _BATCH)]
-        batches = [(batch[: len(some)], some) for some in labels]
-        combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind))
-        jobs = {
-            "one machine": lambda batches=batches, num_classes=num_classes, kind=kind: (
-                tfpf.moments_of_batches(iter(batches), num_classes, kind)
-            ),
-            "Beam": lambda labels=labels, batch=batch, combine=combine: _run(
-                labels, lambda some: (batch[: len(some)], some), combine
-            ),
-            "Beam, shards alone": lambda labels=labels, batch=batch: _write(
-                labels, lambda some: (batch[: len(some)], some)
-            ),
-        }
-        for name, job in jobs.items():
-            costs.append(Cost(setting, name, rows, _seconds(job)))
+        jobs = _moments_jobs(rows, size, num_classes, kind)
+        costs += [
+            Cost(setting, name, rows, _seconds(job)) for name, job in jobs.items()
+        ]
     return costs
+
+
+def _moments_jobs(rows, size, num_classes, kind):
+    features, _ = features_of(_BATCH, size)
+    labels = np.random.default_rng(0).integers(num_classes, size=rows)
+    labels = np.split(labels, range(_BATCH, rows, _BATCH))
+
+    def made(some):
+        return features[: len(some)], some
+
+    def one_machine():
+        tfpf.moments_of_batches(map(made, labels), num_classes, kind)
+
+    def moments():
+        combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind))
+        _run(labels, beam.Map(made) | combine)
+
+    def shards():
+        with tempfile.TemporaryDirectory() as folder:
+            _run(labels, beam.Map(made) | WriteFeatureShards(folder))
+
+    return {"one machine": one_machine, "Beam": moments, "Beam, shards alone": shards}
 
 
 def measure_trunk(num_images=4096, depth=20, large=64):
     """Costs of features, from images of 32 x 32 and, by ResNet-50, of 224 x 224."""
-    costs = []
-    networks = [(f"ResNet-{depth}", resnet(depth, (32, 32, 3), 10), num_images)]
+    networks = {f"ResNet-{depth}": (resnet(depth, (32, 32, 3), 10), num_images)}
     if large:
         network = keras.applications.ResNet50(weights=None, classes=10)
-        networks.append(("ResNet-50", network, large))
-    for name, model, count in networks:
-        layer = model.layers[-2].name
-        shape = (count, *model.input.shape[1:])
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        labels = np.arange(count) % 10
-        setting = f"{name}, images of {shape[1]} x {shape[2]}"
-        trunk, _ = tfpf.split_at(model, layer)
+        networks["ResNet-50"] = (network, large)
+    costs = []
+    for name, (model, count) in networks.items():
+        side = model.input.shape[1]
+        setting = f"{name}, {count:,} images of {side} x {side}"
         with tempfile.TemporaryDirectory() as folder:
-            path = tfpf.export_classifier(model, folder, layer_name=layer)
-            rows = list(zip(images, labels.tolist(), strict=True))
-            jobs = {
-                "one machine": lambda trunk=trunk, data=(images, labels): (
-                    tfpf.extract_features(trunk, data, verbose=0)
-                ),
-                "Beam": lambda path=path, rows=rows: _run(
-                    [rows[i : i + 256] for i in range(0, len(rows), 256)],
-                    lambda some: some,
-                    beam.FlatMap(lambda some: some) | ExtractFeatures(path),
-                ),
-            }
-            for name, job in jobs.items():
-                costs.append(Cost(setting, name, count, _seconds(job)))
+            for where, job in _trunk_jobs(model, count, folder).items():
+                costs.append(Cost(setting, where, count, _seconds(job)))
     return costs
+
+
+def _trunk_jobs(model, count, folder):
+    layer = model.layers[-2].name
+    trunk, _ = tfpf.split_at(model, layer)
+    path = tfpf.export_classifier(model, folder, layer_name=layer)
+    shape = (count, *model.input.shape[1:])
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    labels = np.arange(count) % 10
+
+    def rows(start, stop):
+        return zip(images[start:stop], labels[start:stop].tolist(), strict=True)
+
+    def on_beam():
+        ranges = [(first, first + _BATCH) for first in range(0, count, _BATCH)]
+        _run(ranges, beam.FlatMapTuple(rows) | ExtractFeatures(path))
+
+    return {
+        "one machine": lambda: tfpf.extract_features(
+            trunk, (images, labels), verbose=0
+        ),
+        "Beam": on_beam,
+    }
 
 
 def _seconds(job):
@@ -127,15 +142,9 @@ def _seconds(job):
     return time.process_time() - began
 
 
-def _run(parts, made, transform):
+def _run(parts, transform):
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
-        ranges = pipeline | "Ranges" >> beam.Create(parts)
-        ranges | "Made" >> beam.Map(made) | "Job" >> transform
-
-
-def _write(parts, made):
-    with tempfile.TemporaryDirectory() as folder:
-        _run(parts, made, WriteFeatureShards(folder))
+        pipeline | "Ranges" >> beam.Create(parts) | "Job" >> transform
 
 
 def reckon(name, rows, size, num_classes, moments, trunk, bundles=1000):

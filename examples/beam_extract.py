@@ -23,7 +23,7 @@ import time
 
 import apache_beam as beam
 import keras
-from absl import app, flags
+from absl import app, flags, logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import tf_pseudofeat as tfpf
@@ -32,6 +32,7 @@ from examples.data import prepared_set
 from tf_pseudofeat.beam import (
     CombineClassMoments,
     ExtractFeatures,
+    WriteFeatureShards,
     WriteMoments,
 )
 from tf_pseudofeat.covariance import moment_kind
@@ -89,11 +90,13 @@ def extract(source, served, kind, folder, options, batch_size=256):
             CombineClassMoments(source.num_classes, kind)
         )
         moments | WriteMoments(str(folder / "moments.npz"))
+        batches | WriteFeatureShards(folder / "features")
     return tfpf.load_moments(folder / "moments.npz")
 
 
 def main(argv):
     """Reads the flags; everything else takes arguments."""
+    logging.set_verbosity(logging.WARNING)
     program = pathlib.Path(argv[0]).name
     if (FLAGS.trained is None) == (FLAGS.features is None):
         raise app.UsageError("Pass one of --trained and --features.")
@@ -126,7 +129,7 @@ def main(argv):
     rows = int(moments.count.sum())
     print(f"\n{gaussian.report}\n")
     print(f"{rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} a second.")
-    print(f"Wrote {folder / 'moments.npz'}.")
+    print(f"Wrote {folder / 'features'} and {folder / 'moments.npz'}.")
 
 
 if __name__ == "__main__":

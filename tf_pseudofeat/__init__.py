@@ -9,10 +9,11 @@ from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.export import export_classifier, next_version
-from tf_pseudofeat.features import LabelledFeatures, extract_features
+from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
 from tf_pseudofeat.moments_file import load_moments, save_moments
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
@@ -33,7 +34,9 @@ from tf_pseudofeat.scores import (
 )
 from tf_pseudofeat.search import Trial, Tuning
 from tf_pseudofeat.separating import SeparatingLayer, separating_layers
+from tf_pseudofeat.shards import ShardWriter, load_features, write_index
 from tf_pseudofeat.split import Split, split_at
+from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.tune import tune
 from tf_pseudofeat.version import __version__
 
@@ -51,7 +54,9 @@ __all__ = [
     "PseudoFeatureHeadRetrainer",
     "RetrainingReport",
     "SeparatingLayer",
+    "ShardWriter",
     "Split",
+    "StoredArray",
     "Trial",
     "Tuning",
     "__version__",
@@ -67,6 +72,7 @@ __all__ = [
     "fit_head",
     "geometric_mean",
     "interleave",
+    "load_features",
     "load_moments",
     "mean_minority_accuracy",
     "merge",
@@ -81,4 +87,5 @@ __all__ = [
     "separating_layers",
     "split_at",
     "tune",
+    "write_index",
 ]

@@ -425,6 +425,11 @@ class WriteFeatureShards(beam.PTransform):
 
     def __init__(self, folder, rows_per_shard=None):
         super().__init__()
+        if "://" in str(folder):
+            raise ValueError(
+                f"Shards are files that are mapped into memory; {folder} is no folder "
+                f"for that. Mount the bucket, or write to a network file system."
+            )
         check_free(folder)
         self._folder = str(folder)
         self._rows = rows_per_shard

@@ -4,7 +4,6 @@ Features and labels come from the same pass. A shuffled dataset that is read twi
 for each, pairs them at random.
 """
 
-import dataclasses
 import inspect
 import itertools
 
@@ -19,9 +18,9 @@ from tf_pseudofeat.arguments import (
     whole_number,
 )
 from tf_pseudofeat.graph import check_is_keras_3, layers_inside
+from tf_pseudofeat.labelled import LabelledFeatures
 
 __all__ = [
-    "LabelledFeatures",
     "augment_once",
     "check_augmentation",
     "check_data",
@@ -35,25 +34,6 @@ __all__ = [
 
 _ARRAY_BATCH = 256
 _NO_BATCH = "The data has no batch; there are no features to extract."
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LabelledFeatures:
-    """Features with what belongs to them; unpacks to `features, labels`.
-
-    Attributes:
-        features: `[N, ...]`, in the dtype that the trunk computes.
-        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, as they came.
-        sample_weight: `[N]`, or None.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    sample_weight: np.ndarray | None = None
-
-    def __iter__(self):
-        yield self.features
-        yield self.labels
 
 
 def extract_features(

@@ -17,9 +17,9 @@ from tf_pseudofeat.adjust import check_tau, shift_bias
 from tf_pseudofeat.arguments import check_finite, whole_number
 from tf_pseudofeat.blend import blend_weights, check_blend, weights_of
 from tf_pseudofeat.budget import class_counts
-from tf_pseudofeat.features import LabelledFeatures
 from tf_pseudofeat.graph import check_is_keras_3, functional, layers_inside
 from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import check_monitor, classification_scores
 

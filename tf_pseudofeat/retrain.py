@@ -11,7 +11,6 @@ import numpy as np
 from tf_pseudofeat.adjust import remember_mix
 from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
 from tf_pseudofeat.features import (
-    LabelledFeatures,
     concatenate,
     extract_features,
     plain_and_views,
@@ -19,6 +18,7 @@ from tf_pseudofeat.features import (
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer
 from tf_pseudofeat.job import check_job
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids, labels_like
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.tune import tune_on_features

@@ -16,9 +16,10 @@ from tf_pseudofeat.budget import (
     multiply_minority,
     pseudo_counts,
 )
-from tf_pseudofeat.features import LabelledFeatures, concatenate
+from tf_pseudofeat.features import concatenate
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, restored_unless_kept
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import class_recalls
 
