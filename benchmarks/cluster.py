@@ -46,13 +46,13 @@ class Cost:
 
     Attributes:
         setting: sizes, such as "100,000 x 2048, 10 classes, full".
-        name: what was done.
+        where: on one machine or on Beam, and what.
         rows: how many.
         seconds: of the processor.
     """
 
     setting: str
-    name: str
+    where: str
     rows: int
     seconds: float
 
@@ -187,7 +187,9 @@ def _bytes(number):
 
 def _table(costs):
     lines = ["| setting | where | CPU seconds for a million rows |", "|---|---|---|"]
-    return lines + [f"| {c.setting} | {c.name} | {c.per_million:,.3g} |" for c in costs]
+    return lines + [
+        f"| {c.setting} | {c.where} | {c.per_million:,.3g} |" for c in costs
+    ]
 
 
 def main(argv):
@@ -196,7 +198,7 @@ def main(argv):
         raise app.UsageError(f"Unknown arguments: {argv[1:]}; see --help.")
     moments, trunk = measure_moments(), measure_trunk()
     print("\n".join(_table(moments + trunk)), "\n")
-    (trunk,) = (c for c in trunk if c.name == "Beam" and "ResNet-50" in c.setting)
+    (trunk,) = (c for c in trunk if c.where == "Beam" and "ResNet-50" in c.setting)
     on_beam = [cost for cost in moments if cost.name == "Beam"]
     for name, rows, classes, cost in (
         ("A billion rows", 10**9, 1000, on_beam[3]),
