@@ -232,9 +232,9 @@ def test_what_is_imported_is_installed():
     }
     installed = {
         "tf_pseudofeat": set().union(*extras.values()),
-        "examples": extras["examples"] | extras["serving"],
+        "examples": extras["beam"] | extras["examples"] | extras["serving"],
         "tests": extras["test"],
-        "benchmarks": always,
+        "benchmarks": extras["beam"],
     }
     for name, target in TARGETS.items():
         used = packages_of({name: target})
