@@ -1,6 +1,9 @@
 """The whole cure as a Keras callback."""
 
+import contextlib
 import inspect
+import os
+import tempfile
 import warnings
 
 import keras
@@ -25,7 +28,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         data: the data whose features to use, usually the training data.
         every: also retrain after every `every`-th epoch; training goes on from there.
         **settings: keyword arguments of `retrain_head`: `validation_data`,
-            `sampling_strategy`, `gaussian`, `sampler`, `seed`, ...
+            `sampling_strategy`, `gaussian`, `sampler`, `seed`, ... Of a `cache_dir`
+            each retraining has a new folder for its features, and deletes it when it is
+            done: the trunk goes on, and they would not be its features any more.
 
     Attributes:
         report: the `RetrainingReport` of the last retraining; None before.
@@ -86,10 +91,22 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             self._retrain()
 
     def _retrain(self):
-        self.report = retrain_head(
-            self.model, self.layer_name, self.data, **self.settings
-        )
+        with _new_cache(self.settings.get("cache_dir")) as cache:
+            self.report = retrain_head(
+                self.model, self.layer_name, self.data, **{**self.settings, **cache}
+            )
         self._is_fresh = True
+
+
+@contextlib.contextmanager
+def _new_cache(cache_dir):
+    """`{"cache_dir": folder}` for one retraining, or nothing where there is none."""
+    if cache_dir is None:
+        yield {}
+        return
+    os.makedirs(cache_dir, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir, prefix="features-") as folder:
+        yield {"cache_dir": folder}
 
 
 def _callbacks_after(callback):

@@ -153,14 +153,15 @@ class StoredArray:
         selected.shape = (rows.size, *self.shape[1:])
         return selected
 
-    def chunks(self, multiple_of=1, num_bytes=_CHUNK_BYTES):
-        """Yields all rows in order, some 64 MiB of them at a time.
+    def chunks(self, multiple_of=1, num_bytes=None):
+        """Yields all rows in order, by default some 64 MiB of them at a time.
 
         Args:
             multiple_of: the rows of each chunk but the last are a multiple of it, and
                 one multiple at least.
             num_bytes: of a chunk.
         """
+        num_bytes = num_bytes or _CHUNK_BYTES
         row_bytes = max(1, self.nbytes // max(1, len(self)))
         size = max(1, num_bytes // (multiple_of * row_bytes)) * multiple_of
         for start in range(0, len(self), size):
