@@ -69,28 +69,31 @@ def measure_moments(settings=_SETTINGS):
     """Yields costs of moments and shards, for `(rows, features, classes, kind)`."""
     for rows, size, num_classes, kind in settings:
         setting = f"{rows:,} x {size}, {num_classes:,} classes, {kind}"
-        labels = np.random.default_rng(0).integers(num_classes, size=rows)
-        labels = np.split(labels, range(_BATCH, rows, _BATCH))
+        batches = range(
+            rows // _BATCH
+        )  # numbers: Beam would pickle arrays into its plan
         for where, job in _moments_jobs(size, num_classes, kind).items():
-            yield Cost(setting, where, rows, _seconds(job, labels))
+            seconds = _seconds(job, batches)
+            yield Cost(setting, where, len(batches) * _BATCH, seconds)
 
 
 def _moments_jobs(size, num_classes, kind):
     features, _ = features_of(_BATCH, size)
 
-    def made(some):
-        return features[: len(some)], some
+    def made(number):
+        labels = np.random.default_rng(number).integers(num_classes, size=_BATCH)
+        return features, labels
 
-    def one_machine(labels):
-        tfpf.moments_of_batches(map(made, labels), num_classes, kind)
+    def one_machine(batches):
+        tfpf.moments_of_batches(map(made, batches), num_classes, kind)
 
-    def moments(labels):
+    def moments(batches):
         combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind))
-        _run(labels, beam.Map(made) | combine)
+        _run(batches, beam.Map(made) | combine)
 
-    def shards(labels):
+    def shards(batches):
         with tempfile.TemporaryDirectory() as folder:
-            _run(labels, beam.Map(made) | WriteFeatureShards(folder))
+            _run(batches, beam.Map(made) | WriteFeatureShards(folder))
 
     return {"one machine": one_machine, "Beam": moments, "Beam, shards alone": shards}
 
