@@ -58,7 +58,8 @@ def interleave(
     costs a read of 4 KiB.
 
     Args:
-        features: real features `[N, ...]`, an array or a `StoredArray`.
+        features: real features `[N, ...]`, an array, or a `StoredArray` as
+            `load_features` gives it.
         labels: their labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
         gaussian: a fitted `ClassConditionalGaussian`, or None to stream the real
             features alone.
