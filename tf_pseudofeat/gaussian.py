@@ -398,6 +398,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             autocast=False,
         )
 
+    @np.errstate(over="ignore")  # what overflows is refused
     def _assign(self, moments, scale):
         """Parameters from float64 moments and factors; whitening is scale^-1."""
         size = moments.feature_size
@@ -418,13 +419,18 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 ).T
             spread = np.diagonal(scale, axis1=1, axis2=2)
         normaliser = -size / 2 * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
-        normaliser = np.where(moments.count > 0, normaliser, -np.inf)
-        self.loc.assign(moments.mean.astype(np.float32))
-        self.scale.assign(scale.astype(np.float32))
-        self.centre.assign(centre)
-        self.whitening.assign(whitening.astype(np.float32))
-        self.whitened_loc.assign(whitened.astype(np.float32))
-        self.log_normaliser.assign(normaliser.astype(np.float32))
+        values = {
+            "loc": moments.mean,
+            "scale": scale,
+            "centre": centre,
+            "whitening": whitening,
+            "whitened_loc": whitened,
+            "log_normaliser": np.where(moments.count > 0, normaliser, -np.inf),
+        }
+        values = {name: x.astype(np.float32) for name, x in values.items()}
+        _check_in_range(values, moments.mean, spread)
+        for name, value in values.items():
+            getattr(self, name).assign(value)
 
     def _checked_shape(self, shape):
         """The shape of one feature, of features of shape `[B, ...]`."""
@@ -475,6 +481,18 @@ def _inverse(factor):
     """Of a lower triangular factor: what whitens must be one matrix product."""
     inverse, _ = scipy.linalg.lapack.dtrtri(factor.T)
     return inverse.T
+
+
+def _check_in_range(values, mean, spread):
+    """Refuses means and deviations that float32 turns into infinity."""
+    linear = (value for name, value in values.items() if name != "log_normaliser")
+    if not all(np.isfinite(value).all() for value in linear):
+        raise ValueError(
+            f"The Gaussians have means up to {np.abs(mean).max():.3g} and standard "
+            f"deviations from {spread.min():.3g} to {spread.max():.3g}, and float32, "
+            f"which holds them, ends at 3.4e38 and has no inverse of less than 3e-39. "
+            f"Scale the features."
+        )
 
 
 def check_gaussian(gaussian):
