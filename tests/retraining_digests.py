@@ -28,7 +28,15 @@ from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.split import split_at
 
-__all__ = ["OPTIONS", "SEED", "digest", "retrained", "small_model", "stages"]
+__all__ = [
+    "OPTIONS",
+    "digest",
+    "imbalanced_digits",
+    "of_process",
+    "retrained",
+    "small_model",
+    "stages",
+]
 
 SEED = (1, 2)
 COUNTS = {1: 40, 3: 100, 7: 100}
@@ -76,6 +84,11 @@ OPTIONS = {
         augment=lambda: keras.layers.RandomTranslation(0.1, 0.1), views=lambda: 2
     ),
     "auto": option(augment=lambda: noisy, views=lambda: 2, settings=lambda: "auto"),
+    "all that draws": option(
+        augment=lambda: keras.layers.RandomTranslation(0.1, 0.1),
+        views=lambda: 2,
+        fresh_head=lambda: True,
+    ),
     "blend and tau": option(blend=lambda: 0.5, tau=lambda: 0.8),
 }
 
@@ -192,10 +205,11 @@ def stages(names=tuple(OPTIONS), epochs=4):
     return found
 
 
-def of_process(environment):
+def of_process(environment, names=tuple(OPTIONS), epochs=4):
     """`stages` of a new process with other environment variables."""
+    settings = ["--epochs", str(epochs), "--options", *names]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.retraining_digests"],
+        [sys.executable, "-m", "tests.retraining_digests", *settings],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         stdout=subprocess.PIPE,
         text=True,
@@ -219,7 +233,10 @@ def compare():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compare", action="store_true")
-    if parser.parse_args().compare:
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--options", nargs="*", choices=OPTIONS, default=OPTIONS)
+    arguments = parser.parse_args()
+    if arguments.compare:
         compare()
     else:
-        print(json.dumps(stages()))
+        print(json.dumps(stages(arguments.options, arguments.epochs)))
