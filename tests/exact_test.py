@@ -341,6 +341,16 @@ def test_log_densities_are_within_their_rounding(exponent, mean, covariance_type
         assert (error <= bound).all(), (error / bound).max()
 
 
+@pytest.mark.parametrize(("exponent", "most"), [(4, 2e-5), (8, 2e-3), (10, 0.02)])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_log_densities_of_the_own_class_are_as_exact_as_call_says(exponent, most, mean):
+    gaussian, features = conditioned(10.0**exponent, mean)
+    own = features[::2]
+    law = next(zip(*factors(gaussian), strict=True))
+    error = np.abs(gaussian(own)[:, 0] - true_log_density(*law, own))
+    assert error.max() < most
+
+
 def test_a_factor_that_is_off_by_1e_5_is_found():
     gaussian, features = conditioned(1.0)
     gaussian.whitening.assign(gaussian.whitening * (1 + 1e-5))

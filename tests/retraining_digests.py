@@ -188,6 +188,10 @@ def stages(names=tuple(OPTIONS), epochs=4):
         rows = gaussian.sample(known_labels, SEED)
         found[f"samples, {covariance_type}"] = digest(rows)
         found[f"densities, {covariance_type}"] = digest(gaussian(known))
+    broad = rng.normal(size=(4000, 512)) @ rng.normal(size=(512, 512))
+    gaussian = ClassConditionalGaussian(2)
+    gaussian.adapt(broad.astype("float32"), np.arange(4000) % 2)
+    found["fit, full, 512 features"] = digest(*gaussian.parameters())
     # Of parameters that no fit has rounded: the streams themselves.
     unit = ClassConditionalGaussian(10)
     unit.build((None, 96))
@@ -218,11 +222,11 @@ def of_process(environment, names=tuple(OPTIONS), epochs=4):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare():
+def compare(names, epochs):
     """Prints what of a machine's settings changes which digests."""
-    plain = of_process({})
+    plain = of_process({}, names, epochs)
     for name, environment in ENVIRONMENTS.items():
-        other = of_process(environment)
+        other = of_process(environment, names, epochs)
         changed = [stage for stage in plain if other[stage] != plain[stage]]
         print(f"{name}: {len(plain) - len(changed)} of {len(plain)} the same")
         for stage in changed:
@@ -237,6 +241,6 @@ if __name__ == "__main__":
     parser.add_argument("--options", nargs="*", choices=OPTIONS, default=OPTIONS)
     arguments = parser.parse_args()
     if arguments.compare:
-        compare()
+        compare(arguments.options, arguments.epochs)
     else:
         print(json.dumps(stages(arguments.options, arguments.epochs)))

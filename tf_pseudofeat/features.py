@@ -76,7 +76,8 @@ def extract_features(
             argument `seed` gets another one, int32 `[2]`, for each batch.
         views: how often to read the data, 3 by default; needs `augment`.
         steps: batches to read; needed for an infinite dataset.
-        seed: two whole numbers; of the augmentation.
+        seed: two whole numbers; of the augmentation. Views and batches have streams of
+            their own. What a function without `seed` draws does not follow from it.
         verbose: 0 for silence; otherwise a progress bar.
 
     Returns:

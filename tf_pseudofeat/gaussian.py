@@ -129,7 +129,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     Raises:
         ValueError: In `adapt`: a label out of range; NaN or infinite features; a class
-            with one example, unless "tied". In `sample`: a class without examples.
+            with one example, unless "tied"; means or deviations that float32 cannot
+            hold. In `sample`: a class without examples.
 
     Example:
 
@@ -267,7 +268,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
         `tfd.MultivariateNormalTriL` ("full", "tied") or `tfd.MultivariateNormalDiag`.
         Made anew on each access, so that it is never stale. The entry of a class
-        without examples is a placeholder, a standard normal.
+        without examples is a placeholder, a standard normal. Its `log_prob` takes the
+        mean in float32: where that is 100 deviations away from 0, it is up to a hundred
+        times less exact than `call`.
         """
         loc, scale = self.parameters()
         if scale.shape.rank == 2:
@@ -289,7 +292,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
         Args:
             labels: class ids `[B]`.
             seed: two whole numbers; the same seed gives the same draws, in eager and
-                graph mode alike.
+                graph mode alike. It gives row i the same noise whatever its class: ask
+                for all classes in one call, or with another seed for each call.
 
         Returns:
             samples: float32 tensor `[B, ...]`, shaped like the fitted features.
@@ -334,7 +338,12 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self.log_normaliser = self._parameter("log_normaliser", (classes,), normaliser)
 
     def call(self, features):
-        """Log densities `[B, C]` of features `[B, ...]`."""
+        """Log densities `[B, C]` of features `[B, ...]`.
+
+        In float32. Of examples of the class itself they were within 2e-5 of the exact
+        ones at a condition of 1e4, 2e-3 at 1e8 and 0.02 at 1e10 (6 features;
+        `tests/exact_test.py` has the bound), and grow with the distance from the class.
+        """
         ops = keras.ops
         features = ops.cast(features, "float32")  # as the parameters are
         centred = ops.reshape(features, (-1, self.loc.shape[1])) - self.centre

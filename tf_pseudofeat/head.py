@@ -123,7 +123,8 @@ def fit_head(
         fresh_each_epoch: see `interleave`.
         threshold: of outputs `[B, 1]`, see `predicted_classes`.
         monitor: name of the score on `scoring` that must not get worse, or None.
-        seed: two whole numbers.
+        seed: two whole numbers: of the stream, of fresh weights, and of layers that
+            draw, such as Dropout, each with a stream of its own.
         verbose: 0 for silence; otherwise a progress bar over the epochs.
         strategy: a `tf.distribute` strategy, or None.
 
