@@ -602,6 +602,17 @@ def test_data_that_cannot_be_fitted_is_refused(change, message):
         ClassConditionalGaussian(NUM_CLASSES).adapt(**data)
 
 
+@every_type
+@pytest.mark.parametrize(("unit", "dtype"), [(1e60, "float64"), (1e-42, "float32")])
+def test_what_float32_cannot_hold_is_refused(covariance_type, unit, dtype):
+    features, labels = make_data()
+    gaussian = fitted((features, labels), covariance_type)
+    expected = gaussian.sample([0, 1, 2], (1, 2))
+    with pytest.raises(ValueError, match=r"deviations from .* Scale the features\."):
+        gaussian.adapt((features * unit).astype(dtype), labels)
+    np.testing.assert_array_equal(gaussian.sample([0, 1, 2], (1, 2)), expected)
+
+
 def test_an_empty_stream_is_refused():
     with pytest.raises(ValueError, match=r"The stream of features is empty"):
         ClassConditionalGaussian(2).adapt(iter([]))

@@ -43,7 +43,8 @@ def stateless_seed(seed):
     """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
 
     Args:
-        seed: two whole numbers, or an integer tensor `[2]`.
+        seed: two whole numbers, of which the lowest 31 bits count, or an integer
+            tensor `[2]`.
 
     Raises:
         ValueError: Anything else, a single number included: that would be a stateful

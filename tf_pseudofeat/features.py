@@ -18,7 +18,8 @@ from tf_pseudofeat.arguments import (
     stateless_seed,
     whole_number,
 )
-from tf_pseudofeat.graph import check_is_keras_3, layers_inside
+from tf_pseudofeat.graph import check_is_keras_3
+from tf_pseudofeat.seeds import numbers_for, seed_layers
 
 __all__ = [
     "LabelledFeatures",
@@ -75,7 +76,8 @@ def extract_features(
             argument `seed` gets another one, int32 `[2]`, for each batch.
         views: how often to read the data, 3 by default; needs `augment`.
         steps: batches to read; needed for an infinite dataset.
-        seed: two whole numbers; of the augmentation.
+        seed: two whole numbers; of the augmentation. Views and batches have streams of
+            their own. What a function without `seed` draws does not follow from it.
         verbose: 0 for silence; otherwise a progress bar.
 
     Returns:
@@ -122,7 +124,7 @@ def extract_views(
         return [_one_pass(trunk, data, lambda x, step: x, steps, verbose)]
     extracted = []
     for view in range(views):
-        augmented = _augmenter(augment, (int(seed[0]), int(seed[1]), view))
+        augmented = _augmenter(augment, seed, view)
         extracted.append(_one_pass(trunk, data, augmented, steps, verbose))
     return extracted
 
@@ -179,7 +181,7 @@ def check_augmentation(augment, views=None):
 
 def augment_once(augment, x):
     """One batch of inputs, augmented, to see whether it works."""
-    return _augmenter(augment, (0, 0, 0))(x, 0)
+    return _augmenter(augment, (0, 0))(x, 0)
 
 
 def _one_pass(trunk, data, augmented, steps, verbose):
@@ -214,16 +216,11 @@ def _check_part(part, number):
     check_finite(part.features, f"The features of batch {number}, counted from 0,")
 
 
-def _augmenter(augment, seed):
+def _augmenter(augment, seed, view=0):
     """A function of a batch and its number; the same seed gives the same views."""
-    numbers = np.random.default_rng([number % 2**31 for number in seed])
+    numbers = numbers_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
-        for layer in [augment, *layers_inside(augment)]:
-            # Keras' random layers keep it in either of two places.
-            generator = getattr(layer, "seed_generator", None)
-            generator = getattr(layer, "generator", None) or generator
-            if isinstance(generator, keras.random.SeedGenerator):
-                generator.state.assign([int(numbers.integers(2**31)), 0])
+        seed_layers(augment, numbers)
         return lambda x, step: augment(x, training=True)
     try:
         seeded = "seed" in inspect.signature(augment).parameters

@@ -129,7 +129,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     Raises:
         ValueError: In `adapt`: a label out of range; NaN or infinite features; a class
-            with one example, unless "tied". In `sample`: a class without examples.
+            with one example, unless "tied"; means or deviations that float32 cannot
+            hold. In `sample`: a class without examples.
 
     Example:
 
@@ -267,7 +268,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
         `tfd.MultivariateNormalTriL` ("full", "tied") or `tfd.MultivariateNormalDiag`.
         Made anew on each access, so that it is never stale. The entry of a class
-        without examples is a placeholder, a standard normal.
+        without examples is a placeholder, a standard normal. Its `log_prob` takes the
+        mean in float32: where that is 100 deviations away from 0, it is up to a hundred
+        times less exact than `call`.
         """
         loc, scale = self.parameters()
         if scale.shape.rank == 2:
@@ -289,7 +292,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
         Args:
             labels: class ids `[B]`.
             seed: two whole numbers; the same seed gives the same draws, in eager and
-                graph mode alike.
+                graph mode alike. It gives row i the same noise whatever its class: ask
+                for all classes in one call, or with another seed for each call.
 
         Returns:
             samples: float32 tensor `[B, ...]`, shaped like the fitted features.
@@ -334,7 +338,12 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self.log_normaliser = self._parameter("log_normaliser", (classes,), normaliser)
 
     def call(self, features):
-        """Log densities `[B, C]` of features `[B, ...]`."""
+        """Log densities `[B, C]` of features `[B, ...]`.
+
+        In float32. Of examples of the class itself they were within 2e-5 of the exact
+        ones at a condition of 1e4, 2e-3 at 1e8 and 0.02 at 1e10 (6 features;
+        `tests/exact_test.py` has the bound), and grow with the distance from the class.
+        """
         ops = keras.ops
         features = ops.cast(features, "float32")  # as the parameters are
         centred = ops.reshape(features, (-1, self.loc.shape[1])) - self.centre
@@ -398,6 +407,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             autocast=False,
         )
 
+    @np.errstate(over="ignore")  # what overflows is refused
     def _assign(self, moments, scale):
         """Parameters from float64 moments and factors; whitening is scale^-1."""
         size = moments.feature_size
@@ -418,13 +428,18 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 ).T
             spread = np.diagonal(scale, axis1=1, axis2=2)
         normaliser = -size / 2 * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
-        normaliser = np.where(moments.count > 0, normaliser, -np.inf)
-        self.loc.assign(moments.mean.astype(np.float32))
-        self.scale.assign(scale.astype(np.float32))
-        self.centre.assign(centre)
-        self.whitening.assign(whitening.astype(np.float32))
-        self.whitened_loc.assign(whitened.astype(np.float32))
-        self.log_normaliser.assign(normaliser.astype(np.float32))
+        values = {
+            "loc": moments.mean,
+            "scale": scale,
+            "centre": centre,
+            "whitening": whitening,
+            "whitened_loc": whitened,
+            "log_normaliser": np.where(moments.count > 0, normaliser, -np.inf),
+        }
+        values = {name: x.astype(np.float32) for name, x in values.items()}
+        _check_in_range(values, moments.mean, spread)
+        for name, value in values.items():
+            getattr(self, name).assign(value)
 
     def _checked_shape(self, shape):
         """The shape of one feature, of features of shape `[B, ...]`."""
@@ -475,6 +490,18 @@ def _inverse(factor):
     """Of a lower triangular factor: what whitens must be one matrix product."""
     inverse, _ = scipy.linalg.lapack.dtrtri(factor.T)
     return inverse.T
+
+
+def _check_in_range(values, mean, spread):
+    """Refuses means and deviations that float32 turns into infinity."""
+    linear = (value for name, value in values.items() if name != "log_normaliser")
+    if not all(np.isfinite(value).all() for value in linear):
+        raise ValueError(
+            f"The Gaussians have means up to {np.abs(mean).max():.3g} and standard "
+            f"deviations from {spread.min():.3g} to {spread.max():.3g}, and float32, "
+            f"which holds them, ends at 3.4e38 and has no inverse of less than 3e-39. "
+            f"Scale the features."
+        )
 
 
 def check_gaussian(gaussian):

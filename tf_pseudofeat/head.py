@@ -22,6 +22,7 @@ from tf_pseudofeat.graph import check_is_keras_3, functional, layers_inside
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import check_monitor, classification_scores
+from tf_pseudofeat.seeds import numbers_for, seed_layers
 
 __all__ = [
     "HeadFit",
@@ -122,7 +123,8 @@ def fit_head(
         fresh_each_epoch: see `interleave`.
         threshold: of outputs `[B, 1]`, see `predicted_classes`.
         monitor: name of the score on `scoring` that must not get worse, or None.
-        seed: two whole numbers.
+        seed: two whole numbers: of the stream, of fresh weights, and of layers that
+            draw, such as Dropout, each with a stream of its own.
         verbose: 0 for silence; otherwise a progress bar over the epochs.
         strategy: a `tf.distribute` strategy, or None.
 
@@ -177,7 +179,7 @@ def fit_head(
     with restored_unless_kept(head) as keep, borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
-        _seed_random_layers(head, seed)
+        seed_layers(head, numbers_for("noise of the head", seed))
         epochs = epochs or min(max(5, -(-_STEPS // len(stream))), 100)
         passes = _passes(epochs, len(stream))
         steps = passes * len(stream)
@@ -471,15 +473,6 @@ def borrowed(head, freeze_batch_norm=True):
     finally:
         for layer in frozen:
             layer.trainable = True
-
-
-def _seed_random_layers(head, seed):
-    """Dropout and its like draw what follows from `seed`, each layer its own."""
-    numbers = np.random.default_rng([int(number) % 2**31 for number in seed])
-    for layer in layers_inside(head):
-        generator = getattr(layer, "seed_generator", None)
-        if isinstance(generator, keras.random.SeedGenerator):
-            generator.state.assign([int(numbers.integers(2**31)), 0])
 
 
 def check_can_be_fresh(head):

@@ -110,7 +110,11 @@ def retrain_head(
         trunk: for a model without a graph: inputs -> features.
         head: for a model without a graph: features -> outputs. It must share its
             layers with the model.
-        seed: two whole numbers; the same seed gives the same numbers.
+        seed: two whole numbers. On one machine and installation the same seed gives the
+            same weights and report, to the bit, whatever the process; a `sampler`
+            draws from its own `random_state`, and `tf.random.set_seed` counts, too.
+            Other numbers of threads, GPUs, XLA or processors round differently, and
+            "auto" tries fewer settings in its minute on a slower machine.
         verbose: 0 for silence; otherwise progress bars.
 
     Returns:

@@ -21,6 +21,7 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, restored_unless_kept
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import class_recalls
+from tf_pseudofeat.seeds import numbers_for
 
 __all__ = ["Trial", "Tuning", "search_settings"]
 
@@ -262,8 +263,7 @@ def _parts(judge, plain, views, validation, seed):
 
 def _held_out(ids, seed):
     """A fifth of each class, but always one example to train on."""
-    rng = np.random.default_rng([int(number) % 2**31 for number in seed])
-    order = rng.permutation(ids.size)
+    order = numbers_for("held-out rows", seed).permutation(ids.size)
     rank = np.zeros(ids.size, int)
     for class_id in np.unique(ids):
         members = order[ids[order] == class_id]
