@@ -18,11 +18,11 @@ N = 125
 RNG = np.random.default_rng(0)
 Y = RNG.permutation(np.repeat([0, 1, 2], [85, 30, 10]))
 X = (RNG.normal(size=(N, 4)) + 2 * np.eye(4)[Y]).astype("float32")
-# The last batch is of five; of the odd ones, of one: there is none for a device.
+# The last batch is of five; of the odd ones it is of one, and a device gets none.
 BATCH_SIZES = {"even": 40, "odd": 31}
 
 
-def build():
+def build(optimizer="adam"):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -32,7 +32,7 @@ def build():
             layers.Dense(3, activation="softmax"),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.compile(optimizer, "sparse_categorical_crossentropy")
     return model
 
 
@@ -40,31 +40,32 @@ def batches(batch_size):
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch_size)
 
 
-def retrained(model, data):
-    """The report's numbers, the statistics and all weights, by name."""
+def statistics(gaussian):
+    moments = gaussian.moments
+    return {"count": moments.count, "mean": moments.mean, "scatter": moments.scatter}
+
+
+def extracted(model, data):
+    """Features, and the statistics that follow."""
+    trunk = tfpf.split_at(model, "features").trunk
+    features, labels = tfpf.extract_features(trunk, data, verbose=0)
     gaussian = tfpf.ClassConditionalGaussian(3)
+    gaussian.adapt(features, labels)
+    return {"features": features, **statistics(gaussian)}
+
+
+def retrained(model, data):
+    """What training the head comes to, and all weights, by name."""
     report = tfpf.retrain_head(
-        model, "features", data, gaussian=gaussian, epochs=20, batch_size=80, verbose=0
+        model, "features", data, epochs=20, batch_size=80, verbose=0
     )
     weights = {f"weight{i}": w for i, w in enumerate(model.get_weights())}
-    features = tfpf.extract_features(
-        tfpf.split_at(model, "features").trunk, data, verbose=0
-    ).features
-    return {
-        "features": features,
-        "count": gaussian.moments.count,
-        "mean": gaussian.moments.mean,
-        "scatter": gaussian.moments.scatter,
-        "loss": report.loss,
-        "recall": report.after["recall"],
-        **weights,
-    }
+    return {"loss": report.loss, "recall": report.after["recall"], **weights}
 
 
 def in_fit(model, data):
     """The same by the callback, after an epoch of training that changes nothing."""
     gaussian = tfpf.ClassConditionalGaussian(3)
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
     cure = tfpf.PseudoFeatureHeadRetrainer(
         "features",
         data,
@@ -75,14 +76,11 @@ def in_fit(model, data):
         verbose=0,
     )
     model.fit(data, verbose=0, callbacks=[cure])
-    optimizer = [value for value in model.optimizer.variables if value.ndim == 0]
     return {
-        "count": gaussian.moments.count,
-        "mean": gaussian.moments.mean,
-        "scatter": gaussian.moments.scatter,
         "kept": cure.report.kept,
-        "steps": int(optimizer[0]),
+        "steps": int(model.optimizer.iterations),
         "head": model.get_weights()[-1],
+        **statistics(gaussian),
     }
 
 
@@ -98,20 +96,23 @@ def main(path):
     def note(name, values):
         results.update({f"{name}/{key}": value for key, value in values.items()})
 
-    def mirrored():
+    def mirrored(*args):
         with strategy.scope():
-            return build()
+            return build(*args)
 
     for name, batch_size in BATCH_SIZES.items():
-        data = batches(batch_size)
-        note(f"one/{name}", retrained(build(), data))
-        note(f"two/{name}", retrained(mirrored(), data))
+        note(f"one/{name}", extracted(build(), batches(batch_size)))
+        note(f"two/{name}", extracted(mirrored(), batches(batch_size)))
+    odd = batches(BATCH_SIZES["odd"])
+    note("head/one", retrained(build(), odd))
+    note("head/two", retrained(mirrored(), odd))
     model = mirrored()
     with strategy.scope():
-        note("inside/odd", retrained(model, batches(BATCH_SIZES["odd"])))
-        model = mirrored()
-        note("fit two/odd", in_fit(model, batches(BATCH_SIZES["odd"])))
-    note("fit one/odd", in_fit(build(), batches(BATCH_SIZES["odd"])))
+        note("head/inside", retrained(model, odd))
+    note("fit/one", in_fit(build(keras.optimizers.SGD(0.0)), odd))
+    with strategy.scope():
+        still = keras.optimizers.SGD(0.0)
+    note("fit/two", in_fit(mirrored(still), odd))
     np.savez(path, **results)
 
 

@@ -504,36 +504,6 @@ def test_sample_weights_reach_the_head():
     assert after[1] > after[0]
 
 
-# ---- Mixed precision. ----------------------------------------------------------------
-
-
-@pytest.fixture
-def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
-
-
-@pytest.mark.parametrize(
-    "policy, end",
-    [("mixed_float16", "float32"), ("mixed_float16", None), ("mixed_bfloat16", None)],
-    indirect=["policy"],
-)
-def test_mixed_precision(policy, end):
-    between = [layers.BatchNormalization(), layers.Dropout(0.1)]
-    if end:
-        between.append(layers.Activation("linear", dtype=end))
-    model = make_model(between=between)
-    report = assert_cured(model, epochs=80, batch_size=20)
-    assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"] + 0.1
-    scaled = policy == "mixed_float16"
-    assert report.settings["optimizer"] == ("LossScaleOptimizer" if scaled else "Adam")
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
-    assert int(model.optimizer.iterations) == 0
-    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
-
-
 # ---- Where the pseudo-features come from. --------------------------------------------
 
 

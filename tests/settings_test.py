@@ -125,17 +125,6 @@ class Setting:
     steps: int = 3
 
 
-def adam(**settings):
-    return Setting(optimizer=lambda: optimizers.Adam(0.01, **settings))
-
-
-def scaled(**settings):
-    def make():
-        return optimizers.LossScaleOptimizer(optimizers.Adam(**settings))
-
-    return make
-
-
 SETTINGS = {
     "nothing special": Setting(),
     "eager": Setting(compile={"run_eagerly": True}),
@@ -143,34 +132,36 @@ SETTINGS = {
     "several steps at once": Setting(compile={"steps_per_execution": 4}),
     "own train_step": Setting(model=lambda: network(OwnStep)),
     "frozen trunk": Setting(model=frozen("hidden", "features")),
-    "frozen layer of the trunk": Setting(model=frozen("hidden")),
     "frozen layer of the head": Setting(model=frozen("middle")),
-    "class weights": Setting(fit={"class_weight": {0: 1.0, 1: 2.0, 2: 8.0}}),
-    "sample weights": Setting(fit={"sample_weight": np.linspace(0.0, 2.0, N)}),
-    "sample weights in the data": Setting(
-        data=lambda: tf.data.Dataset.from_tensor_slices((X, Y, np.ones(N))).batch(40)
+    "class weights": Setting(
+        fit={"class_weight": {0: 1.0, 1: 2.0, 2: 8.0}, "validation_split": 0.25}
     ),
-    "part of the data for validation": Setting(fit={"validation_split": 0.25}),
-    "validation data": Setting(fit={"validation_data": (UNSEEN_X, UNSEEN_Y)}),
-    "accumulated gradients": adam(gradient_accumulation_steps=2),
-    "clipped gradients": adam(clipnorm=0.1),
-    "weight decay": adam(weight_decay=0.1),
-    "moving averages": Setting(
-        optimizer=lambda: optimizers.Adam(use_ema=True), keeps_averages=True
+    "sample weights": Setting(
+        data=lambda: (X, Y, np.linspace(0.0, 2.0, N)),
+        fit={"validation_data": (UNSEEN_X, UNSEEN_Y)},
     ),
-    "scaled loss": Setting(optimizer=scaled()),
+    "optimizer with much to do": Setting(
+        optimizer=lambda: optimizers.Adam(
+            0.01, clipnorm=0.1, weight_decay=0.1, gradient_accumulation_steps=2
+        )
+    ),
     "scaled loss and moving averages": Setting(
-        optimizer=scaled(use_ema=True), keeps_averages=True
+        optimizer=lambda: optimizers.LossScaleOptimizer(optimizers.Adam(use_ema=True)),
+        keeps_averages=True,
     ),
     "PyDataset in threads": Setting(data=lambda: Batches(workers=2), steps=4),
 }
 
 
 def fit(model, setting, callbacks):
-    data = setting.data()
-    arrays = data if isinstance(data, tuple) else (data,)
-    batches = {"batch_size": 40} if isinstance(data, tuple) else {}
-    model.fit(*arrays, verbose=0, callbacks=callbacks, **batches, **setting.fit)
+    settings = {"verbose": 0, "callbacks": callbacks, **setting.fit}
+    match setting.data():
+        case (x, y):
+            model.fit(x, y, batch_size=40, **settings)
+        case (x, y, weight):
+            model.fit(x, y, batch_size=40, sample_weight=weight, **settings)
+        case batches:
+            model.fit(batches, **settings)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -237,9 +228,7 @@ POLICIES = {
     "all float16": ("mixed_float16", "mixed_float16"),
     "all bfloat16": ("mixed_bfloat16", "mixed_bfloat16"),
     "trunk float16": ("mixed_float16", "float32"),
-    "trunk bfloat16": ("mixed_bfloat16", "float32"),
     "head float16": ("float32", "mixed_float16"),
-    "head bfloat16": ("float32", "mixed_bfloat16"),
 }
 
 
@@ -255,7 +244,7 @@ def cured_in(trunk, head):
         (X, Y),
         validation_data=(UNSEEN_X, UNSEEN_Y),
         gaussian=gaussian,
-        epochs=40,
+        epochs=30,
         verbose=0,
     )
     model.fit(X, Y, batch_size=40, epochs=10, verbose=0, callbacks=[cure])
@@ -330,10 +319,7 @@ def focal(y_true, y_pred):
 BINARY = (Y > 0).astype("float32")
 OF_TWO = np.bincount(BINARY.astype(int)).tolist()
 FORMS = {
-    "class ids": (3, "softmax", SPARSE, Y),
-    "class ids in a column": (3, "softmax", SPARSE, Y[:, None]),
-    "one-hot": (3, "softmax", "categorical_crossentropy", ONE_HOT),
-    "Keras chooses, class ids": (3, "softmax", "crossentropy", Y),
+    "Keras chooses, class ids": (3, "softmax", "crossentropy", Y[:, None]),
     "Keras chooses, one-hot": (3, "softmax", "ce", ONE_HOT),
     "smoothed": (
         *(3, "softmax"),
@@ -346,15 +332,11 @@ FORMS = {
         ONE_HOT,
     ),
     "focal": (3, "softmax", losses.CategoricalFocalCrossentropy(), ONE_HOT),
-    "own function": (3, "softmax", focal, Y),
-    "own function, a column": (3, "softmax", focal, Y[:, None]),
-    "two, sigmoid": (1, "sigmoid", "binary_crossentropy", BINARY),
-    "two, sigmoid, a column": (1, "sigmoid", "binary_crossentropy", BINARY[:, None]),
-    "two, logits": (1, None, losses.BinaryCrossentropy(from_logits=True), BINARY),
+    "own function": (3, "softmax", focal, Y[:, None]),
     "two, focal": (1, "sigmoid", losses.BinaryFocalCrossentropy(), BINARY[:, None]),
-    "two, smoothed": (
-        *(1, "sigmoid"),
-        losses.BinaryCrossentropy(label_smoothing=0.1),
+    "two, smoothed logits": (
+        *(1, None),
+        losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1),
         BINARY,
     ),
 }
@@ -362,24 +344,25 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_labels_and_losses_that_fit_each_other(name):
+    """Those that are not in the table of retrain_test.py."""
     units, activation, loss, labels = FORMS[name]
-    model, witness = network(units=units, activation=activation), Witness()
+    model = network(units=units, activation=activation)
     model.compile(optimizers.Adam(0.02), loss)
-    cure = PseudoFeatureHeadRetrainer(
-        "features", (X, labels), epochs=60, optimizer=optimizers.Adam(0.05), verbose=0
-    )
-    model.fit(X, labels, verbose=0, callbacks=[witness, cure])
-    report = cure.report
+    model.fit(X, labels, verbose=0)
+    before = state_of(model)
+    optimizer = optimizers.Adam(0.05)
+    settings = {"epochs": 60, "optimizer": optimizer, "verbose": 0}
+    report = retrain_head(model, "features", (X, labels), **settings)
     real = COUNTS if units == 3 else OF_TWO
     assert report.kept and report.real == real
     assert report.pseudo == [real[0] - n for n in real]
-    assert state_of(model) == witness.state
+    assert state_of(model) == before
     outputs = model.predict(X, verbose=0)
     cut = 0.5 if activation else 0.0
     ids = outputs.argmax(1) if units == 3 else outputs[:, 0] > cut
     expected = balanced_accuracy_score(Y if units == 3 else BINARY, ids)
     assert report.after["balanced_accuracy"] == pytest.approx(expected)
-    assert expected > 0.75
+    assert expected > 0.7
 
 
 ONE_HOT_OF_TWO = np.eye(2, dtype="float32")[BINARY.astype(int)]

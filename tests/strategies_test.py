@@ -105,32 +105,28 @@ def test_statistics_of_two_devices_are_those_of_one(devices, batches, field):
     np.testing.assert_array_equal(received, exact)  # of these features, to the bit
 
 
-@pytest.mark.parametrize("where", ["two/even", "two/odd", "inside/odd"])
+@pytest.mark.parametrize("where", ["two", "inside"])
 def test_head_of_two_devices_is_that_of_one(devices, where):
-    alone = where.replace("two", "one").replace("inside", "one")
-    names = [key.rpartition("/")[2] for key in devices if key.startswith(where)]
-    weights = [name for name in names if name.startswith("weight")]
-    assert len(weights) == 6
+    """Also where `retrain_head` is called inside the scope of the strategy."""
+    weights = [f"weight{i}" for i in range(6)]
     for name in [*weights, "loss"]:
-        received, expected = devices[f"{where}/{name}"], devices[f"{alone}/{name}"]
+        received, expected = (
+            devices[f"head/{where}/{name}"],
+            devices[f"head/one/{name}"],
+        )
         np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(
-        devices[f"{where}/recall"], devices[f"{alone}/recall"]
-    )
+    recalls = devices[f"head/{where}/recall"], devices["head/one/recall"]
+    np.testing.assert_array_equal(*recalls)
 
 
 def test_callback_under_the_strategy_does_what_it_does_alone(devices):
-    for where in ("fit one", "fit two"):
-        assert devices[f"{where}/odd/kept"] and devices[f"{where}/odd/steps"] == 5
-        counts = devices[f"{where}/odd/count"]
-        np.testing.assert_array_equal(counts, np.bincount(on_two_devices.Y))
+    for where in ("one", "two"):
+        assert devices[f"fit/{where}/kept"] and devices[f"fit/{where}/steps"] == 5
+        counts = np.bincount(on_two_devices.Y)
+        np.testing.assert_array_equal(devices[f"fit/{where}/count"], counts)
     for name in ("mean", "scatter", "head"):
-        np.testing.assert_allclose(
-            devices[f"fit two/odd/{name}"],
-            devices[f"fit one/odd/{name}"],
-            rtol=1e-3,
-            atol=1e-3,
-        )
+        received, expected = devices[f"fit/two/{name}"], devices[f"fit/one/{name}"]
+        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-3)
 
 
 # ---- Two processes. ------------------------------------------------------------------
