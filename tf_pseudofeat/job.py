@@ -145,11 +145,16 @@ def check_job(
         pass  # there is something to train
     outputs = _outputs(model, chosen, x)
     num_classes = max(2, outputs.shape[-1])
+    if len(labels) != len(outputs):
+        raise ValueError(
+            f"The first batch has {len(outputs)} inputs and {len(labels)} labels; each "
+            f"example needs a label of its own."
+        )
     at_hand = labels_at_hand(data, labels)
     class_ids(at_hand, num_classes)
     if weight is not None:
         weight = np.asarray(keras.ops.convert_to_numpy(weight))
-        check_weights(weight, len(weight))
+        check_weights(weight, len(outputs))
     if validation_data is not None:
         first = first_batch(validation_data)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
