@@ -20,6 +20,7 @@ from tf_pseudofeat.arguments import (
 )
 from tf_pseudofeat.graph import check_is_keras_3
 from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.strategies import model_strategy, spans_workers
 
 __all__ = [
     "LabelledFeatures",
@@ -189,10 +190,11 @@ def _one_pass(trunk, data, augmented, steps, verbose):
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
     parts = []
     for x, y, weight in itertools.islice(_batches(data), total):
-        features = _features_of(trunk, augmented(x, len(parts)))
+        inputs = augmented(x, len(parts))
+        features = _features_of(trunk, inputs)
         weight = None if weight is None else _array(weight)
         part = LabelledFeatures(features, _array(y), weight)
-        _check_part(part, len(parts))
+        _check_part(part, inputs, len(parts))
         parts.append(part)
         progress.update(len(parts))
     if not parts:
@@ -202,7 +204,7 @@ def _one_pass(trunk, data, augmented, steps, verbose):
     return concatenate(parts)
 
 
-def _check_part(part, number):
+def _check_part(part, inputs, number):
     """A batch out of step would shift all labels that follow."""
     arrays = {field: getattr(part, field) for field in ("features", "labels")}
     if part.sample_weight is not None:
@@ -213,7 +215,8 @@ def _check_part(part, number):
             f"Batch {number}, counted from 0, has first dimensions {lengths}; every "
             f"example needs a feature and a label of its own."
         )
-    check_finite(part.features, f"The features of batch {number}, counted from 0,")
+    name = f"The features of batch {number}, counted from 0,"
+    check_finite(part.features, name, inputs)
 
 
 def _augmenter(augment, seed, view=0):
@@ -369,7 +372,10 @@ def _array_batches(arrays):
 
 
 def _features_of(trunk, x):
-    strategy = getattr(trunk, "distribute_strategy", None)
+    if spans_workers(trunk):
+        # `predict` would wait for the other workers and take turns with their batches.
+        return _array(trunk(x, training=False))
+    strategy = model_strategy(trunk)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
         # `predict_on_batch` hands the whole batch to every replica.
         return np.asarray(trunk.predict(x, verbose=0))

@@ -21,8 +21,10 @@ from tf_pseudofeat.features import LabelledFeatures
 from tf_pseudofeat.graph import check_is_keras_3, functional, layers_inside
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.scores import check_monitor, classification_scores
 from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.strategies import check_one_worker
 
 __all__ = [
     "HeadFit",
@@ -142,12 +144,13 @@ def fit_head(
     num_classes = whole_number("num_classes", num_classes)
     epochs = None if epochs is None else whole_number("epochs", epochs)
     check_is_keras_3(head)
+    check_one_worker(head)
     _check_labelled(head, training, scoring, num_classes)
     check_blend(blend, fresh_head)
     check_tau(tau, head)
     check_monitor(monitor)
     _check_optimizer(optimizer)
-    keras.losses.get(loss)  # refuses an unknown name
+    check_loss_name(loss)
     if fresh_head:
         check_can_be_fresh(head)
     stream = interleave(
@@ -358,7 +361,10 @@ def _fresh(optimizer, steps):
     )
     config = optimizer.get_config()
     config.update(
-        use_ema=False, learning_rate=keras.saving.serialize_keras_object(decay)
+        learning_rate=keras.saving.serialize_keras_object(decay),
+        use_ema=False,
+        # For the memory of a large network. It would count, and end, fewer steps.
+        gradient_accumulation_steps=None,
     )
     return type(optimizer).from_config(config)
 

@@ -121,8 +121,9 @@ def retrain_head(
         report: `RetrainingReport`.
 
     Raises:
-        ValueError: Data, labels, layer, loss or settings do not fit, with what came
-            and what to do; checked on one batch before the rest is read.
+        ValueError: Data, labels, layer, loss or settings do not fit, weights are NaN,
+            several workers share the model: with what came and what to do, checked on
+            one batch before the rest is read.
         TypeError: `model` is not a Keras 3 model, or `data` no data.
 
     Example:
