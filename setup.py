@@ -41,6 +41,7 @@ setuptools.setup(
         "absl-py>=1.4",
         "imbalanced-learn>=0.14.1",  # 0.14.0 does not import with scikit-learn 1.9
         "keras>=3.12",
+        "ml-dtypes>=0.5.1",
         "numpy>=1.26",
         "scikit-learn>=1.4.2",
         "scipy>=1.11.4",
@@ -56,7 +57,6 @@ setuptools.setup(
             *_EXAMPLES,
             *_SERVING,
             "hypothesis",
-            "ml-dtypes",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "playwright",

@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     retraining,
     sampling,
+    spilling,
     streaming,
 )
 from benchmarks.table import machine, markdown, read_json, write_json
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "retraining": retraining.measure,
     "memory": memory.measure,
     "growth": growth.measure,
+    "spilling": spilling.measure,
 }
 
 _ONLY = flags.DEFINE_multi_enum(

@@ -13,7 +13,8 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.features import LabelledFeatures, concatenate
+from tf_pseudofeat.features import concatenate
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.search import search_settings
 
 __all__ = ["ARMS", "run_arm"]

@@ -276,6 +276,14 @@ KNOWN_AT_ONCE = (
     ("no function", {"augment": "flip"}, TypeError, "`augment`.*received str"),
     ("crop", {"augment": lambda x: x[:, 1:]}, ValueError, "`augment` gives .*256, 3"),
     ("settings", {"settings": "best"}, ValueError, "'auto', or None.*'best'"),
+    ("cache in a number", {"cache_dir": 3}, TypeError, "is a path; received 3"),
+    ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
+    (
+        "cache for a sampler",
+        {"cache_dir": "cache", "sampler": SMOTE()},
+        ValueError,
+        "SMOTE needs all features in memory.*Leave one",
+    ),
     (
         "auto and tau",
         {"settings": "auto", "tau": 1},
@@ -400,6 +408,7 @@ def test_callback_before_a_step_is_trained(network, given, error, message):
     ("unknown layer", {"layer_name": "featuers"}, ValueError, "Did you mean"),
     ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs`.*received nan"),
     ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
+    ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
 )
 def test_tune(model, given, error, message):
     settings = {"layer_name": "features", "data": (X, Y), "verbose": 0} | given
@@ -461,6 +470,9 @@ TO_HALF = keras.Sequential([keras.Input((4,)), layers.Identity(dtype="float16")]
     ("no views", {"augment": abs, "views": 0}, ValueError, "`views`.*received 0"),
     ("steps in words", {"steps": "3"}, ValueError, "`steps`.*received '3'"),
     ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
+    ("cache in a number", {"cache_dir": 3}, TypeError, "is a path; received 3"),
+    ("cache of no name", {"cache_dir": ""}, TypeError, "is a path; received ''"),
+    ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
 )
 def test_extract_features(given, error, message):
     trunk = keras.Sequential([keras.Input((4,)), layers.Identity()])
@@ -945,3 +957,20 @@ def test_folder_that_cannot_be_written_to(model, open_folder, disk, error, messa
         tfpf.export_classifier(model, open_folder)
     assert os.listdir(open_folder) == []
     assert tfpf.export_classifier(model, open_folder) == f"{open_folder}/1"
+
+
+@pytest.mark.parametrize(
+    "disk, error, message",
+    [
+        (read_only, PermissionError, r"cannot be made \(Permission denied\)"),
+        (lambda folder: full_disk(), OSError, r"cannot be written \(File too large\)"),
+    ],
+    ids=["read-only", "full"],
+)
+def test_cache_that_cannot_be_written_to(open_folder, disk, error, message):
+    trunk = keras.Sequential([keras.Input((4,)), layers.Identity()])
+    settings = {"cache_dir": f"{open_folder}/features", "verbose": 0}
+    with pytest.raises(error, match=message), disk(open_folder):
+        tfpf.extract_features(trunk, (X, Y), **settings)
+    assert os.listdir(open_folder) == []
+    assert tfpf.extract_features(trunk, (X, Y), **settings).features.shape == (300, 4)

@@ -17,6 +17,7 @@ from benchmarks import (
     race,
     retraining,
     sampling,
+    spilling,
     streaming,
     table,
 )
@@ -33,6 +34,7 @@ SLOW = {
     "retraining": lambda: retraining.measure(300, depth=8),
     "memory": lambda: memory.measure(rows=(500,), sizes=(4,), multipliers=(1, 10)),
     "growth": lambda: growth.measure([(500, 4, 20, "tied")]),
+    "spilling": lambda: spilling.measure(4096, 4, 512, small_rows=500, rounds=1),
 }
 
 

@@ -11,9 +11,9 @@ from keras import layers
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from tf_pseudofeat import head as head_module
-from tf_pseudofeat.features import LabelledFeatures
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer, predicted_classes, score_head
+from tf_pseudofeat.labelled import LabelledFeatures
 
 COUNTS = [60, 20, 10]
 

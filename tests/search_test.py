@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tf_pseudofeat.budget import pseudo_counts
-from tf_pseudofeat.features import LabelledFeatures
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.search import Trial, Tuning, _better, _leaning, search_settings
 
 SIZES = [400, 400, 20]

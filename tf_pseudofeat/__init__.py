@@ -9,10 +9,11 @@ from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.export import export_classifier, next_version
-from tf_pseudofeat.features import LabelledFeatures, extract_features
+from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 from tf_pseudofeat.report import RetrainingReport
@@ -32,7 +33,9 @@ from tf_pseudofeat.scores import (
 )
 from tf_pseudofeat.search import Trial, Tuning
 from tf_pseudofeat.separating import SeparatingLayer, separating_layers
+from tf_pseudofeat.shards import ShardWriter, load_features, write_index
 from tf_pseudofeat.split import Split, split_at
+from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.tune import tune
 from tf_pseudofeat.version import __version__
 
@@ -50,7 +53,9 @@ __all__ = [
     "PseudoFeatureHeadRetrainer",
     "RetrainingReport",
     "SeparatingLayer",
+    "ShardWriter",
     "Split",
+    "StoredArray",
     "Trial",
     "Tuning",
     "__version__",
@@ -66,6 +71,7 @@ __all__ = [
     "fit_head",
     "geometric_mean",
     "interleave",
+    "load_features",
     "mean_minority_accuracy",
     "merge",
     "min_class_accuracy",
@@ -78,4 +84,5 @@ __all__ = [
     "separating_layers",
     "split_at",
     "tune",
+    "write_index",
 ]

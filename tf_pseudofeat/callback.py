@@ -1,7 +1,10 @@
 """The whole cure as a Keras callback."""
 
+import contextlib
 import hashlib
 import inspect
+import os
+import tempfile
 import warnings
 
 import keras
@@ -33,7 +36,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         data: the data whose features to use, usually the training data.
         every: also retrain after every `every`-th epoch; training goes on from there.
         **settings: keyword arguments of `retrain_head`: `validation_data`,
-            `sampling_strategy`, `gaussian`, `sampler`, `seed`, ...
+            `sampling_strategy`, `gaussian`, `sampler`, `seed`, ... Of a `cache_dir`
+            each retraining has a new folder for its features, and deletes it when it is
+            done: the trunk goes on, and they would not be its features any more.
 
     Attributes:
         report: the `RetrainingReport` of the last retraining; None before it, and
@@ -102,9 +107,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        self.report = retrain_head(
-            self.model, self.layer_name, self.data, **self.settings
-        )
+        with _new_cache(self.settings.get("cache_dir")) as cache:
+            self.report = retrain_head(
+                self.model, self.layer_name, self.data, **{**self.settings, **cache}
+            )
 
 
 def _fingerprint(model):
@@ -118,6 +124,17 @@ def _fingerprint(model):
 def _keeps_averages(optimizer):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of loss scaling
     return getattr(optimizer, "use_ema", False)
+
+
+@contextlib.contextmanager
+def _new_cache(cache_dir):
+    """`{"cache_dir": folder}` for one retraining, or nothing where there is none."""
+    if cache_dir is None:
+        yield {}
+        return
+    os.makedirs(cache_dir, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir, prefix="features-") as folder:
+        yield {"cache_dir": folder}
 
 
 def _callbacks_after(callback):

@@ -4,9 +4,9 @@ Features and labels come from the same pass. A shuffled dataset that is read twi
 for each, pairs them at random.
 """
 
-import dataclasses
 import inspect
 import itertools
+import pathlib
 
 import keras
 import numpy as np
@@ -19,13 +19,17 @@ from tf_pseudofeat.arguments import (
     whole_number,
 )
 from tf_pseudofeat.graph import check_is_keras_3
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
+from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import model_strategy, spans_workers
 
 __all__ = [
-    "LabelledFeatures",
     "augment_once",
+    "cache_folder",
     "check_augmentation",
+    "check_cache",
     "check_data",
     "concatenate",
     "extract_features",
@@ -39,27 +43,16 @@ _ARRAY_BATCH = 256
 _NO_BATCH = "The data has no batch; there are no features to extract."
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LabelledFeatures:
-    """Features with what belongs to them; unpacks to `features, labels`.
-
-    Attributes:
-        features: `[N, ...]`, in the dtype that the trunk computes.
-        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, as they came.
-        sample_weight: `[N]`, or None.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    sample_weight: np.ndarray | None = None
-
-    def __iter__(self):
-        yield self.features
-        yield self.labels
-
-
 def extract_features(
-    trunk, data, *, augment=None, views=None, steps=None, seed=(1, 2), verbose="auto"
+    trunk,
+    data,
+    *,
+    augment=None,
+    views=None,
+    steps=None,
+    seed=(1, 2),
+    cache_dir=None,
+    verbose="auto",
 ):
     """Runs the trunk over the data in inference mode.
 
@@ -79,78 +72,108 @@ def extract_features(
         steps: batches to read; needed for an infinite dataset.
         seed: two whole numbers; of the augmentation. Views and batches have streams of
             their own. What a function without `seed` draws does not follow from it.
+        cache_dir: a folder to write the features to, for a set that does not fit in
+            memory, or to use it again with `load_features`. One shard of 64 MiB is in
+            memory at a time. On an error or an interrupt nothing stays.
         verbose: 0 for silence; otherwise a progress bar.
 
     Returns:
         extracted: `LabelledFeatures`, view after view;
-        `features, labels = extract_features(...)`.
+        `features, labels = extract_features(...)`. With `cache_dir` the features are a
+        `StoredArray`; labels and weights are in memory.
 
     Raises:
         ValueError: `data` has another structure, is empty, is not batched, or is
             infinite with no `steps`; the lengths in a batch differ, or its features
-            are NaN or infinite; `views` without `augment`.
+            are NaN or infinite; `views` without `augment`; `cache_dir` holds features
+            already.
         TypeError: `trunk` is no model, `data` no data; `augment` cannot be called.
+        OSError: `cache_dir` cannot be written to, or its disk is full.
 
     Example:
 
     >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
     >>> features, labels = extract_features(trunk, train_ds, augment=augment, views=3)
     """
-    return concatenate(
-        extract_views(
-            trunk,
-            data,
-            augment=augment,
-            views=views,
-            steps=steps,
-            seed=seed,
-            verbose=verbose,
-        )
-    )
+    passes = _passes(trunk, data, augment, views, steps, seed, verbose)
+    if cache_dir is not None:
+        return _stored(passes, cache_dir)
+    return concatenate([_in_memory(parts) for parts in passes])
 
 
 def extract_views(
-    trunk, data, *, augment=None, views=None, steps=None, seed=(1, 2), verbose="auto"
+    trunk,
+    data,
+    *,
+    augment=None,
+    views=None,
+    steps=None,
+    seed=(1, 2),
+    cache_dir=None,
+    verbose="auto",
 ):
     """The same as `extract_features`, view by view.
 
     Returns:
-        views: a list of `LabelledFeatures`; one without `augment`.
+        views: a list of `LabelledFeatures`; one without `augment`. With `cache_dir`
+        each has a folder in it.
     """
-    check_data(data, steps)
-    views = check_augmentation(augment, views)
-    stateless_seed(seed)
-    check_is_keras_3(trunk)
-    if augment is None:
-        return [_one_pass(trunk, data, lambda x, step: x, steps, verbose)]
-    extracted = []
-    for view in range(views):
-        augmented = _augmenter(augment, seed, view)
-        extracted.append(_one_pass(trunk, data, augmented, steps, verbose))
-    return extracted
+    passes = _passes(trunk, data, augment, views, steps, seed, verbose)
+    if cache_dir is None:
+        return [_in_memory(parts) for parts in passes]
+    return [
+        _stored([parts], cache_folder(cache_dir, f"view-{number}"))
+        for number, parts in enumerate(passes)
+    ]
 
 
-def plain_and_views(trunk, data, *, augment, steps, verbose, **views):
+def plain_and_views(trunk, data, *, augment, steps, verbose, cache_dir=None, **views):
     """Features of the data as they are, and of views of them where they are augmented.
 
     Returns:
-        plain: `LabelledFeatures`.
+        plain: `LabelledFeatures`; with `cache_dir` in its folder "training".
         views: a list of them; none without `augment`.
     """
     reading = {"steps": steps, "verbose": verbose}
-    plain = extract_features(trunk, data, **reading)
+    folder = cache_folder(cache_dir, "training")
+    plain = extract_features(trunk, data, cache_dir=folder, **reading)
     if augment is None:
         return plain, []
+    reading["cache_dir"] = cache_dir
     return plain, extract_views(trunk, data, augment=augment, **reading, **views)
 
 
+def cache_folder(cache_dir, name):
+    """The folder of one of several sets; None where there is no `cache_dir`."""
+    return None if cache_dir is None else pathlib.Path(cache_dir) / name
+
+
+def check_cache(cache_dir):
+    """Refuses, before any pass, a `cache_dir` that not all sets can be written to.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: A set, or what is left of one, is there.
+        OSError: It cannot be written to.
+    """
+    check_free(cache_dir)
+    for pattern in ("training", "validation", "view-*"):
+        for folder in pathlib.Path(cache_dir).glob(pattern):
+            check_free(folder)
+
+
 def concatenate(parts):
-    """Several `LabelledFeatures`, one after the other, as one."""
+    """Several `LabelledFeatures`, one after the other, as one.
+
+    Those that lie on disk stay there.
+    """
     if len(parts) == 1:
         return parts[0]
     weighted = parts[0].sample_weight is not None
+    stored = all(isinstance(part.features, StoredArray) for part in parts)
+    join = StoredArray.concatenate if stored else np.concatenate
     return LabelledFeatures(
-        features=np.concatenate([part.features for part in parts]),
+        features=join([part.features for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         sample_weight=(
             np.concatenate([part.sample_weight for part in parts]) if weighted else None
@@ -185,23 +208,51 @@ def augment_once(augment, x):
     return _augmenter(augment, (0, 0))(x, 0)
 
 
-def _one_pass(trunk, data, augmented, steps, verbose):
+def _passes(trunk, data, augment, views, steps, seed, verbose):
+    """What is to be read, checked: for each view, an iterator of its batches."""
+    check_data(data, steps)
+    views = check_augmentation(augment, views)
+    stateless_seed(seed)
+    check_is_keras_3(trunk)
+    return [
+        _one_pass(trunk, data, augment, seed, view, steps, verbose)
+        for view in range(views)
+    ]
+
+
+def _in_memory(parts):
+    return concatenate(list(parts))
+
+
+def _stored(passes, folder):
+    with new_set(folder) as folder:
+        for number, parts in enumerate(passes):
+            prefix = f"view-{number:03d}" if len(passes) > 1 else ""
+            with ShardWriter(folder, prefix=prefix) as writer:
+                for part in parts:
+                    writer.add(part.features, part.labels, part.sample_weight)
+    return load_features(folder)
+
+
+def _one_pass(trunk, data, augment, seed, view, steps, verbose):
+    """Yields each batch as `LabelledFeatures`."""
+    augmented = (lambda x, _: x) if augment is None else _augmenter(augment, seed, view)
     total = _num_batches(data, steps)
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
-    parts = []
+    read = 0
     for x, y, weight in itertools.islice(_batches(data), total):
-        inputs = augmented(x, len(parts))
+        inputs = augmented(x, read)
         features = _features_of(trunk, inputs)
         weight = None if weight is None else _array(weight)
         part = LabelledFeatures(features, _array(y), weight)
-        _check_part(part, inputs, len(parts))
-        parts.append(part)
-        progress.update(len(parts))
-    if not parts:
+        _check_part(part, inputs, read)
+        yield part
+        read += 1
+        progress.update(read)
+    if not read:
         raise ValueError(_NO_BATCH)
     if total is None:
-        progress.update(len(parts), finalize=True)
-    return concatenate(parts)
+        progress.update(read, finalize=True)
 
 
 def _check_part(part, inputs, number):

@@ -27,6 +27,7 @@ from tf_pseudofeat.moments import (
     moments_of,
     moments_of_batches,
 )
+from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["ClassConditionalGaussian", "check_gaussian", "sample_gaussians"]
 
@@ -171,8 +172,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
         """Forgets what was fitted, and fits; where that fails, nothing has changed.
 
         Args:
-            features: floats `[N, ...]`; or, with no `labels`, a `tf.data.Dataset` or
-                an iterable of `(features, labels)` batches.
+            features: floats `[N, ...]`, an array or a `StoredArray`; or, with no
+                `labels`, a `tf.data.Dataset` or an iterable of `(features, labels)`
+                batches.
             labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         """
         before = self._moments, self._make_report, self._feature_shape
@@ -189,7 +191,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     def update_state(self, features, labels):
         """Adds examples to the statistics; `finalize_state` makes them count."""
-        features = np.asarray(features)
+        if not isinstance(features, StoredArray):
+            features = np.asarray(features)
         self._checked_shape(features.shape)
         kind = moment_kind(self.covariance_type)
         self._add(moments_of(features, labels, self.num_classes, kind), features.shape)

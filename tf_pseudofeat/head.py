@@ -17,13 +17,14 @@ from tf_pseudofeat.adjust import check_tau, shift_bias
 from tf_pseudofeat.arguments import check_finite, whole_number
 from tf_pseudofeat.blend import blend_weights, check_blend, weights_of
 from tf_pseudofeat.budget import class_counts
-from tf_pseudofeat.features import LabelledFeatures
 from tf_pseudofeat.graph import check_is_keras_3, functional, layers_inside
 from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.scores import check_monitor, classification_scores
 from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import check_one_worker
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "check_can_be_fresh",
     "fit_head",
     "head_optimizer",
+    "head_outputs",
     "predicted_classes",
     "restored_unless_kept",
     "score_head",
@@ -240,7 +242,8 @@ def _check_labelled(head, training, scoring, num_classes):
                 f"{head.name!r} takes features of shape {list(graph.inputs[0].shape)}; "
                 f"those of `{name}` have {list(shape)}. Extract them at its layer."
             )
-    check_finite(np.asarray(scoring.features), "The features of `scoring`")
+    if not isinstance(scoring.features, StoredArray):  # checked when it was written
+        check_finite(np.asarray(scoring.features), "The features of `scoring`")
 
 
 def _fits(expected, shape):
@@ -276,11 +279,25 @@ def _check_prior(prior, tau, num_classes):
 
 def score_head(head, scoring, num_classes, minority, threshold=0.5):
     """`classification_scores` of a head on `LabelledFeatures`."""
-    outputs = head.predict(scoring.features, batch_size=_SCORING_BATCH, verbose=0)
-    outputs = keras.tree.flatten(outputs)[0]
-    _check_outputs(head, outputs, num_classes)
-    predicted = predicted_classes(outputs, threshold)
+    predicted = []
+    for outputs in head_outputs(head, scoring.features):
+        _check_outputs(head, outputs, num_classes)
+        predicted.append(predicted_classes(outputs, threshold))
+    predicted = np.concatenate(predicted)
     return classification_scores(scoring.labels, predicted, num_classes, minority)
+
+
+def head_outputs(head, features):
+    """Yields what the head gives for features, `[M, C]` or `[M, 1]`, in their order.
+
+    Of an array all at once, of a `StoredArray` for some 64 MiB of features at a time.
+    """
+    chunks = [features]
+    if isinstance(features, StoredArray):
+        chunks = features.chunks(multiple_of=_SCORING_BATCH)
+    for chunk in chunks:
+        outputs = head.predict(chunk, batch_size=_SCORING_BATCH, verbose=0)
+        yield keras.tree.flatten(outputs)[0]
 
 
 def _check_outputs(head, outputs, num_classes):

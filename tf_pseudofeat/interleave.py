@@ -5,6 +5,7 @@ of each class, in a uniformly shuffled order. Pseudo-features are drawn as the s
 read and never stored, so a hundred times the minority costs no memory.
 """
 
+import functools
 import numbers
 
 import numpy as np
@@ -18,6 +19,7 @@ from tf_pseudofeat.arguments import (
 )
 from tf_pseudofeat.gaussian import check_gaussian, sample_gaussians
 from tf_pseudofeat.labels import class_ids, labels_like
+from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["interleave"]
 
@@ -50,8 +52,14 @@ def interleave(
     epoch to the bit. After a `repeat()`, epochs that had not begun are whole ones, but
     may be others, or such as were seen before.
 
+    Features on disk give the same batches, to the bit, and can be resumed where their
+    files are. Each row is read from its place, in ascending order within some thousand
+    rows, several such chunks at a time. While the system can keep the files in its
+    cache that costs little; once they are several times larger than memory, each row
+    costs a read of 4 KiB.
+
     Args:
-        features: real features `[N, ...]`.
+        features: real features `[N, ...]`, an array or a `StoredArray`.
         labels: their labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
         gaussian: a fitted `ClassConditionalGaussian`, or None to stream the real
             features alone.
@@ -84,7 +92,8 @@ def interleave(
     """
     if gaussian is not None:
         check_gaussian(gaussian)
-    features = np.asarray(features)
+    if not isinstance(features, StoredArray):
+        features = np.asarray(features)
     ids = _check_real(features, labels, sample_weight, gaussian)
     counts = _resolve_counts(counts, gaussian, features.shape[1:])
     batch_size = whole_number("batch_size", batch_size)
@@ -97,7 +106,7 @@ def interleave(
     with tf.device("CPU"):
         columns = [tf.constant(column) for column in columns]
         prototypes = [tf.constant(prototype) for prototype in prototypes]
-        rows = _row_maker(_on_host(features), columns, gaussian, counts, prototypes)
+        rows = _row_maker(features, columns, gaussian, counts, prototypes)
         return _stream(
             rows,
             total=len(features) + sum(counts.values()),
@@ -120,6 +129,20 @@ def _on_host(features):
     return tf.bitcast(tensor, features.dtype)
 
 
+def _gatherer(features):
+    """A function from row numbers `[M]` to those rows of an array, or of its files."""
+    if not isinstance(features, StoredArray):
+        return functools.partial(tf.gather, _on_host(features))
+
+    def gather(rows):
+        # Stateless, because the same rows give the same numbers: so an iterator over
+        # them can be saved.
+        taken = tf.numpy_function(features.take, [rows], features.dtype, stateful=False)
+        return tf.ensure_shape(taken, [None, *features.shape[1:]])
+
+    return gather
+
+
 def _row_maker(features, columns, gaussian, counts, prototypes):
     """A function from indices `[M]` and a seed to the rows with those indices.
 
@@ -127,6 +150,7 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
     class in the order of `counts`.
     """
     num_real, classes = features.shape[0], tf.constant(list(counts), tf.int64)
+    real_features = _gatherer(features)
     borders = tf.constant(np.cumsum([num_real, *counts.values()]), tf.int64)
     loc, scale = _parameters_of(gaussian, classes) if counts else (None, None)
     prototypes = [tf.gather(prototype, classes) for prototype in prototypes]
@@ -141,14 +165,15 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
         samples = tf.reshape(samples, [-1, *features.shape[1:]])
         if samples.dtype != features.dtype:
             samples = tf.saturate_cast(samples, features.dtype)
-        pairs = [(tf.gather(features, real), samples)]
+        pairs = [(real_features(real), samples)]
         for column, prototype in zip(columns, prototypes, strict=True):
             pairs.append((tf.gather(column, real), tf.gather(prototype, drawn)))
         return tuple(tf.dynamic_stitch(places, pair) for pair in pairs)
 
     def real_rows(indices, seed):
         del seed  # nothing is drawn
-        return tuple(tf.gather(values, indices) for values in (features, *columns))
+        gathered = (tf.gather(column, indices) for column in columns)
+        return real_features(indices), *gathered
 
     return rows if counts else real_rows
 
@@ -240,7 +265,8 @@ def _check_real(features, labels, sample_weight, gaussian):
             f"Features [N, ...], labels and weights must have one length above 0; "
             f"received features of shape {features.shape} and lengths {lengths}."
         )
-    check_finite(features)
+    if not isinstance(features, StoredArray):  # which was checked when it was written
+        check_finite(features)
     if sample_weight is not None:
         check_weights(np.asarray(sample_weight), ids.size)
     return ids

@@ -19,6 +19,7 @@ from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.features import (
     augment_once,
     check_augmentation,
+    check_cache,
     check_data,
     first_batch,
     labels_at_hand,
@@ -88,6 +89,7 @@ def check_job(
     freeze_batch_norm=True,
     settings=None,
     steps=None,
+    cache_dir=None,
     trunk=None,
     head=None,
     seed=(1, 2),
@@ -117,6 +119,8 @@ def check_job(
         tau=tau,
         optimizer=optimizer is not None,
     )
+    if cache_dir is not None:
+        _check_cache(cache_dir, sampler)
     check_is_keras_3(model)
     check_one_worker(model)
     _check_weights(model)
@@ -212,6 +216,16 @@ def _check_settings(settings, **given):
         raise ValueError(
             f"settings='auto' chooses for itself; leave out {given}, or `settings`."
         )
+
+
+def _check_cache(cache_dir, sampler):
+    if sampler is not None:
+        raise ValueError(
+            f"imbalanced-learn's {type(sampler).__name__} needs all features in "
+            f"memory, and `cache_dir` is for those that do not fit. Leave one of them "
+            f"out; the Gaussians take features from files."
+        )
+    check_cache(cache_dir)
 
 
 def _check_augmented(augment, x):

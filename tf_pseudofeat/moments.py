@@ -13,6 +13,7 @@ import scipy.linalg
 
 from tf_pseudofeat.arguments import check_real, is_infinite
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
     "ClassMoments",
@@ -89,7 +90,7 @@ def no_moments(num_classes, feature_size, kind="full"):
 
 
 def moments_of(features, labels, num_classes, kind="full"):
-    """The moments of features in memory.
+    """The moments of features in an array, or in files.
 
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
         scatter_c = sum_i (x_i - mean_c)(x_i - mean_c)^T     over the i of class c
@@ -98,7 +99,8 @@ def moments_of(features, labels, num_classes, kind="full"):
     the precision it comes in (at least float32), and what the centre missed is taken
     off in the end. Sums of a few thousand rows are of that precision, too; they are
     collected in float64. Where deviations are so small that their squares vanish in
-    float32, below 1e-15, their class is done again in float64.
+    float32, below 1e-15, their class is done again in float64. A `StoredArray` is read
+    in order, 64 MiB at a time, whose moments are merged.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
@@ -113,6 +115,8 @@ def moments_of(features, labels, num_classes, kind="full"):
         ValueError: Lengths differ, a label is out of range, or a feature is NaN or
             infinite.
     """
+    if isinstance(features, StoredArray):
+        return _moments_of_stored(features, labels, num_classes, kind)
     features, ids = _check_rows(features, labels, num_classes)
     moments = _moments_of_rows(features, ids, num_classes, kind)
     small = _vanishing(moments)
@@ -161,6 +165,17 @@ def _moments_of_rows(features, ids, num_classes, kind):
             f"as float64."
         )
     return moments
+
+
+def _moments_of_stored(features, labels, num_classes, kind):
+    ids = class_ids(labels, num_classes)
+    _check_lengths(features, ids)
+    total, start = None, 0
+    for chunk in features.chunks():
+        part = moments_of(chunk, ids[start : start + len(chunk)], num_classes, kind)
+        total = part if total is None else merge(total, part)
+        start += len(chunk)
+    return total
 
 
 def moments_of_batches(batches, num_classes, kind="full"):
@@ -344,17 +359,21 @@ def _buffered(batches):
 def _check_rows(features, labels, num_classes):
     features = np.asarray(features)
     ids = class_ids(labels, num_classes)
-    if features.ndim < 2 or features.shape[0] != ids.size or not features.size:
-        raise ValueError(
-            f"Features must be [N, D] or maps [N, ...] with a label for each of the N "
-            f"rows; received features of shape {features.shape} and {ids.size} labels."
-        )
+    _check_lengths(features, ids)
     check_real(features, "Features")
     if features.dtype not in (np.float32, np.float64):
         # Float16, bfloat16 and short whole numbers are float32 numbers, too.
         short = features.dtype.itemsize <= 2
         features = features.astype(np.float32 if short else np.float64)
     return features.reshape(ids.size, -1), ids
+
+
+def _check_lengths(features, ids):
+    if features.ndim < 2 or len(features) != ids.size or 0 in features.shape:
+        raise ValueError(
+            f"Features must be [N, D] or maps [N, ...] with a label for each of the N "
+            f"rows; received features of shape {features.shape} and {ids.size} labels."
+        )
 
 
 def _check_finite(mean, features, order, ids):

@@ -11,7 +11,7 @@ import numpy as np
 from tf_pseudofeat.adjust import remember_mix
 from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
 from tf_pseudofeat.features import (
-    LabelledFeatures,
+    cache_folder,
     concatenate,
     extract_features,
     plain_and_views,
@@ -19,6 +19,7 @@ from tf_pseudofeat.features import (
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer
 from tf_pseudofeat.job import check_job
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids, labels_like
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.tune import tune_on_features
@@ -50,6 +51,7 @@ def retrain_head(
     views=None,
     settings=None,
     steps=None,
+    cache_dir=None,
     trunk=None,
     head=None,
     seed=(1, 2),
@@ -107,6 +109,9 @@ def retrain_head(
             `fresh_head`, `blend`, `tau` and whether to use the views, in about a
             minute; what it tried is the report's `tuning`.
         steps: batches to read from an infinite `data`.
+        cache_dir: a folder to write the features to, where they do not fit in memory:
+            "training" in it, "view-0" and on, and "validation", which `load_features`
+            reads. They stay there. Not with a `sampler`.
         trunk: for a model without a graph: inputs -> features.
         head: for a model without a graph: features -> outputs. It must share its
             layers with the model.
@@ -125,6 +130,7 @@ def retrain_head(
             several workers share the model: with what came and what to do, checked on
             one batch before the rest is read.
         TypeError: `model` is not a Keras 3 model, or `data` no data.
+        OSError: `cache_dir` cannot be written to, or its disk is full.
 
     Example:
 
@@ -160,6 +166,7 @@ def retrain_head(
         fresh_head=fresh_head,
         freeze_batch_norm=freeze_batch_norm,
         settings=settings,
+        cache_dir=cache_dir,
     )
     watch, say = _Stopwatch(), print if verbose else _silence
 
@@ -172,12 +179,18 @@ def retrain_head(
             views=views,
             steps=steps,
             seed=seed,
+            cache_dir=cache_dir,
             verbose=verbose,
         )
         training = concatenate([plain, *extracted])
         scoring = training
         if validation_data is not None:
-            scoring = extract_features(job.trunk, job.validation_data, verbose=verbose)
+            scoring = extract_features(
+                job.trunk,
+                job.validation_data,
+                cache_dir=cache_folder(cache_dir, "validation"),
+                verbose=verbose,
+            )
     tuning = None
     if settings == "auto":
         say("Choosing the settings")
@@ -275,7 +288,7 @@ def _material(source, training, real, sampling_strategy):
     """What the head trains on.
 
     Returns:
-        material: `LabelledFeatures` in memory.
+        material: `LabelledFeatures`.
         counts: {class: pseudo-features to draw on top}, None with a sampler.
         pseudo: examples per class that were not there before `[C]`.
     """

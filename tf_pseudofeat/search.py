@@ -4,7 +4,6 @@ import dataclasses
 import time
 import warnings
 
-import keras
 import numpy as np
 
 from tf_pseudofeat.activation import output_activation
@@ -16,12 +15,14 @@ from tf_pseudofeat.budget import (
     multiply_minority,
     pseudo_counts,
 )
-from tf_pseudofeat.features import LabelledFeatures, concatenate
+from tf_pseudofeat.features import concatenate
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head, restored_unless_kept
+from tf_pseudofeat.head import fit_head, head_outputs, restored_unless_kept
+from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import class_recalls
 from tf_pseudofeat.seeds import numbers_for
+from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["Trial", "Tuning", "search_settings"]
 
@@ -272,9 +273,10 @@ def _held_out(ids, seed):
 
 
 def _rows(extracted, rows):
-    weight = extracted.sample_weight
+    features, weight = extracted.features, extracted.sample_weight
+    stored = isinstance(features, StoredArray)
     return LabelledFeatures(
-        extracted.features[rows],
+        features.select(rows) if stored else features[rows],
         extracted.labels[rows],
         None if weight is None else weight[rows],
     )
@@ -314,13 +316,16 @@ class _Judge:
         self.log_prior = np.log(np.maximum(real, 1) / real.sum())
 
     def trials(self, judged, settings, seconds):
-        outputs = self.head.predict(judged.features, batch_size=1024, verbose=0)
-        outputs = keras.tree.flatten(outputs)[0].astype(np.float64)
+        by_tau = [[] for _ in self.taus]
+        for outputs in head_outputs(self.head, judged.features):
+            outputs = outputs.astype(np.float64)
+            for tau, predicted in zip(self.taus, by_tau, strict=True):
+                predicted.append(self._predicted(outputs, tau).astype(np.int32))
         ids = class_ids(judged.labels)
         total = np.bincount(ids, minlength=self.num_classes)
         trials = []
-        for tau in self.taus:
-            predicted = self._predicted(outputs, tau)
+        for tau, predicted in zip(self.taus, by_tau, strict=True):
+            predicted = np.concatenate(predicted)
             recalls = class_recalls(ids, predicted, self.num_classes)
             variance = recalls * (1 - recalls) / np.maximum(total, 1)
             trials.append(

@@ -3,7 +3,7 @@
 import functools
 import numbers
 
-from tf_pseudofeat.features import extract_features, plain_and_views
+from tf_pseudofeat.features import cache_folder, extract_features, plain_and_views
 from tf_pseudofeat.head import head_optimizer
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.search import search_settings
@@ -25,6 +25,7 @@ def tune(
     epochs=None,
     batch_size=256,
     steps=None,
+    cache_dir=None,
     trunk=None,
     head=None,
     seed=(1, 2),
@@ -50,6 +51,7 @@ def tune(
         epochs: see `retrain_head`.
         batch_size: see `retrain_head`.
         steps: see `retrain_head`.
+        cache_dir: see `retrain_head`.
         trunk: see `retrain_head`.
         head: see `retrain_head`.
         seed: two whole numbers. It fixes each trial, but not how many `time_budget`
@@ -84,6 +86,7 @@ def tune(
         epochs=epochs,
         batch_size=batch_size,
         steps=steps,
+        cache_dir=cache_dir,
         trunk=trunk,
         head=head,
         seed=seed,
@@ -95,11 +98,17 @@ def tune(
         views=views,
         steps=steps,
         seed=seed,
+        cache_dir=cache_dir,
         verbose=verbose,
     )
     validation = None
     if validation_data is not None:
-        validation = extract_features(job.trunk, job.validation_data, verbose=verbose)
+        validation = extract_features(
+            job.trunk,
+            job.validation_data,
+            cache_dir=cache_folder(cache_dir, "validation"),
+            verbose=verbose,
+        )
     return tune_on_features(
         model,
         job,

@@ -1,0 +1,464 @@
+"""Features in files: a set larger than memory, written once and read by the row.
+
+A folder holds, for each shard of some 64 MiB, `features-00000.npy`, `labels-00000.npy`
+and, where examples have weights, `weights-00000.npy`; and `index.json`, which names the
+shards with their rows, dtypes and shapes. The index is written last, so a folder
+without one is not whole. No file is pickled.
+
+The files are arrays and not TFRecords because a row of them can be read by its number.
+So the stream of a head's training keeps its exact epochs in a uniformly shuffled order,
+the same to the bit as from memory; records could only be shuffled in a buffer.
+
+On disk a row of float32 features takes `4 D + 8` bytes with an int64 label, and some
+200 bytes a shard. In memory stay labels and weights, and what is made of them.
+"""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+
+import numpy as np
+from numpy.lib import format as npy
+
+from tf_pseudofeat.arguments import (
+    check_finite,
+    check_real,
+    check_weights,
+    whole_number,
+)
+from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.stored import StoredArray
+
+__all__ = ["ShardWriter", "check_free", "load_features", "new_set", "write_index"]
+
+_SHARD_BYTES = 2**26
+_VERSION = 1
+_INDEX = "index.json"
+_KINDS = ("weights", "labels", "features")  # in this order: features make it whole
+_FILE = re.compile(r"(weights|labels|features)-((?:[\w.-]*-)?\d{5,})\.npy(\.part)?")
+_NAME = re.compile(r"(?:[\w.-]*-)?\d{5,}")
+
+
+class ShardWriter:
+    """Writes labelled features into a folder, shard by shard.
+
+    A context manager: what is left is written when it ends; on an error or an
+    interrupt, its shards are removed. One shard is held in memory. Several writers may
+    write into one folder, each with a prefix of its own; when all are done,
+    `write_index` makes their shards a set.
+
+    Args:
+        folder: made where it is not there.
+        rows_per_shard: rows of a file; by default what makes about 64 MiB.
+        prefix: of the shards' names: letters, digits, `_`, `-` and `.`. No other
+            writer of the folder may have it.
+
+    Attributes:
+        shards: names of the shards that are whole, see `write_index`.
+
+    Raises:
+        ValueError: `prefix` is no such name or was used before; the folder holds a
+            set; in `add`, features, labels and weights do not belong together, or
+            with those before, or are NaN or infinite.
+        OSError: The folder cannot be written to, with the reason.
+
+    Example:
+
+    >>> with ShardWriter("features", prefix="worker-3") as writer:
+    ...     writer.add(features, labels)
+    >>> write_index("features")
+    """
+
+    def __init__(self, folder, rows_per_shard=None, prefix=""):
+        if rows_per_shard is not None:
+            rows_per_shard = whole_number("rows_per_shard", rows_per_shard)
+        if not isinstance(prefix, str) or not re.fullmatch(r"[\w.-]*", prefix):
+            raise ValueError(
+                f"`prefix` is of letters, digits, '_', '-' and '.'; received "
+                f"{prefix!r}."
+            )
+        self._folder = _folder(folder)
+        self._rows_per_shard = rows_per_shard
+        self._prefix = f"{prefix}-" if prefix else ""
+        self._buffers = None
+        self._filled = 0
+        self.shards = []
+        _make(self._folder)
+        _check_no_index(self._folder)
+        mine = re.compile(re.escape(self._prefix) + r"\d{5,}")
+        taken = [name for name in _names(self._folder) if mine.fullmatch(name)]
+        if taken:
+            raise ValueError(
+                f"{self._folder} holds shards with prefix {prefix!r} already "
+                f"({taken[0]} and others, {len(taken)} in all), of another writer or "
+                f"of a run that was killed. Take another prefix, or delete them."
+            )
+
+    def add(self, features, labels, sample_weight=None):
+        """Adds a batch.
+
+        Args:
+            features: `[B, ...]`, of the same shape and dtype each time.
+            labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
+            sample_weight: `[B]`, or None; given always or never.
+        """
+        batch = {"labels": np.asarray(labels), "features": np.asarray(features)}
+        if sample_weight is not None:
+            batch = {"weights": np.asarray(sample_weight), **batch}
+        self._check(batch)
+        if self._buffers is None:
+            self._buffers = self._empty(batch)
+        count, start = len(batch["labels"]), 0
+        while start < count:
+            stop = min(count, start + self._rows_per_shard - self._filled)
+            place = slice(self._filled, self._filled + stop - start)
+            for kind, array in batch.items():
+                self._buffers[kind][place] = array[start:stop]
+            self._filled, start = place.stop, stop
+            if self._filled == self._rows_per_shard:
+                self._write()
+
+    def close(self):
+        """Writes what is left."""
+        if self._filled:
+            self._write()
+        self._buffers = None
+
+    def discard(self):
+        """Removes what was written."""
+        self._buffers, self._filled = None, 0
+        _remove(self._folder, self._prefix)
+        self.shards = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _check(self, batch):
+        features, labels = batch["features"], batch["labels"]
+        sizes = features.shape[1:]
+        if not sizes or 0 in sizes or features.shape[:1] != labels.shape[:1]:
+            raise ValueError(
+                f"Features [B, ...] and labels must have one length; received shapes "
+                f"{list(features.shape)} and {list(labels.shape)}."
+            )
+        check_real(labels, "Labels")
+        if "weights" in batch:
+            check_weights(batch["weights"], len(labels))
+        check_finite(features)
+        if self._buffers is None:
+            return
+        before, now = (
+            {k: f"{list(a.shape[1:])} {a.dtype}" for k, a in arrays.items()}
+            for arrays in (self._buffers, batch)
+        )
+        if before != now:
+            raise ValueError(
+                f"The rows of a set are of one kind; received shapes and dtypes {now} "
+                f"after {before}."
+            )
+
+    def _empty(self, batch):
+        if self._rows_per_shard is None:
+            row_bytes = max(1, batch["features"][:1].nbytes)
+            self._rows_per_shard = max(1, _SHARD_BYTES // row_bytes)
+        return {
+            kind: np.empty((self._rows_per_shard, *array.shape[1:]), array.dtype)
+            for kind, array in batch.items()
+        }
+
+    def _write(self):
+        name = f"{self._prefix}{len(self.shards):05d}"
+        for kind in _KINDS:
+            if kind in self._buffers:
+                rows = self._buffers[kind][: self._filled]
+                _write_whole(self._folder / f"{kind}-{name}.npy", _file_of(rows))
+        self._filled = 0
+        self.shards.append(name)
+
+
+def write_index(folder, shards=None):
+    """Makes a set of the shards in a folder: the last step of writing one.
+
+    Args:
+        folder: that one or several `ShardWriter` wrote to.
+        shards: names of those that count, as the writers' `shards` tell, where others
+            may lie there of attempts that failed; by default all. They are put in the
+            order of their names.
+
+    Raises:
+        ValueError: There is no shard, one is not whole or unlike the others, or the
+            folder has an index.
+        OSError: It cannot be written.
+    """
+    folder = _folder(folder)
+    _check_no_index(folder)
+    names = _names(folder)
+    if shards is None:
+        broken = [name for name, kinds in names.items() if "features" not in kinds]
+        if broken:
+            raise ValueError(
+                f"{folder} holds shards that are not whole ({broken[0]} and others, "
+                f"{len(broken)} in all): a writer is at work, or was killed. Wait for "
+                f"it, delete their files, or name those that count, `shards=`."
+            )
+        shards = names
+    shards = sorted(set(shards), key=_order)
+    unknown = [name for name in shards if "features" not in names.get(name, ())]
+    if unknown or not shards:
+        raise ValueError(
+            f"{folder} has no shard {unknown[0] if unknown else 'at all'}; there are "
+            f"{len(names)}. A writer that was given no row writes none."
+        )
+    kinds = [kind for kind in _KINDS if kind in names[shards[0]]]
+    arrays = {
+        kind: StoredArray(folder / f"{kind}-{name}.npy" for name in shards)
+        for kind in kinds
+        if all(kind in names[name] for name in shards)
+    }
+    if list(arrays) != kinds or any(set(names[name]) != set(kinds) for name in shards):
+        raise ValueError(
+            f"In {folder} some shards have labels and weights that others have not; "
+            f"the examples of a set all have weights, or none has."
+        )
+    lengths = arrays["features"].lengths
+    if any(array.lengths != lengths for array in arrays.values()):
+        raise ValueError(
+            f"In {folder} features, labels and weights differ in length: "
+            f"{ {kind: len(array) for kind, array in arrays.items()} }."
+        )
+    content = {
+        "format": "tf_pseudofeat features",
+        "version": _VERSION,
+        "shards": [
+            {"name": name, "rows": rows}
+            for name, rows in zip(shards, lengths, strict=True)
+        ],
+        **{
+            kind: {"shape": list(array.shape[1:]), "dtype": array.dtype.name}
+            for kind, array in arrays.items()
+        },
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    _write_whole(folder / _INDEX, [text.encode()])
+
+
+def load_features(folder):
+    """The features of an earlier extraction, to use them again.
+
+    Args:
+        folder: `cache_dir` of `extract_features`, or what `write_index` finished.
+
+    Returns:
+        extracted: `LabelledFeatures`; labels and weights in memory, the features a
+        `StoredArray`.
+
+    Raises:
+        ValueError: The folder holds no set, one that is not whole, or one whose files
+            are not what its index says.
+        OSError: It cannot be read.
+
+    Example:
+
+    >>> features, labels = load_features("features")
+    """
+    folder = _folder(folder)
+    content = _read_index(folder)
+    names = [shard["name"] for shard in content["shards"]]
+    lengths = [shard["rows"] for shard in content["shards"]]
+    arrays = {}
+    for kind in (kind for kind in _KINDS if kind in content):
+        array = StoredArray(folder / f"{kind}-{name}.npy" for name in names)
+        received = {"shape": list(array.shape[1:]), "dtype": array.dtype.name}
+        if received != content[kind] or array.lengths != lengths:
+            raise ValueError(
+                f"The {kind} in {folder} are {len(array)} rows of {received}, its "
+                f"{_INDEX} says {sum(lengths)} of {content[kind]}, or other rows in "
+                f"each file: files were changed. Extract anew."
+            )
+        arrays[kind] = array if kind == "features" else array[:]
+    return LabelledFeatures(arrays["features"], arrays["labels"], arrays.get("weights"))
+
+
+def check_free(folder):
+    """Refuses, before any work, a folder that no new set can be written to.
+
+    Args:
+        folder: a path; of the folder or of one that can be made.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It holds a set, or leftovers of one.
+        OSError: It is a file, or cannot be written to.
+    """
+    folder = _folder(folder)
+    _check_no_index(folder)
+    names = _names(folder)
+    if names:
+        raise ValueError(
+            f"{folder} holds {len(names)} shards and no {_INDEX}: what wrote them was "
+            f"killed, or goes on. Delete the folder, or pass another."
+        )
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(
+            f"{folder} cannot be a folder: {there} is a file. Pass another path."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{there} may not be written to. Pass a folder that may.")
+
+
+@contextlib.contextmanager
+def new_set(folder):
+    """A folder for one set: checked, made, and indexed when the block ends.
+
+    On an error or an interrupt the shards are removed, and the folder, too, if it was
+    made here.
+
+    Args:
+        folder: see `check_free`.
+
+    Yields:
+        folder: for `ShardWriter`.
+    """
+    folder = _folder(folder)
+    check_free(folder)
+    was_there = folder.exists()
+    _make(folder)
+    try:
+        yield folder
+        write_index(folder)
+    except BaseException:
+        _remove(folder)
+        if not was_there:
+            with contextlib.suppress(OSError):  # somebody else's file is in it
+                folder.rmdir()
+        raise
+
+
+def _folder(folder):
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise TypeError(f"A folder is a path; received {folder!r}.")
+    return pathlib.Path(folder)
+
+
+def _make(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The folder {folder} cannot be made ({error.strerror}). Pass another.",
+        ) from error
+
+
+def _check_no_index(folder):
+    if (folder / _INDEX).exists():
+        raise ValueError(
+            f"{folder} holds a set of features already. load_features({str(folder)!r}) "
+            f"reads it; for a new one pass another folder, or delete this one."
+        )
+
+
+def _names(folder):
+    """{name of a shard: kinds of its files} of all that lie there, whole or not."""
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _FILE.fullmatch(path.name)
+        if match:
+            kind, name, part = match.groups()
+            found.setdefault(name, set()).update([] if part else [kind])
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _order(name):
+    """By prefix and number; five digits are not enough for every set."""
+    prefix, _, number = name.rpartition("-")
+    return prefix, len(number), number
+
+
+def _remove(folder, prefix=None):
+    for path in list(folder.iterdir()):
+        match = _FILE.fullmatch(path.name)
+        if match and prefix in (None, match[2].rstrip("0123456789")):
+            path.unlink(missing_ok=True)
+
+
+def _file_of(array):
+    """The pieces of a `.npy` file; `np.save` does not tell why a disk refused one."""
+    # NumPy's format has no bfloat16, but bytes without a meaning.
+    bits = array.view("V2") if array.dtype.kind == "V" else array
+    head = io.BytesIO()
+    npy.write_array_header_1_0(head, npy.header_data_from_array_1_0(bits))
+    return [head.getvalue(), memoryview(bits.reshape(-1).view(np.uint8))]
+
+
+def _write_whole(path, pieces):
+    """A file that is there whole, on the disk, or not at all."""
+    aside = path.with_name(path.name + ".part")
+    try:
+        with open(aside, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        needed = sum(map(len, pieces)) / 2**20
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            error.errno,
+            f"{path} of {needed:,.1f} MiB cannot be written ({error.strerror}); "
+            f"{free:,.1f} MiB are free there. Make room, or pass another folder.",
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read_index(folder):
+    path = folder / _INDEX
+    if not path.exists():
+        names = _names(folder)
+        what = f"{len(names)} shards that nobody finished" if names else "no features"
+        raise ValueError(
+            f"{folder} has no {_INDEX}, so it holds {what}. "
+            + (
+                "A run was killed, or goes on: extract anew into another folder."
+                if names
+                else "extract_features(..., cache_dir=) writes some."
+            )
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _check_index(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no index of features that this version reads: {error!r}."
+        ) from error
+    return content
+
+
+def _check_index(content):
+    if content["version"] != _VERSION:
+        raise ValueError(f"version {content['version']!r}, not {_VERSION}")
+    if not content["shards"] or not {"features", "labels"} <= content.keys():
+        raise ValueError("no shards, features or labels")
+    for shard in content["shards"]:
+        # A name leads to no place outside the folder.
+        if not _NAME.fullmatch(shard["name"]):
+            raise ValueError(f"{shard['name']!r} is no name of a shard")
+        if not isinstance(shard["rows"], int) or shard["rows"] < 1:
+            raise ValueError(f"{shard['rows']!r} rows")
