@@ -4,6 +4,7 @@
 that estimates, holds, saves and evaluates the parameters.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -177,17 +178,29 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 batches.
             labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         """
-        before = self._moments, self._make_report, self._feature_shape
-        self.reset_state()
-        try:
+        with self._fitted_anew():
             if labels is not None:
                 self.update_state(features, labels)
             else:
                 self._update_from_batches(features)
-            self.finalize_state()
-        except BaseException:
-            self._moments, self._make_report, self._feature_shape = before
-            raise
+
+    def adapt_moments(self, moments, feature_shape=None):
+        """The same as `adapt`, from statistics that were gathered elsewhere.
+
+        Args:
+            moments: `ClassMoments`, as from `moments_of_batches`, `load_moments` or a
+                cluster (`tf_pseudofeat.beam`); "diag" for "spherical".
+            feature_shape: of one feature, where that is a map; by default `(D,)`, or
+                what the layer was built for.
+
+        Raises:
+            TypeError: `moments` is something else.
+            ValueError: It is of no example, of other classes, features or another
+                kind.
+        """
+        shape = _shape_of_moments(self, moments, feature_shape)
+        with self._fitted_anew():
+            self._add(moments, (None, *shape))
 
     def update_state(self, features, labels):
         """Adds examples to the statistics; `finalize_state` makes them count."""
@@ -400,6 +413,18 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     # The steps of the above.
 
+    @contextlib.contextmanager
+    def _fitted_anew(self):
+        """Forgets, lets statistics be added, and finalizes; or all stays as it was."""
+        before = self._moments, self._make_report, self._feature_shape
+        self.reset_state()
+        try:
+            yield
+            self.finalize_state()
+        except BaseException:
+            self._moments, self._make_report, self._feature_shape = before
+            raise
+
     def _parameter(self, name, shape, initializer):
         return self.add_weight(
             name=name,
@@ -514,6 +539,37 @@ def check_gaussian(gaussian):
             f"`gaussian` is a ClassConditionalGaussian; received "
             f"{type(gaussian).__name__}. Array samplers go in as `sampler`."
         )
+
+
+def _shape_of_moments(layer, moments, feature_shape):
+    """The shape of one feature, of moments that fit the layer."""
+    if not isinstance(moments, ClassMoments):
+        raise TypeError(
+            f"`moments` is a ClassMoments; received {type(moments).__name__}. Features "
+            f"go into adapt(features, labels)."
+        )
+    received = moments.num_classes, moments.kind
+    expected = layer.num_classes, moment_kind(layer.covariance_type)
+    if received != expected:
+        raise ValueError(
+            f"{layer.name} has {expected[0]} classes and {layer.covariance_type!r}, "
+            f"which takes moments of kind {expected[1]!r}; received {received[0]} "
+            f"classes and kind {received[1]!r}."
+        )
+    if not moments.count.sum() > 0 or not np.isfinite(moments.scatter).all():
+        raise ValueError(
+            f"The moments are of no example, or have NaN or infinity in them; their "
+            f"counts are {moments.count}. Gather them from finite features."
+        )
+    size = moments.feature_size
+    built = layer.feature_shape if layer.built else None
+    shape = tuple(feature_shape or built or (size,))
+    if int(np.prod(shape)) != size:
+        raise ValueError(
+            f"The moments are of features of {size} numbers; {list(shape)} has "
+            f"{int(np.prod(shape))}. Pass their `feature_shape`, or use a new layer."
+        )
+    return shape
 
 
 def _check_mergeable(layer, other):
