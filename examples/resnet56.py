@@ -177,7 +177,7 @@ def main(argv):
     settings["backend"] = keras.backend.backend()
     logging.set_verbosity(logging.WARNING)
     if keras.backend.backend() != "tensorflow":
-        # TensorFlow, which reads and samples, would take the memory that others train in.
+        # TensorFlow reads and samples; it must not take the GPU from jax or torch.
         tf.config.set_visible_devices([], "GPU")
     keras.utils.set_random_seed(FLAGS.seed)
     keras.mixed_precision.set_dtype_policy(

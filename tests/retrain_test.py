@@ -728,6 +728,7 @@ TWO_DEVICES = """
 """
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_model_mirrored_on_two_devices_is_cured_like_one_on_one(tmp_path):
     np.savez(tmp_path / "data.npz", x=X, y=Y)
     script = textwrap.dedent(TWO_DEVICES)
@@ -744,6 +745,7 @@ def test_model_mirrored_on_two_devices_is_cured_like_one_on_one(tmp_path):
     assert results["callback"] == [True, [80, 30, 10]]
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_model_mirrored_on_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = make_model(between=[layers.Dropout(0.1)])

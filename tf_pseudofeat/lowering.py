@@ -1,4 +1,4 @@
-"""A computation of Keras layers as one of TensorFlow, whose graphs are what is served."""
+"""A computation of Keras layers as one of TensorFlow, as SavedModels hold it."""
 
 import keras
 import tensorflow as tf
@@ -18,9 +18,10 @@ def check_can_lower():
     backend = keras.backend.backend()
     if backend not in ("jax", "tensorflow"):
         raise NotImplementedError(
-            f"A SavedModel is a graph of TensorFlow, and a model of Keras's {backend!r} "
-            f"backend cannot become one. Save it, model.save('model.keras'); then, in "
-            f"a process with KERAS_BACKEND=tensorflow, export what "
+            f"A SavedModel is a graph of TensorFlow, and what Keras computes on "
+            f"{backend!r} cannot become one. Save the model, "
+            f"model.save('model.keras'); then, in a process with "
+            f"KERAS_BACKEND=tensorflow, export what "
             f"keras.models.load_model('model.keras') returns."
         )
 
