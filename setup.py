@@ -55,6 +55,7 @@ setuptools.setup(
             *_EXAMPLES,
             *_SERVING,
             "hypothesis",
+            "jax",
             "ml-dtypes",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
