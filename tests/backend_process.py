@@ -97,7 +97,7 @@ def _steps(model, x, y, features):
 
 
 class _Interrupted(keras.optimizers.SGD):
-    """Does not survive its first step, in whose midst jax has taken the weights away."""
+    """Ends in its first step, for which jax has taken the weights out of the model."""
 
     def apply(self, grads, trainable_variables=None):
         raise KeyboardInterrupt
