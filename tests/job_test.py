@@ -143,6 +143,7 @@ def test_sequential_model_that_is_not_built_is_built():
     assert model.built
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_strategy_is_the_models_own_and_none_without():
     assert job().strategy is None
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])

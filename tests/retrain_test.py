@@ -650,6 +650,7 @@ def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
 # ---- A strategy; of two devices and of two processes, see strategies_test.py. -------
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_model_mirrored_on_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = make_model(between=[layers.Dropout(0.1)])

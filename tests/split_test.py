@@ -470,11 +470,13 @@ assert not tf.distribute.has_strategy()
 """
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_belong_to_the_strategy_that_the_model_was_made_in():
     pytest.importorskip("tensorflow")  # Its devices are fixed once it has started.
     subprocess.run([sys.executable, "-c", IN_TWO_REPLICAS], check=True)
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_of_a_model_made_in_no_strategy_belong_to_none():
     tf = pytest.importorskip("tensorflow")
     result = split_at(dense_model(), "features")

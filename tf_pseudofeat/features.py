@@ -241,7 +241,7 @@ def _one_pass(trunk, data, augment, seed, view, steps, verbose):
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
     read = 0
     for x, y, weight in itertools.islice(_batches(data), total):
-        inputs = augmented(x, read)
+        inputs = _for_keras(augmented(x, read))
         features = _features_of(trunk, inputs)
         weight = None if weight is None else _array(weight)
         part = LabelledFeatures(features, _array(y), weight)
@@ -401,7 +401,7 @@ def _batches(data):
     elif isinstance(data, keras.utils.PyDataset):
         data = map(_checked_item, itertools.repeat(data), range(len(data)))
     for x, y, *weight in data:
-        yield x, keras.tree.flatten(y)[0], weight[0] if weight else None
+        yield _for_keras(x), keras.tree.flatten(y)[0], weight[0] if weight else None
 
 
 def _checked_item(data, index):
@@ -431,6 +431,13 @@ def _features_of(trunk, x):
         # `predict_on_batch` hands the whole batch to every replica.
         return np.asarray(trunk.predict(x, verbose=0))
     return np.asarray(trunk.predict_on_batch(x))
+
+
+def _for_keras(x):
+    """A batch as models of any backend take it: jax and torch know no TensorFlow."""
+    if keras.backend.backend() == "tensorflow":
+        return x
+    return keras.tree.map_structure(_array, x)
 
 
 def _array(values):

@@ -511,7 +511,8 @@ def _unit_factors(shape, dtype):
     ops = keras.ops
     if len(shape) == 2:
         return ops.ones(shape, dtype)
-    return ops.broadcast_to(ops.eye(shape[-1], dtype=dtype), shape)
+    # A copy, or torch would keep one matrix for all classes, not to be written to.
+    return ops.copy(ops.broadcast_to(ops.eye(shape[-1], dtype=dtype), shape))
 
 
 def _inverse(factor):

@@ -193,7 +193,8 @@ def fit_head(
                 optimizer = functools.partial(_fresh, keras.optimizers.Adam())
             if not isinstance(optimizer, keras.optimizers.Optimizer):
                 optimizer = optimizer(epochs * len(stream))
-            rate = float(f"{np.asarray(optimizer.learning_rate):.6g}")
+            rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
+            rate = float(f"{rate:.6g}")
             trainee = _trainee(
                 head, training.features, loss, optimizer, strategy, steps
             )

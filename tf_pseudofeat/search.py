@@ -4,6 +4,7 @@ import dataclasses
 import time
 import warnings
 
+import keras
 import numpy as np
 
 from tf_pseudofeat.activation import output_activation
@@ -344,7 +345,8 @@ class _Judge:
             return outputs.argmax(axis=-1)
         if not tau:
             return (outputs[:, 0] > self.threshold).astype(int)
-        logits = np.asarray(logits_behind(outputs, self.activation))
+        logits = logits_behind(outputs, self.activation)
+        logits = keras.ops.convert_to_numpy(logits)
         if outputs.shape[-1] > 1:
             return (logits - tau * self.log_prior).argmax(axis=-1)
         shift = tau * (self.log_prior[1] - self.log_prior[0])
