@@ -150,7 +150,9 @@ def _save(functions, tables, class_names, folder):
     """`keras.export.ExportArchive` would store each weight twice (keras#23553)."""
     module = tf.Module()
     traced = [function.get_concrete_function() for function in functions.values()]
-    module.weights = list({v.ref(): v for f in traced for v in f.variables}.values())
+    weights = {v.ref(): v for f in traced for v in f.variables}.values()
+    # A function holds its variables by where they are in memory: in any order.
+    module.weights = sorted(weights, key=lambda v: (v.name, v.numpy().tobytes()))
     module.tables = tables
     if class_names is not None:
         file = folder / "assets" / "class_names.txt"
