@@ -121,7 +121,7 @@ def test_head_of_two_devices_is_that_of_one(devices, where):
 
 def test_callback_under_the_strategy_does_what_it_does_alone(devices):
     for where in ("one", "two"):
-        assert devices[f"fit/{where}/kept"] and devices[f"fit/{where}/steps"] == 5
+        assert devices[f"fit/{where}/kept"] and devices[f"fit/{where}/steps"] == 4
         counts = np.bincount(on_two_devices.Y)
         np.testing.assert_array_equal(devices[f"fit/{where}/count"], counts)
     for name in ("mean", "scatter", "head"):
