@@ -78,7 +78,7 @@ def in_fit(model, data):
     model.fit(data, verbose=0, callbacks=[cure])
     return {
         "kept": cure.report.kept,
-        "steps": int(model.optimizer.iterations),
+        "steps": keras.ops.convert_to_numpy(model.optimizer.iterations),
         "head": model.get_weights()[-1],
         **statistics(gaussian),
     }
