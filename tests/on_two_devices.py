@@ -78,7 +78,7 @@ def in_fit(model, data):
     model.fit(data, verbose=0, callbacks=[cure])
     return {
         "kept": cure.report.kept,
-        "steps": int(model.optimizer.iterations),
+        "steps": keras.ops.convert_to_numpy(model.optimizer.iterations),
         "head": model.get_weights()[-1],
         **statistics(gaussian),
     }
@@ -109,10 +109,12 @@ def main(path):
     model = mirrored()
     with strategy.scope():
         note("head/inside", retrained(model, odd))
-    note("fit/one", in_fit(build(keras.optimizers.SGD(0.0)), odd))
+    # Keras 3.15 does not begin a `fit` whose first batch the devices share unevenly.
+    even = batches(BATCH_SIZES["even"])
+    note("fit/one", in_fit(build(keras.optimizers.SGD(0.0)), even))
     with strategy.scope():
         still = keras.optimizers.SGD(0.0)
-    note("fit/two", in_fit(mirrored(still), odd))
+    note("fit/two", in_fit(mirrored(still), even))
     np.savez(path, **results)
 
 

@@ -107,26 +107,28 @@ def test_statistics_of_two_devices_are_those_of_one(devices, batches, field):
 
 @pytest.mark.parametrize("where", ["two", "inside"])
 def test_head_of_two_devices_is_that_of_one(devices, where):
-    """Also where `retrain_head` is called inside the scope of the strategy."""
-    weights = [f"weight{i}" for i in range(6)]
-    for name in [*weights, "loss"]:
-        received, expected = (
-            devices[f"head/{where}/{name}"],
-            devices[f"head/one/{name}"],
-        )
-        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-3)
+    """Also where `retrain_head` is called inside the scope of the strategy.
+
+    Not closer than this: of a last batch that the devices share unevenly, Keras takes
+    the mean of the devices' means.
+    """
+    for name in [f"weight{i}" for i in range(6)]:
+        pair = devices[f"head/{where}/{name}"], devices[f"head/one/{name}"]
+        np.testing.assert_allclose(*pair, atol=0.05)
+    losses = devices[f"head/{where}/loss"], devices["head/one/loss"]
+    np.testing.assert_allclose(*losses, rtol=0.01)
     recalls = devices[f"head/{where}/recall"], devices["head/one/recall"]
-    np.testing.assert_array_equal(*recalls)
+    np.testing.assert_allclose(*recalls, atol=0.1)
 
 
 def test_callback_under_the_strategy_does_what_it_does_alone(devices):
     for where in ("one", "two"):
-        assert devices[f"fit/{where}/kept"] and devices[f"fit/{where}/steps"] == 5
+        assert devices[f"fit/{where}/kept"] and devices[f"fit/{where}/steps"] == 4
         counts = np.bincount(on_two_devices.Y)
         np.testing.assert_array_equal(devices[f"fit/{where}/count"], counts)
-    for name in ("mean", "scatter", "head"):
+    for name, tolerance in (("mean", 1e-5), ("scatter", 1e-5), ("head", 0.05)):
         received, expected = devices[f"fit/two/{name}"], devices[f"fit/one/{name}"]
-        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=tolerance)
 
 
 # ---- Two processes. ------------------------------------------------------------------
