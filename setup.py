@@ -42,7 +42,7 @@ setuptools.setup(
         "absl-py>=1.4",
         "imbalanced-learn>=0.14.1",  # 0.14.0 does not import with scikit-learn 1.9
         "keras>=3.12",
-        "ml-dtypes>=0.5.1",
+        "ml-dtypes>=0.5.1",  # as TensorFlow
         "numpy>=1.26",
         "scikit-learn>=1.4.2",
         "scipy>=1.11.4",
