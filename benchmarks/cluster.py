@@ -9,6 +9,7 @@ again and again, so that reading them costs nothing.
 """
 
 import dataclasses
+import itertools
 import tempfile
 import time
 
@@ -63,15 +64,12 @@ class Cost:
 
 
 def measure_moments(settings=_SETTINGS):
-    """Costs of moments and of shards, for each `(rows, features, classes, kind)`."""
-    costs = []
+    """Yields costs of moments and shards, for `(rows, features, classes, kind)`."""
     for rows, size, num_classes, kind in settings:
         setting = f"{rows:,} x {size}, {num_classes:,} classes, {kind}"
         jobs = _moments_jobs(rows, size, num_classes, kind)
-        costs += [
-            Cost(setting, name, rows, _seconds(job)) for name, job in jobs.items()
-        ]
-    return costs
+        for where, job in jobs.items():
+            yield Cost(setting, where, rows, _seconds(job))
 
 
 def _moments_jobs(rows, size, num_classes, kind):
@@ -97,19 +95,17 @@ def _moments_jobs(rows, size, num_classes, kind):
 
 
 def measure_trunk(num_images=4096, depth=20, large=64):
-    """Costs of features, from images of 32 x 32 and, by ResNet-50, of 224 x 224."""
+    """Yields costs of features, of images of 32 x 32 and, by ResNet-50, 224 x 224."""
     networks = {f"ResNet-{depth}": (resnet(depth, (32, 32, 3), 10), num_images)}
     if large:
         network = keras.applications.ResNet50(weights=None, classes=10)
         networks["ResNet-50"] = (network, large)
-    costs = []
     for name, (model, count) in networks.items():
         side = model.input.shape[1]
         setting = f"{name}, {count:,} images of {side} x {side}"
         with tempfile.TemporaryDirectory() as folder:
             for where, job in _trunk_jobs(model, count, folder).items():
-                costs.append(Cost(setting, where, count, _seconds(job)))
-    return costs
+                yield Cost(setting, where, count, _seconds(job))
 
 
 def _trunk_jobs(model, count, folder):
@@ -185,21 +181,18 @@ def _bytes(number):
     return f"{number:,.3g} TiB" if number < 1000 else f"{number:,.0f} TiB"
 
 
-def _table(costs):
-    lines = ["| setting | where | CPU seconds for a million rows |", "|---|---|---|"]
-    return lines + [
-        f"| {c.setting} | {c.where} | {c.per_million:,.3g} |" for c in costs
-    ]
-
-
 def main(argv):
     """Measures, prints the table, and reckons."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}; see --help.")
-    moments, trunk = measure_moments(), measure_trunk()
-    print("\n".join(_table(moments + trunk)), "\n")
-    (trunk,) = (c for c in trunk if c.where == "Beam" and "ResNet-50" in c.setting)
-    on_beam = [cost for cost in moments if cost.name == "Beam"]
+    print("| setting | where | CPU seconds for a million rows |\n|---|---|---|")
+    on_beam = []
+    for cost in itertools.chain(measure_moments(), measure_trunk()):
+        print(
+            f"| {cost.setting} | {cost.where} | {cost.per_million:,.3g} |", flush=True
+        )
+        on_beam += [cost] if cost.where == "Beam" else []
+    trunk = on_beam[-1]
     for name, rows, classes, cost in (
         ("A billion rows", 10**9, 1000, on_beam[3]),
         ("ImageNet-21k", 14_197_122, 21_841, on_beam[4]),

@@ -16,6 +16,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import tf_pseudofeat as tfpf
+from examples.resume import whole_file
 
 FLAGS = flags.FLAGS
 
@@ -89,7 +90,9 @@ def main(argv):
         if np.ndim(result.before[name]) == 0:
             before, after = 100 * result.before[name], 100 * result.after[name]
             print(f"{name:28}{before:8.1f}{after:8.1f}")
-    model.save(FLAGS.output)
+    pathlib.Path(FLAGS.output).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(FLAGS.output) as aside:
+        model.save(aside)
     print(f"Wrote {FLAGS.output}.")
 
 

@@ -1,5 +1,6 @@
 """Tests for beam.py: any bundling gives what one machine does, in real workers too."""
 
+import dataclasses
 import functools
 import io
 import os
@@ -12,6 +13,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from examples.data import imbalance, load_images
@@ -29,7 +31,7 @@ from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 from apache_beam.testing.util import assert_that  # noqa: E402
 
 from examples import beam_extract  # noqa: E402
-from examples.beam_sources import Digits  # noqa: E402
+from examples.beam_sources import Digits, FeatureRows  # noqa: E402
 from tf_pseudofeat.beam import (  # noqa: E402
     BatchRows,
     ClassMomentsCoder,
@@ -425,6 +427,91 @@ def test_two_worker_processes_extract_what_one_process_does(digits_model, tmp_pa
         model.get_layer("features").get_weights(), before, strict=True
     ):
         np.testing.assert_array_equal(now, then)
+
+
+# What is read.
+
+
+def read_all(source):
+    """All rows, range by range in another order, and the ranges."""
+    ranges = source.ranges()
+    pieces = {start: list(source.read(start, stop)) for start, stop in ranges[::-1]}
+    return [row for start, _ in ranges for row in pieces[start]], ranges
+
+
+def test_a_tfds_set_is_read_in_ranges_within_its_files(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
+    columns = {"image": images, "label": np.arange(50) % 3}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="squares",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(4, 4, 1)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+        ),
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices(columns)},
+        data_dir=tmp_path,
+        download_config=tfds.download.DownloadConfig(num_shards=3),
+    )
+    source = beam_extract.source_of("squares", tmp_path, image_size=8)
+    rows, ranges = read_all(dataclasses.replace(source, range_rows=7, image_size=None))
+    assert source.num_classes == 3
+    assert len(ranges) == 9  # 3 of each file
+    found = {image.tobytes(): label for image, label in rows}
+    given = zip(images, columns["label"].tolist(), strict=True)
+    assert found == {image.tobytes(): label for image, label in given}
+    (image, _), *_ = source.read(0, 1)
+    assert (image.shape, image.dtype) == ((8, 8, 1), np.uint8)
+    with pytest.raises(ValueError, match=r"splits \['train'\]; received 'test'"):
+        dataclasses.replace(source, split="test").ranges()
+
+
+def test_digits_are_those_that_the_main_job_trains_on():
+    rows, ranges = read_all(Digits(seed=3))
+    expected = imbalance(load_images("digits"), seed=3)
+    assert [len(ranges), ranges[-1][1]] == [3, len(expected.train_labels)]
+    images, labels = map(np.stack, zip(*rows, strict=True))
+    np.testing.assert_array_equal(images, expected.train_images)
+    np.testing.assert_array_equal(labels, expected.train_labels)
+
+
+def test_a_feature_file_is_read_in_batches(tmp_path):
+    features, labels = make_data(100)
+    np.savez(tmp_path / "f.npz", features=np.float16(features), labels=labels)
+    source = FeatureRows(str(tmp_path / "f.npz"), range_rows=30)
+    batches, _ = read_all(source)
+    assert [len(some) for _, some in batches] == [30, 30, 30, 10]
+    moments = beam_extract.extract(
+        source,
+        None,
+        "diag",
+        tmp_path / "out",
+        PipelineOptions(["--runner=FnApiRunner"]),
+    )
+    expected = np.float32(np.float16(features))
+    assert_same(moments, moments_of(expected, labels, C, "diag"), 1e-5)
+    np.savez(tmp_path / "g.npz", features=features)
+    with pytest.raises(ValueError, match=r"g.npz lacks the arrays \['labels'\]"):
+        FeatureRows(str(tmp_path / "g.npz")).ranges()
+    with pytest.raises(FileNotFoundError, match="no feature file"):
+        FeatureRows(str(tmp_path / "h.npz")).ranges()
+
+
+def test_the_readme_s_pipeline_runs(served, tmp_path, monkeypatch):
+    (code,) = re.findall(
+        r"^```py\n(.*?)^```$", (PACKAGE.parent / "README.md").read_text(), re.S | re.M
+    )
+    images, labels = images_and_labels()
+    rows = list(zip(images, labels.tolist(), strict=True))
+    code = code.replace('"served/1"', repr(served[1]))
+    monkeypatch.chdir(tmp_path)
+    session = {"rows": rows}
+    exec(compile(code, "README.md", "exec"), session)
+    assert session["gaussian"].moments.count[:C].sum() == len(rows)
+    assert len(load_features("shards").labels) == len(rows)
 
 
 # What must not get in.

@@ -62,8 +62,10 @@ def test_what_a_cluster_needs_is_reckoned_from_what_rows_cost():
     pytest.importorskip("apache_beam")
     from benchmarks import cluster
 
-    costs = cluster.measure_moments([(300, 4, 3, "full")])
-    costs += cluster.measure_trunk(8, depth=8, large=0)
+    costs = [
+        *cluster.measure_moments([(300, 4, 3, "full")]),
+        *cluster.measure_trunk(8, depth=8, large=0),
+    ]
     assert [cost.where for cost in costs] == [
         *("one machine", "Beam", "Beam, shards alone"),
         *("one machine", "Beam"),

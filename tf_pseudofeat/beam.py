@@ -223,7 +223,7 @@ def _arrays(batch):
 def _num_bytes(moments):
     if moments is None:
         return 0
-    return moments.count.nbytes + moments.mean.nbytes + moments.scatter.nbytes
+    return sum(getattr(value, "nbytes", 0) for value in vars(moments).values())
 
 
 def _sum(first, second):

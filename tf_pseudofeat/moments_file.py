@@ -33,6 +33,7 @@ def save_moments(moments, file):
             f"a ClassConditionalGaussian are its `moments`."
         )
     arrays = {name: getattr(moments, name) for name in _FIELDS}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     if hasattr(file, "write"):
         np.savez(file, **arrays)
         return
@@ -65,16 +66,16 @@ def load_moments(file):
 
     >>> moments = merge(load_moments("monday.npz"), load_moments("tuesday.npz"))
     """
-    name = getattr(file, "name", file if isinstance(file, str | os.PathLike) else "It")
+    name = file if isinstance(file, str | os.PathLike) else "The file"
     try:
         with np.load(file) as arrays:
-            fields = {name: arrays[name] for name in _FIELDS}
+            fields = {field: arrays[field] for field in _FIELDS if field in arrays}
+        moments = ClassMoments(**fields | {"kind": str(fields["kind"])})
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{name} is no file of moments, an .npz of {', '.join(_FIELDS)}, as "
             f"save_moments(moments, file) writes it: {error}"
         ) from error
-    moments = ClassMoments(**fields | {"kind": str(fields["kind"])})
     _check(moments, name)
     return moments
 
