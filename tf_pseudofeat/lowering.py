@@ -1,5 +1,7 @@
 """A computation of Keras layers as one of TensorFlow, as SavedModels hold it."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -50,8 +52,7 @@ class Lowering:
         """The function that computes in TensorFlow what `function` does in Keras.
 
         Args:
-            function: of one structure of tensors; in inference mode, it changes no
-                weight.
+            function: of one structure of tensors, in inference mode.
             layers: all Keras layers that it calls.
             signature: `tf.TensorSpec`s of its argument, in its structure, with an open
                 batch size.
@@ -65,24 +66,51 @@ class Lowering:
         return self._from_jax(function, layers, signature)
 
     def _from_jax(self, function, layers, signature):
+        import jax
         from jax.experimental import jax2tf
 
-        variables = [variable for layer in layers for variable in layer.variables]
-        twins = [self._twin(variable) for variable in variables]
+        everything = [variable for layer in layers for variable in layer.variables]
+        weights = {id(weight) for layer in layers for weight in layer.weights}
 
-        def stateless(values, x):
+        def changed_by(variables, values, x):
+            """What the function returns, and {place: new value} of what it changes."""
             state = list(zip(variables, values, strict=True))
-            with keras.StatelessScope(state_mapping=state):
-                return function(x)
+            with keras.StatelessScope(state_mapping=state) as scope:
+                before = [scope.get_current_value(variable) for variable in variables]
+                outputs = function(x)
+                after = [scope.get_current_value(variable) for variable in variables]
+            changed = {
+                place: new
+                for place, (old, new) in enumerate(zip(before, after, strict=True))
+                if new is not old
+            }
+            return outputs, changed
 
-        shapes = keras.tree.map_structure(_named_sizes, signature)
+        # Seeds are variables, too. Those that nothing is drawn from stay at home.
+        values = [variable.value for variable in everything]
+        example = keras.tree.map_structure(_example, signature)
+        trial = functools.partial(changed_by, everything)
+        _, changed = jax.eval_shape(trial, values, example)
+        used = [
+            variable
+            for place, variable in enumerate(everything)
+            if id(variable) in weights or place in changed
+        ]
+        twins = [self._twin(variable) for variable in used]
         lowered = jax2tf.convert(
-            stateless,
-            polymorphic_shapes=[None, shapes],
+            functools.partial(changed_by, used),
+            polymorphic_shapes=[None, keras.tree.map_structure(_sizes, signature)],
             with_gradient=False,
             native_serialization_platforms=_PLATFORMS,
         )
-        return lambda x: lowered(twins, x)
+
+        def in_tensorflow(x):
+            outputs, changed = lowered(twins, x)
+            for place, value in changed.items():
+                twins[place].assign(value)
+            return outputs
+
+        return in_tensorflow
 
     def _twin(self, variable):
         if id(variable) not in self._twins:
@@ -92,11 +120,15 @@ class Lowering:
         return self._twins[id(variable)][1]
 
 
-def _named_sizes(spec):
+def _sizes(spec):
     """The shape of a tensor as jax2tf takes it: "(batch, 8, 8, 1)"."""
-    sizes = ["batch", *(_size(i, size) for i, size in enumerate(spec.shape[1:]))]
-    return f"({', '.join(sizes)})"
+    sizes = [
+        f"size{axis}" if size is None else str(size)
+        for axis, size in enumerate(spec.shape)
+    ]
+    return f"({', '.join(['batch', *sizes[1:]])})"
 
 
-def _size(axis, size):
-    return f"size{axis}" if size is None else str(size)
+def _example(spec):
+    shape = [size or 1 for size in spec.shape]
+    return keras.ops.zeros(shape, spec.dtype.name)
