@@ -10,6 +10,7 @@ _HERE = pathlib.Path(__file__).parent
 _VERSION = runpy.run_path(str(_HERE / "tf_pseudofeat" / "version.py"))["__version__"]
 _README = _HERE / "README.md"
 
+_BEAM = ["apache-beam>=2.77"]
 _EXAMPLES = [
     "importlib_resources>=6.0",  # TFDS 4.9.10 imports it and does not require it
     "matplotlib>=3.8",
@@ -51,12 +52,15 @@ setuptools.setup(
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]"],
+        "beam": _BEAM,
         "examples": _EXAMPLES,
         "serving": _SERVING,
         "test": [
+            *_BEAM,
             *_EXAMPLES,
             *_SERVING,
             "hypothesis",
+            "jax",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "playwright",

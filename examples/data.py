@@ -13,6 +13,7 @@ __all__ = [
     "load_images",
     "long_tail_sizes",
     "only_classes",
+    "prepared_set",
     "random_views",
     "step_sizes",
     "training_stream",
@@ -268,7 +269,7 @@ def _load_digits():
 
 
 def _load_tfds(name, data_dir, download, image_size):
-    builder = _builder(name, data_dir, download)
+    builder = prepared_set(name, data_dir, download)
     info = builder.info
     if info.supervised_keys is None or "label" not in info.features:
         raise ValueError(f"{name} is no set of images with a 'label' each.")
@@ -285,8 +286,19 @@ def _load_tfds(name, data_dir, download, image_size):
     return ImbalancedImages(*train, *held_out, class_names=names, minority=[])
 
 
-def _builder(name, data_dir, download):
-    """Looks on disk before TFDS looks on the network, where it may wait for minutes."""
+def prepared_set(name, data_dir=None, download=False):
+    """The TFDS builder of a set that is on disk, or may be fetched.
+
+    It looks on disk before TFDS looks on the network, where it may wait for minutes.
+
+    Args:
+        name: see `load_images`.
+        data_dir: see `load_images`.
+        download: see `load_images`.
+
+    Raises:
+        FileNotFoundError: The set is not prepared and `download` is off.
+    """
     import tensorflow_datasets as tfds
 
     root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()

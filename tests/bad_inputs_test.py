@@ -5,6 +5,8 @@ model is given it is the same afterwards, to the bit, and no step was trained.
 """
 
 import contextlib
+import dataclasses
+import io
 import os
 import resource
 import shutil
@@ -18,6 +20,7 @@ from imblearn.over_sampling import SMOTE
 from keras import layers
 
 import tf_pseudofeat as tfpf
+from tf_pseudofeat.moments import no_moments
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 4)).astype("float32")
@@ -252,6 +255,25 @@ KNOWN_AT_ONCE = (
     ),
     ("optimizer", {"optimizer": "adamm"}, ValueError, "adamm"),
     ("loss", {"loss": "sparse_crossentropy"}, ValueError, "sparse_crossentropy"),
+    (
+        "loss of other labels",
+        {"loss": "categorical_crossentropy"},
+        ValueError,
+        r"does not take labels of shape \[N\] .*These labels are class ids",
+    ),
+    ("other labels", {"data": (X, ONE_HOT)}, ValueError, "These labels are one-hot"),
+    (
+        "out of step from the start",
+        {"data": Batches((X[:8], Y[:7]))},
+        ValueError,
+        "first batch has 8 inputs and 7 labels",
+    ),
+    (
+        "NaN from the start",
+        {"data": (changed(X, (3, 2), NAN), Y)},
+        ValueError,
+        "at 'features' are NaN .* in 1 of 256 rows.*inputs of 1 of them.* row 3: clean",
+    ),
     ("views alone", {"views": 2}, ValueError, "views=2 without `augment`"),
     ("views NaN", {"augment": abs, "views": NAN}, ValueError, "`views`.*received nan"),
     ("no function", {"augment": "flip"}, TypeError, "`augment`.*received str"),
@@ -611,6 +633,84 @@ def test_merge_state_adds_all_or_nothing(given, error, message):
         assert gaussian.moments is before
 
 
+FIVE = np.random.default_rng(2).normal(size=(300, 5))
+MOMENTS = tfpf.moments_of(FIVE, Y, 3)
+
+
+@table(
+    ("a gaussian", [FITTED], TypeError, "received ClassConditionalGaussian. Features"),
+    ("more classes", [fitted(4).moments], ValueError, "3 classes .*received 4 classes"),
+    (
+        "another kind",
+        [tfpf.moments_of(FIVE, Y, 3, "diag")],
+        ValueError,
+        "'full', which takes moments of kind 'full'; received 3 classes and .*'diag'",
+    ),
+    ("a map", [MOMENTS, (2, 2)], ValueError, r"5 numbers; \[2, 2\] has 4"),
+    ("one row a class", [tfpf.moments_of(FIVE[:3], [0, 1, 2], 3)], ValueError, "1 ex"),
+    ("no row", [no_moments(3, 5)], ValueError, r"of no example.*\[0. 0. 0.\]"),
+    (
+        "NaN",
+        [dataclasses.replace(MOMENTS, scatter=NAN * MOMENTS.scatter)],
+        ValueError,
+        "NaN or infinity in them",
+    ),
+)
+def test_adapt_moments_fits_or_leaves_all_as_it_was(given, error, message):
+    for gaussian in (fitted(), tfpf.ClassConditionalGaussian(3)):
+        before = gaussian.moments, gaussian.seen_shape
+        weights = bits(gaussian)
+        with pytest.raises(error, match=message):
+            gaussian.adapt_moments(*given)
+        assert (gaussian.moments, gaussian.seen_shape) == before
+        assert bits(gaussian)[: len(weights)] == weights
+
+
+def test_adapt_moments_of_fewer_features():
+    gaussian = fitted()
+    with pytest.raises(ValueError, match=r"4 numbers; \[5\] has 5.*new layer"):
+        gaussian.adapt_moments(fitted(size=4).moments)
+
+
+@table(
+    ("a gaussian", FITTED, TypeError, "received ClassConditionalGaussian.*`moments`"),
+    ("nothing", None, TypeError, "received NoneType"),
+)
+def test_save_moments_leaves_no_file(tmp_path, given, error, message):
+    with pytest.raises(error, match=message):
+        tfpf.save_moments(given, tmp_path / "moments.npz")
+    assert not os.listdir(tmp_path)
+
+
+def npz(**changes):
+    """A file of moments with something wrong; what is None is left out."""
+    fields = ("count", "mean", "scatter", "kind")
+    arrays = {field: getattr(MOMENTS, field) for field in fields} | changes
+    file = io.BytesIO()
+    np.savez(file, **{k: array for k, array in arrays.items() if array is not None})
+    return file.getvalue()
+
+
+@table(
+    ("empty", b"", ValueError, "moments.npz is no file of moments.*save_moments"),
+    ("text", b"moments", ValueError, "no file of moments"),
+    ("a half", npz()[:400], ValueError, "no file of moments"),
+    ("no mean", npz(mean=None), ValueError, "no file of moments.*mean"),
+    ("objects", npz(mean=np.array([{}])), ValueError, "no file.*allow_pickle=False"),
+    ("another kind", npz(kind="round"), ValueError, "`kind` must be .*'round'"),
+    ("diag", npz(kind="diag"), ValueError, r"\[3, 5, 5\]; kind 'diag' .*\[3, 5\]"),
+    ("two counts", npz(count=np.ones(2)), ValueError, r"float64 \[2\]; .* \[3\]"),
+    ("float32", npz(count=np.ones(3, "f4")), ValueError, "of float32 .*with float64"),
+    ("one mean", npz(mean=np.ones(4)), ValueError, r"means of shape \(4,\), not"),
+    ("NaN", npz(mean=MOMENTS.mean * NAN), ValueError, "NaN or infinity in `mean`"),
+    ("negative", npz(count=-MOMENTS.count), ValueError, "negative count, -200"),
+)
+def test_load_moments(tmp_path, given, error, message):
+    (tmp_path / "moments.npz").write_bytes(given)
+    with pytest.raises(error, match=message):
+        tfpf.load_moments(tmp_path / "moments.npz")
+
+
 @table(
     ("unknown", "evrything", ValueError, "needs to be one of.*'evrything'"),
     ("nothing", None, TypeError, "`sampling_strategy` is a string .*received None"),
@@ -738,7 +838,7 @@ WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
     ("prior 0", {"tau": 1.0, "prior": [3, 2, 0]}, ValueError, "no example"),
     ("blend", {"blend": 2}, ValueError, "share from 0 to 1; received 2"),
     ("a name", {"optimizer": "adam"}, TypeError, "received 'adam'.*optimizers.get"),
-    ("loss", {"loss": "crossentropy"}, ValueError, "Could not interpret.*crossentropy"),
+    ("loss", {"loss": "entropy"}, ValueError, "Could not interpret.*entropy"),
     ("one seed", {"seed": 3}, ValueError, "two whole numbers"),
     ("no source", {"counts": {2: 9}}, ValueError, "no `gaussian` to draw them from"),
     ("a sampler", {"gaussian": SMOTE()}, ValueError, "received SMOTE"),

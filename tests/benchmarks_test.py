@@ -58,6 +58,27 @@ def test_a_benchmark_of_processes_and_networks_runs(name):
     check(SLOW[name]())
 
 
+def test_what_a_cluster_needs_is_reckoned_from_what_rows_cost():
+    pytest.importorskip("apache_beam")
+    from benchmarks import cluster
+
+    costs = [
+        *cluster.measure_moments([(300, 4, 3, "full")]),
+        *cluster.measure_trunk(8, depth=8, large=0),
+    ]
+    assert [cost.where for cost in costs] == [
+        *("one machine", "Beam", "Beam, shards alone"),
+        *("one machine", "Beam"),
+    ]
+    assert all(cost.seconds > 0 for cost in costs)
+    lines = cluster.reckon("set", 10**9, 2048, 1000, moments=7.2, trunk=3600, bundles=2)
+    assert "2.0 CPU hours" in lines[1]
+    assert "1,000 CPU hours" in lines[2]
+    assert lines[3].endswith("7.46 TiB")  # 8,200 bytes a row
+    assert "tied 47.6 MiB (95.3 MiB), diag 31.3 MiB (62.5 MiB)" in lines[4]
+    assert "full 31.3 GiB" in lines[4]
+
+
 def sleeping(name, role, seconds):
     return race.Contender(name, functools.partial(time.sleep, seconds), role)
 

@@ -275,6 +275,7 @@ def test_each_weight_is_stored_once(tmp_path, make):
     assert weights <= stored <= 1.1 * weights + 2000
 
 
+@pytest.mark.tensorflow(reason="strings")
 def test_vocabularies_travel(tmp_path):
     words = np.array([["red"], ["blue"], ["unheard of"]])
     word = keras.Input((1,), dtype="string", name="word")

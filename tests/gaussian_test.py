@@ -436,6 +436,21 @@ def test_merged_parts_are_the_whole(covariance_type, seed):
     assert_same_layer(merged, fitted((features, labels), covariance_type), 1e-4)
 
 
+@every_type
+@pytest.mark.parametrize("shape", [(6,), (3, 2)])
+def test_moments_from_elsewhere_fit_as_their_features_do(covariance_type, shape):
+    features, labels = make_data(size=6)
+    features = features.reshape(-1, *shape)
+    expected = fitted((features, labels), covariance_type)
+    gaussian = ClassConditionalGaussian(NUM_CLASSES, covariance_type)
+    gaussian.adapt_moments(expected.moments, shape)
+    assert_same_layer(gaussian, expected)
+    assert str(gaussian.report) == str(expected.report)
+    gaussian.adapt(-features, labels)
+    gaussian.adapt_moments(expected.moments)  # the shape is known; nothing is added
+    assert_same_layer(gaussian, expected)
+
+
 def test_training_changes_nothing():
     features, labels = make_data()
     gaussian = fitted((features, labels))
@@ -600,6 +615,17 @@ def test_data_that_cannot_be_fitted_is_refused(change, message):
     data = {"features": features, "labels": labels} | change
     with pytest.raises(ValueError, match=message):
         ClassConditionalGaussian(NUM_CLASSES).adapt(**data)
+
+
+@every_type
+@pytest.mark.parametrize(("unit", "dtype"), [(1e60, "float64"), (1e-42, "float32")])
+def test_what_float32_cannot_hold_is_refused(covariance_type, unit, dtype):
+    features, labels = make_data()
+    gaussian = fitted((features, labels), covariance_type)
+    expected = gaussian.sample([0, 1, 2], (1, 2))
+    with pytest.raises(ValueError, match=r"deviations from .* Scale the features\."):
+        gaussian.adapt((np.float64(features) * unit).astype(dtype), labels)
+    np.testing.assert_array_equal(gaussian.sample([0, 1, 2], (1, 2)), expected)
 
 
 def test_an_empty_stream_is_refused():

@@ -15,6 +15,7 @@ from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
+from tf_pseudofeat.moments_file import load_moments, save_moments
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.retrain import retrain_head
@@ -72,6 +73,7 @@ __all__ = [
     "geometric_mean",
     "interleave",
     "load_features",
+    "load_moments",
     "mean_minority_accuracy",
     "merge",
     "min_class_accuracy",
@@ -81,6 +83,7 @@ __all__ = [
     "next_version",
     "pseudo_counts",
     "retrain_head",
+    "save_moments",
     "separating_layers",
     "split_at",
     "tune",

@@ -47,6 +47,7 @@ def interleave(
 
     Each iteration over the dataset is one epoch, in an order of its own. The order and
     the draws follow from `seed` (and from `tf.random.set_seed`, if that was called).
+    Neither threads nor eager or graph mode change what is drawn.
     The iterator can be saved and resumed with `tf.train.Checkpoint`: it finishes its
     epoch to the bit. After a `repeat()`, epochs that had not begun are whole ones, but
     may be others, or such as were seen before.
@@ -295,7 +296,7 @@ def _resolve_counts(counts, gaussian, feature_shape):
                 f"`counts` must map classes 0 to {gaussian.num_classes - 1} to whole "
                 f"numbers; received {{{class_id!r}: {count!r}}}."
             )
-    counts = {int(class_id): int(count) for class_id, count in counts.items()}
+    counts = {int(class_id): int(counts[class_id]) for class_id in sorted(counts)}
     gaussian.check_can_sample(counts)
     if gaussian.feature_shape != tuple(feature_shape):
         raise ValueError(

@@ -29,6 +29,9 @@ __all__ = [
 _CHUNK_ROWS = 4096
 # Rows of a class that say roughly where it lies, to centre all of them there.
 _CENTRE_ROWS = 256
+# A class whose features scatter less loses digits in float32: below 2**-126 numbers get
+# shorter, and what is 2**-24 of the largest square should still be whole.
+_SMALLEST_SCATTER = 2.0**-100
 # Rows of a matrix that are transposed at a time.
 _TILE = 64
 # Rows of a stream that are collected before the classes are told apart.
@@ -86,7 +89,6 @@ def no_moments(num_classes, feature_size, kind="full"):
     )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
 def moments_of(features, labels, num_classes, kind="full"):
     """The moments of features in an array, or in files.
 
@@ -96,8 +98,9 @@ def moments_of(features, labels, num_classes, kind="full"):
     Each row is read once. It is centred near its class mean before it is multiplied, in
     the precision it comes in (at least float32), and what the centre missed is taken
     off in the end. Sums of a few thousand rows are of that precision, too; they are
-    collected in float64. A `StoredArray` is read in order, 64 MiB at a time, whose
-    moments are merged.
+    collected in float64. Where deviations are so small that their squares vanish in
+    float32, below 1e-15, their class is done again in float64. A `StoredArray` is read
+    in order, 64 MiB at a time, whose moments are merged.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
@@ -115,6 +118,23 @@ def moments_of(features, labels, num_classes, kind="full"):
     if isinstance(features, StoredArray):
         return _moments_of_stored(features, labels, num_classes, kind)
     features, ids = _check_rows(features, labels, num_classes)
+    moments = _moments_of_rows(features, ids, num_classes, kind)
+    small = _vanishing(moments)
+    if features.dtype == np.float64 or not small.any():
+        return moments
+    rows = small[ids]
+    again = features[rows].astype(np.float64), ids[rows]
+    again = _moments_of_rows(*again, num_classes, kind)
+    if kind == "tied":
+        return again
+    moments.mean[small] = again.mean[small]
+    moments.scatter[small] = again.scatter[small]
+    return moments
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
+def _moments_of_rows(features, ids, num_classes, kind):
+    """`moments_of` floats `[N, D]` with class ids `[N]`, in their own precision."""
     moments = no_moments(num_classes, features.shape[1], kind)
     moments.count[:] = np.bincount(ids, minlength=num_classes)
     order = _by_class(ids, num_classes)
@@ -253,6 +273,15 @@ def _add_between(scatter, weight, delta, kind):
             scatter[class_id] += np.outer(weighted[class_id], delta[class_id])
 
 
+def _vanishing(moments):
+    """Classes whose squares may have lost digits in float32, or all of them `[C]`."""
+    squares = moments.scatter
+    if moments.kind != "diag":
+        squares = np.diagonal(squares, axis1=-2, axis2=-1)
+    small = squares.max(axis=-1) < _SMALLEST_SCATTER  # [C], or of all classes []
+    return small & (moments.count > 0)
+
+
 def _by_class(ids, num_classes):
     """The rows class by class; of numbers this short NumPy's sort is one by digits."""
     short = np.uint16 if num_classes <= 2**16 else np.int64
@@ -333,7 +362,9 @@ def _check_rows(features, labels, num_classes):
     _check_lengths(features, ids)
     check_real(features, "Features")
     if features.dtype not in (np.float32, np.float64):
-        features = features.astype(np.float32)  # float16, bfloat16, whole numbers
+        # Float16, bfloat16 and short whole numbers are float32 numbers, too.
+        short = features.dtype.itemsize <= 2
+        features = features.astype(np.float32 if short else np.float64)
     return features.reshape(ids.size, -1), ids
 
 

@@ -1,0 +1,205 @@
+"""What a million rows cost on Beam and on one machine; a cluster, reckoned from it.
+
+    python -m benchmarks.cluster
+
+Seconds are those of the processor, of all threads, so that they add up over workers and
+other work on the machine does not count. Beam runs here in this process, as one of its
+workers would: nothing is sent. The rows are made beforehand and are the same 1,024
+again and again, so that reading them costs nothing.
+"""
+
+import dataclasses
+import itertools
+import tempfile
+import time
+
+import apache_beam as beam
+import keras
+import numpy as np
+from absl import app
+from apache_beam.options.pipeline_options import PipelineOptions
+
+import tf_pseudofeat as tfpf
+from benchmarks.made_up import features_of
+from examples.resnet import resnet
+from tf_pseudofeat.beam import (
+    CombineClassMoments,
+    ExtractFeatures,
+    WriteFeatureShards,
+)
+
+__all__ = ["Cost", "measure_moments", "measure_trunk", "reckon"]
+
+_BATCH = 1024
+# Rows, features, classes, kind.
+_SETTINGS = (
+    (1_000_000, 64, 10, "full"),
+    (100_000, 2048, 10, "full"),
+    (100_000, 2048, 1000, "tied"),
+    (100_000, 2048, 1000, "diag"),
+    (100_000, 2048, 21_841, "diag"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What some rows took.
+
+    Attributes:
+        setting: sizes, such as "100,000 x 2048, 10 classes, full".
+        where: on one machine or on Beam, and what.
+        rows: how many.
+        seconds: of the processor.
+    """
+
+    setting: str
+    where: str
+    rows: int
+    seconds: float
+
+    @property
+    def per_million(self):
+        """Seconds of the processor for a million rows."""
+        return self.seconds / self.rows * 1e6
+
+
+def measure_moments(settings=_SETTINGS):
+    """Yields costs of moments and shards, for `(rows, features, classes, kind)`."""
+    for rows, size, num_classes, kind in settings:
+        setting = f"{rows:,} x {size}, {num_classes:,} classes, {kind}"
+        jobs = _moments_jobs(rows, size, num_classes, kind)
+        for where, job in jobs.items():
+            yield Cost(setting, where, rows, _seconds(job))
+
+
+def _moments_jobs(rows, size, num_classes, kind):
+    features, _ = features_of(_BATCH, size)
+    labels = np.random.default_rng(0).integers(num_classes, size=rows)
+    labels = np.split(labels, range(_BATCH, rows, _BATCH))
+
+    def made(some):
+        return features[: len(some)], some
+
+    def one_machine():
+        tfpf.moments_of_batches(map(made, labels), num_classes, kind)
+
+    def moments():
+        combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind))
+        _run(labels, beam.Map(made) | combine)
+
+    def shards():
+        with tempfile.TemporaryDirectory() as folder:
+            _run(labels, beam.Map(made) | WriteFeatureShards(folder))
+
+    return {"one machine": one_machine, "Beam": moments, "Beam, shards alone": shards}
+
+
+def measure_trunk(num_images=4096, depth=20, large=64):
+    """Yields costs of features, of images of 32 x 32 and, by ResNet-50, 224 x 224."""
+    networks = {f"ResNet-{depth}": (resnet(depth, (32, 32, 3), 10), num_images)}
+    if large:
+        network = keras.applications.ResNet50(weights=None, classes=10)
+        networks["ResNet-50"] = (network, large)
+    for name, (model, count) in networks.items():
+        side = model.input.shape[1]
+        setting = f"{name}, {count:,} images of {side} x {side}"
+        with tempfile.TemporaryDirectory() as folder:
+            for where, job in _trunk_jobs(model, count, folder).items():
+                yield Cost(setting, where, count, _seconds(job))
+
+
+def _trunk_jobs(model, count, folder):
+    layer = model.layers[-2].name
+    trunk, _ = tfpf.split_at(model, layer)
+    path = tfpf.export_classifier(model, folder, layer_name=layer)
+    shape = (count, *model.input.shape[1:])
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    labels = np.arange(count) % 10
+
+    def rows(start, stop):
+        return zip(images[start:stop], labels[start:stop].tolist(), strict=True)
+
+    def on_beam():
+        ranges = [(first, first + _BATCH) for first in range(0, count, _BATCH)]
+        _run(ranges, beam.FlatMapTuple(rows) | ExtractFeatures(path))
+
+    return {
+        "one machine": lambda: tfpf.extract_features(
+            trunk, (images, labels), verbose=0
+        ),
+        "Beam": on_beam,
+    }
+
+
+def _seconds(job):
+    job()  # the first time, threads are started, graphs built and models loaded
+    began = time.process_time()
+    job()
+    return time.process_time() - began
+
+
+def _run(parts, transform):
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+        pipeline | "Ranges" >> beam.Create(parts) | "Job" >> transform
+
+
+def reckon(name, rows, size, num_classes, moments, trunk, bundles=1000):
+    """Lines of what a cluster would need, on paper.
+
+    Args:
+        name: of the set.
+        rows: N.
+        size: D.
+        num_classes: C.
+        moments: seconds of the processor for the moments of a million rows.
+        trunk: the same, for their features.
+        bundles: of rows, each of which sends one accumulator.
+    """
+    numbers = {
+        "full": num_classes * (1 + size + size**2),
+        "tied": num_classes * (1 + size) + size**2,
+        "diag": num_classes * (1 + 2 * size),
+    }
+    sent = ", ".join(
+        f"{kind} {_bytes(8 * count)} ({_bytes(8 * count * bundles)})"
+        for kind, count in numbers.items()
+    )
+    return [
+        f"{name}: {rows:,} rows, D = {size:,}, C = {num_classes:,}",
+        f"  moments      {rows / 1e6 * moments / 3600:,.1f} CPU hours",
+        f"  trunk        {rows / 1e6 * trunk / 3600:,.0f} CPU hours",
+        f"  shards       {_bytes(rows * (4 * size + 8))}",
+        f"  accumulator  {sent}, of {bundles:,} bundles",
+    ]
+
+
+def _bytes(number):
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:,.3g} TiB" if number < 1000 else f"{number:,.0f} TiB"
+
+
+def main(argv):
+    """Measures, prints the table, and reckons."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}; see --help.")
+    print("| setting | where | CPU seconds for a million rows |\n|---|---|---|")
+    on_beam = []
+    for cost in itertools.chain(measure_moments(), measure_trunk()):
+        print(
+            f"| {cost.setting} | {cost.where} | {cost.per_million:,.3g} |", flush=True
+        )
+        on_beam += [cost] if cost.where == "Beam" else []
+    trunk = on_beam[-1]
+    for name, rows, classes, cost in (
+        ("A billion rows", 10**9, 1000, on_beam[3]),
+        ("ImageNet-21k", 14_197_122, 21_841, on_beam[4]),
+    ):
+        lines = reckon(name, rows, 2048, classes, cost.per_million, trunk.per_million)
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,101 @@
+"""Retrains a head on features that a cluster has extracted; no image is read.
+
+    python -m examples.beam_extract --trained=outputs/digits/trained.keras
+    python -m examples.retrain_from_shards --trained=outputs/digits/trained.keras
+
+takes shards and moments from --extracted, balances the classes with pseudo-features,
+writes the cured network to --output and prints how many of the extracted features of
+each class it gets right. Those were trained on: test it on images that were not.
+"""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+
+import tf_pseudofeat as tfpf
+from examples.resume import whole_file
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """The flags of this program, for when it is run and not imported."""
+    flags.DEFINE_string("trained", None, "The network, a .keras file.", required=True)
+    flags.DEFINE_string("layer", "features", "Layer of the features.")
+    flags.DEFINE_string("extracted", "outputs/beam", "--output_dir of beam_extract.")
+    flags.DEFINE_string("output", "outputs/beam/retrained.keras", "The file to write.")
+    flags.DEFINE_enum(
+        "covariance_type", "full", ["full", "diag", "tied"], "As it was extracted."
+    )
+    flags.DEFINE_integer("seed", 0, "Of the draws.")
+
+
+def retrain(model, layer, folder, covariance_type="full", seed=0, verbose="auto"):
+    """Trains the head of a model in place.
+
+    Args:
+        model: Keras model of C classes that ends in a softmax.
+        layer: name of the layer of the features.
+        folder: with `features/` and `moments.npz`.
+        covariance_type: that goes with the kind of the moments.
+        seed: of the draws.
+        verbose: 0 for silence.
+
+    Returns:
+        result: `HeadFit`.
+        labels: of the features `[N]`.
+    """
+    folder = pathlib.Path(folder)
+    extracted = tfpf.load_features(folder / "features")
+    moments = tfpf.load_moments(folder / "moments.npz")
+    if moments.count.sum() != len(extracted.labels):
+        raise ValueError(
+            f"{folder} has moments of {moments.count.sum():.0f} rows and features of "
+            f"{len(extracted.labels)}; they are of two runs. Extract anew."
+        )
+    gaussian = tfpf.ClassConditionalGaussian(moments.num_classes, covariance_type)
+    gaussian.adapt_moments(moments)
+    result = tfpf.fit_head(
+        tfpf.split_at(model, layer).head,
+        extracted,
+        extracted,
+        loss="sparse_categorical_crossentropy",
+        num_classes=moments.num_classes,
+        minority=np.flatnonzero(moments.count < moments.count.mean()).tolist(),
+        gaussian=gaussian,
+        counts=tfpf.pseudo_counts(extracted.labels, "auto"),
+        seed=(seed, 1),
+        verbose=verbose,
+    )
+    return result, extracted.labels
+
+
+def main(argv):
+    """Reads the flags; everything else takes arguments."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        model = keras.models.load_model(FLAGS.trained)
+        result, labels = retrain(
+            model, FLAGS.layer, FLAGS.extracted, FLAGS.covariance_type, FLAGS.seed
+        )
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
+    print(f"\n{len(labels):,} features; percent of them that are right")
+    for name in result.before:
+        if np.ndim(result.before[name]) == 0:
+            before, after = 100 * result.before[name], 100 * result.after[name]
+            print(f"{name:28}{before:8.1f}{after:8.1f}")
+    pathlib.Path(FLAGS.output).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(FLAGS.output) as aside:
+        model.save(aside)
+    print(f"Wrote {FLAGS.output}.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
