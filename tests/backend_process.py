@@ -48,6 +48,7 @@ def main_path(folder):
     Returns:
         results: {name: array}.
     """
+    keras.utils.set_random_seed(0)  # TensorFlow's streams follow from its seed, too
     data = np.load(folder / "data.npz")
     x, y, features = data["x"], data["y"], data["features"]
     model = keras.models.load_model(folder / "model.keras")
