@@ -3,9 +3,10 @@
     python -m benchmarks.cluster
 
 Seconds are those of the processor, of all threads, so that they add up over workers and
-other work on the machine does not count. Beam runs here in this process, as one of its
-workers would: nothing is sent. The rows are made beforehand and are the same 1,024
-again and again, so that reading them costs nothing.
+other work on the machine does not count; those of a single batch, which are what it
+takes to begin, are taken off. Beam runs here in this process, as one of its workers
+would: nothing is sent. The rows are made beforehand and are the same 1,024 again and
+again, so that reading them costs nothing.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import time
 import apache_beam as beam
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import app
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -49,7 +51,7 @@ class Cost:
         setting: sizes, such as "100,000 x 2048, 10 classes, full".
         where: on one machine or on Beam, and what.
         rows: how many.
-        seconds: of the processor.
+        seconds: of the processor, without those to begin.
     """
 
     setting: str
@@ -67,27 +69,26 @@ def measure_moments(settings=_SETTINGS):
     """Yields costs of moments and shards, for `(rows, features, classes, kind)`."""
     for rows, size, num_classes, kind in settings:
         setting = f"{rows:,} x {size}, {num_classes:,} classes, {kind}"
-        jobs = _moments_jobs(rows, size, num_classes, kind)
-        for where, job in jobs.items():
-            yield Cost(setting, where, rows, _seconds(job))
+        labels = np.random.default_rng(0).integers(num_classes, size=rows)
+        labels = np.split(labels, range(_BATCH, rows, _BATCH))
+        for where, job in _moments_jobs(size, num_classes, kind).items():
+            yield Cost(setting, where, rows, _seconds(job, labels))
 
 
-def _moments_jobs(rows, size, num_classes, kind):
+def _moments_jobs(size, num_classes, kind):
     features, _ = features_of(_BATCH, size)
-    labels = np.random.default_rng(0).integers(num_classes, size=rows)
-    labels = np.split(labels, range(_BATCH, rows, _BATCH))
 
     def made(some):
         return features[: len(some)], some
 
-    def one_machine():
+    def one_machine(labels):
         tfpf.moments_of_batches(map(made, labels), num_classes, kind)
 
-    def moments():
+    def moments(labels):
         combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind))
         _run(labels, beam.Map(made) | combine)
 
-    def shards():
+    def shards(labels):
         with tempfile.TemporaryDirectory() as folder:
             _run(labels, beam.Map(made) | WriteFeatureShards(folder))
 
@@ -104,11 +105,13 @@ def measure_trunk(num_images=4096, depth=20, large=64):
         side = model.input.shape[1]
         setting = f"{name}, {count:,} images of {side} x {side}"
         with tempfile.TemporaryDirectory() as folder:
-            for where, job in _trunk_jobs(model, count, folder).items():
-                yield Cost(setting, where, count, _seconds(job))
+            batch = min(256, count // 2)
+            ranges = [(first, first + batch) for first in range(0, count, batch)]
+            for where, job in _trunk_jobs(model, count, batch, folder).items():
+                yield Cost(setting, where, count, _seconds(job, ranges))
 
 
-def _trunk_jobs(model, count, folder):
+def _trunk_jobs(model, count, batch, folder):
     layer = model.layers[-2].name
     trunk, _ = tfpf.split_at(model, layer)
     path = tfpf.export_classifier(model, folder, layer_name=layer)
@@ -119,23 +122,25 @@ def _trunk_jobs(model, count, folder):
     def rows(start, stop):
         return zip(images[start:stop], labels[start:stop].tolist(), strict=True)
 
-    def on_beam():
-        ranges = [(first, first + _BATCH) for first in range(0, count, _BATCH)]
-        _run(ranges, beam.FlatMapTuple(rows) | ExtractFeatures(path))
+    def one_machine(ranges):
+        stop = ranges[-1][1]
+        data = tf.data.Dataset.from_tensor_slices((images[:stop], labels[:stop]))
+        tfpf.extract_features(trunk, data.batch(batch), verbose=0)
 
-    return {
-        "one machine": lambda: tfpf.extract_features(
-            trunk, (images, labels), verbose=0
-        ),
-        "Beam": on_beam,
-    }
+    def on_beam(ranges):
+        _run(ranges, beam.FlatMapTuple(rows) | ExtractFeatures(path, batch))
+
+    return {"one machine": one_machine, "Beam": on_beam}
 
 
-def _seconds(job):
-    job()  # the first time, threads are started, graphs built and models loaded
-    began = time.process_time()
-    job()
-    return time.process_time() - began
+def _seconds(job, parts):
+    """Of the processor, in proportion to all parts; the first one is the beginning."""
+    seconds = []
+    for some in (parts[:1], parts[:1], parts):  # once more, with models loaded
+        began = time.process_time()
+        job(some)
+        seconds.append(time.process_time() - began)
+    return max(0.0, seconds[2] - seconds[1]) * len(parts) / (len(parts) - 1)
 
 
 def _run(parts, transform):

@@ -36,6 +36,7 @@ from tf_pseudofeat.beam import (
     WriteMoments,
 )
 from tf_pseudofeat.covariance import moment_kind
+from tf_pseudofeat.shards import check_free
 
 FLAGS = flags.FLAGS
 
@@ -102,6 +103,7 @@ def main(argv):
         raise app.UsageError("Pass one of --trained and --features.")
     folder, served = pathlib.Path(FLAGS.output_dir), None
     try:
+        check_free(folder / "features")
         if FLAGS.features:
             source = FeatureRows(FLAGS.features)
         else:
