@@ -40,7 +40,10 @@ def parameters(gaussian):
     scale = estimate_covariance(
         moments, covariance_type, gaussian.shrinkage, gaussian.covariance_scale
     ).scale
-    if scale.ndim == 2:
+    if covariance_type == "low_rank":
+        blocks = scale.diag[:, :, np.newaxis] * np.eye(scale.diag.shape[1])
+        scale = np.concatenate([blocks, scale.factor], axis=2)
+    elif scale.ndim == 2:
         scale = scale[:, :, np.newaxis] * np.eye(scale.shape[1])
     covariance = scale @ scale.transpose(0, 2, 1)
     shape = (moments.num_classes, *covariance.shape[1:])
@@ -49,10 +52,10 @@ def parameters(gaussian):
 
 def scipy_log_density(gaussian, features):
     features = np.asarray(features, np.float64).reshape(len(features), -1)
-    columns = [
-        stats.multivariate_normal(mean, covariance).logpdf(features)
-        for mean, covariance in zip(*parameters(gaussian), strict=True)
-    ]
+    columns = []
+    for mean, covariance in zip(*parameters(gaussian), strict=True):
+        factored = stats.Covariance.from_cholesky(np.linalg.cholesky(covariance))
+        columns.append(stats.multivariate_normal(mean, factored).logpdf(features))
     return np.stack(columns, axis=1).reshape(len(features), -1)
 
 
@@ -222,10 +225,13 @@ def test_samples_follow_the_law_they_claim(covariance_type, size, seed):
 def test_a_sample_is_its_mean_and_its_factor_times_its_noise(covariance_type, labels):
     loc, scale = fitted(None, covariance_type).parameters()
     labels, seed = np.array(labels, "int32"), tf.constant([5, 6])
-    noise = tf.random.stateless_normal([len(labels), 4], seed).numpy()
+    width = 8 if covariance_type == "low_rank" else 4
+    noise = tf.random.stateless_normal([len(labels), width], seed).numpy()
     expected = np.zeros((len(labels), 4))
     for i, label in enumerate(labels):
-        if scale.shape.rank == 2:
+        if covariance_type == "low_rank":
+            factor = np.hstack([np.diag(scale.diag[label]), scale.factor[label]])
+        elif scale.shape.rank == 2:
             factor = np.diag(scale[label])
         else:
             factor = scale[label % scale.shape[0]].numpy()
