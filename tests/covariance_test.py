@@ -1,10 +1,12 @@
 """Tests for covariance.py: against numpy and scikit-learn."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from sklearn.covariance import OAS, oas
+from sklearn.decomposition import PCA
 
 from tf_pseudofeat.covariance import (
     COVARIANCE_TYPES,
@@ -92,6 +94,63 @@ def test_oas_is_that_of_scikit_learn(counts, size):
             rtol=1e-8,
             atol=1e-9,
         )
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, "oas"])
+@pytest.mark.parametrize(
+    ("counts", "size", "rank"),
+    [
+        ((40, 30), 6, 5),  # all directions but one
+        ((40, 30), 6, 6),
+        ((4, 5), 30, 4),  # as many as the examples have
+        ((4, 0, 2), 30, 16),
+    ],
+)
+def test_where_the_rank_suffices_it_is_the_full_covariance(
+    counts, size, rank, shrinkage
+):
+    features, labels = make_data(counts, size)
+    kwargs = {"num_classes": len(counts), "shrinkage": shrinkage}
+    expected = estimate(features, labels, "full", **kwargs)
+    moments = moments_of(features, labels, len(counts), "low_rank", rank)
+    received = estimate_covariance(moments, "low_rank", shrinkage)
+    for mine, theirs in zip(
+        received.report.classes, expected.report.classes, strict=True
+    ):
+        assert mine.shrinkage == pytest.approx(theirs.shrinkage, rel=1e-5)
+    expected = covariances(expected)
+    atol = 1e-5 * expected.max()
+    np.testing.assert_allclose(covariances(received), expected, 1e-5, atol)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, "oas"])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_a_low_rank_covariance_is_that_of_pca_with_exact_variances(rank, weight):
+    features, labels = make_data((300, 200), size=8)
+    moments = moments_of(features, labels, 2, "low_rank", rank)
+    received = estimate_covariance(moments, "low_rank", weight)
+    sample = sample_covariances(features, labels, "full")
+    for class_id, row in enumerate(received.report.classes):
+        # 8 features are sketched exactly by rows of 4 directions, else nearly.
+        reference = PCA(rank, svd_solver="full").fit(features[labels == class_id])
+        expected = reference.get_covariance()
+        np.fill_diagonal(expected, sample[class_id].diagonal())
+        if weight == "oas":  # of a matrix, whatever the examples
+            root = np.linalg.cholesky(expected) * np.sqrt(8)
+            crosses = np.tile(np.concatenate([root.T, -root.T]), (99, 1))
+            factor = oas(crosses, assume_centered=True)[1] * (len(crosses) + 1)
+            assert row.shrinkage == pytest.approx(
+                factor / (row.count + 1), rel=1e-5 if rank == 4 else 0.3
+            )
+        target = row.shrinkage * np.trace(expected) / 8 * np.eye(8)
+        expected = (1 - row.shrinkage) * expected + target
+        error = covariances(received)[class_id] - expected
+        tolerance = 1e-5 if rank == 4 else 0.05
+        assert np.abs(error).max() < tolerance * expected.max()
+        assert np.abs(error.diagonal()).max() < 1e-5 * expected.max()
+        assert row.rank == rank
+        words = rf"^\d+ % of the variance in {rank} directions$"
+        assert re.match(words, row.note)
 
 
 def test_oas_of_a_diagonal_covariance_is_that_of_its_matrix():

@@ -18,7 +18,8 @@ import numbers
 import numpy as np
 import scipy.linalg
 
-from tf_pseudofeat.low_rank import LowRankScale, check_rank, low_rank_part, turned
+from tf_pseudofeat.arguments import check_rank
+from tf_pseudofeat.low_rank import LowRankScale, low_rank_part, turned
 from tf_pseudofeat.moments import ClassMoments
 
 __all__ = [
@@ -331,10 +332,9 @@ class _LowRankSample:
         self.directions, self.rest = low_rank_part(variance, rows)
         held = np.square(self.directions).sum(axis=1)  # [D]
         self.lengths = np.square(self.directions).sum(axis=0)  # [K], eigenvalues
-        # Of S, as in `_Sample`; the columns of its factor are orthogonal.
-        squares = (
-            np.square(self.lengths).sum() + (self.rest * (2 * held + self.rest)).sum()
-        )
+        # Of the entries of S; the columns of its factor are orthogonal.
+        squares = np.square(self.lengths).sum()
+        squares += (self.rest * (2 * held + self.rest)).sum()
         self.weight = _weight(shrinkage, squares / size**2, self.target, size, count)
 
     def factor(self, diag, factor):

@@ -12,7 +12,7 @@ import scipy.linalg
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tf_pseudofeat.arguments import stateless_seed, whole_number
+from tf_pseudofeat.arguments import resolve_rank, stateless_seed, whole_number
 from tf_pseudofeat.covariance import (
     check_settings,
     estimate_covariance,
@@ -20,7 +20,7 @@ from tf_pseudofeat.covariance import (
     report_covariance,
 )
 from tf_pseudofeat.labels import class_ids
-from tf_pseudofeat.low_rank import LowRankScale, resolve_rank
+from tf_pseudofeat.low_rank import LowRankScale
 from tf_pseudofeat.moments import (
     ClassMoments,
     labelled_batches,
@@ -309,10 +309,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
         def snapshot(variable):
             values = keras.ops.convert_to_numpy(variable)
-            is_shared = len(values) != self.num_classes
-            return tf.constant(
-                values if classes is None or is_shared else values[classes]
-            )
+            if classes is not None and len(values) == self.num_classes:
+                values = values[classes]
+            return tf.constant(values)
 
         with tf.init_scope(), tf.device("CPU"):
             loc, scale = snapshot(self.loc), snapshot(self.scale)

@@ -19,21 +19,16 @@ import typing
 import numpy as np
 import scipy.linalg
 
-from tf_pseudofeat.arguments import whole_number
-
 __all__ = [
     "LowRankScale",
     "add_rows",
-    "check_rank",
     "low_rank_part",
     "no_sketch",
-    "resolve_rank",
     "rows_at_a_time",
     "sketch_shape",
     "turned",
 ]
 
-_DEFAULT_RANK = 16
 # Squares of singular values below this share of the largest are rounding.
 _NOTHING = 1e-12
 # So is, of a sketch in float32, what is less of a variance than this.
@@ -53,40 +48,6 @@ class LowRankScale(typing.NamedTuple):
 
     diag: object
     factor: object
-
-
-def check_rank(covariance_type, rank):
-    """Refuses a rank that is no whole number from 1, or not of "low_rank".
-
-    Raises:
-        ValueError: With what came and what was expected.
-    """
-    if rank is None:
-        return
-    if covariance_type != "low_rank":
-        raise ValueError(
-            f"`rank` is the number of directions of covariance_type='low_rank'; "
-            f"received rank={rank!r} with {covariance_type!r}. Leave it out."
-        )
-    whole_number("rank", rank)
-
-
-def resolve_rank(rank, feature_size):
-    """The number of directions to keep of D features; 16 unless D is less.
-
-    Raises:
-        ValueError: `rank` is above D, or no whole number from 1.
-    """
-    if rank is None:
-        return min(_DEFAULT_RANK, feature_size)
-    rank = whole_number("rank", rank)
-    if rank > feature_size:
-        raise ValueError(
-            f"`rank` is at most the number of features, {feature_size}; received "
-            f"{rank}. Pass a smaller one, or covariance_type='full', which has all "
-            f"directions."
-        )
-    return rank
 
 
 def sketch_shape(num_classes, rank, feature_size):
@@ -212,4 +173,9 @@ def turned(factor, deviation):
         factor: `[D, K]`.
     """
     scaled = factor / deviation[:, np.newaxis]
-    return factor @ scipy.linalg.svd(scaled, full_matrices=False)[2].T
+    turn = scipy.linalg.eigh(scaled.T @ scaled, driver="evd")[1][:, ::-1]
+    factor = factor @ turn
+    # Of the two signs of a column, the one that makes its largest number positive: the
+    # same data, in another order, give the same samples.
+    largest = np.take_along_axis(factor, np.abs(factor).argmax(axis=0)[None], axis=0)
+    return factor * np.where(largest < 0, -1.0, 1.0)

@@ -11,13 +11,16 @@ import os
 import numpy as np
 import scipy.linalg
 
-from tf_pseudofeat.arguments import check_real, is_infinite
+from tf_pseudofeat.arguments import (
+    check_rank,
+    check_real,
+    is_infinite,
+    resolve_rank,
+)
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.low_rank import (
     add_rows,
-    check_rank,
     no_sketch,
-    resolve_rank,
     rows_at_a_time,
     sketch_shape,
 )
@@ -117,10 +120,10 @@ def moments_of(features, labels, num_classes, kind="full", rank=None):
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
         scatter_c = sum_i (x_i - mean_c)(x_i - mean_c)^T     over the i of class c
 
-    Each row is read once, or twice for "low_rank". It is centred near its class mean before it is multiplied, in
-    the precision it comes in (at least float32), and what the centre missed is taken
-    off in the end. Sums of a few thousand rows are of that precision, too; they are
-    collected in float64.
+    Each row is read once, or twice for "low_rank". It is centred near its class mean
+    before it is multiplied, in the precision it comes in (at least float32), and what
+    the centre missed is taken off in the end. Sums of a few thousand rows are of that
+    precision, too; they are collected in float64.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
@@ -432,16 +435,17 @@ def _check_same(first, second):
                 f"Only ClassMoments merge; received {type(moments).__name__}. Those of "
                 f"a ClassConditionalGaussian are its `moments`."
             )
-    mine, theirs = (
-        f"{m.kind} [C, D] = {list(m.mean.shape)}"
-        + (f" of rank {m.rank}" * bool(m.rank))
-        for m in (first, second)
-    )
+    mine, theirs = map(_described, (first, second))
     if mine != theirs:
         raise ValueError(
             f"Only moments of the same kind, classes and features merge; received "
             f"{mine} and {theirs}."
         )
+
+
+def _described(moments):
+    shape = f"{moments.kind} [C, D] = {list(moments.mean.shape)}"
+    return shape if moments.rank is None else f"{shape} of rank {moments.rank}"
 
 
 def _check_memory(shape, itemsize):
