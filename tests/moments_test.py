@@ -321,9 +321,18 @@ def test_sketches_that_cannot_fit_in_memory_are_refused():
 
 
 def test_deviations_too_large_for_a_sketch_are_refused():
-    message = r"Deviations overflow float32.* the largest feature is 1e\+100\. Scale"
+    message = r"means overflow float32, .* they are up to 7\.07e\+99\. Scale"
     with pytest.raises(ValueError, match=message):
         moments_of([[1e100], [0.0]], [0, 0], 1, "low_rank")
+    parts = [moments_of([[x]], [0], 1, "low_rank") for x in (1e100, 0.0)]
+    with pytest.raises(ValueError, match=message):
+        merge(*parts)
+
+
+def test_deviations_too_small_for_a_sketch_are_none():
+    features = np.array([[1e-60, 0.0], [0.0, 1.0], [0.0, 0.0], [1e-60, 0.0]])
+    sketch = moments_of(features, np.zeros(4, int), 1, "low_rank").sketch[0]
+    np.testing.assert_allclose(sketch.T @ sketch, [[0, 0], [0, 0.75]], atol=1e-7)
 
 
 def test_only_sketches_of_the_same_rank_merge():

@@ -491,7 +491,11 @@ class ClassConditionalGaussian(keras.layers.Layer):
         if isinstance(scale, LowRankScale):
             scale, factor = scale
             self.low_rank.assign(factor)
-            squares = np.square(factor / scale[:, :, None]).sum(axis=1)  # [C, rank]
+            # Class by class: at once, it would be twice [C, D, rank] in float64.
+            squares = [
+                np.square(directions / deviation[:, None]).sum(axis=0)
+                for directions, deviation in zip(factor, scale, strict=True)
+            ]
             stretched = np.log1p(squares).sum(axis=1) / 2
         centre = moments.count @ moments.mean / moments.count.sum()  # [D]
         centre = centre.astype(np.float32)

@@ -86,6 +86,7 @@ def add_rows(sketch, rows):
         rows: `[M, D]`.
     """
     length, used = len(sketch), np.count_nonzero(sketch.any(axis=1))
+    rows = np.asarray(rows, sketch.dtype)
     rows = rows[rows.any(axis=1)]
     if used + len(rows) > length:
         rows = _strongest(np.concatenate([sketch[:used], rows]), length)

@@ -254,14 +254,16 @@ def merge(first, second):
         for Computing Sample Variances".
     """
     _check_same(first, second)
-    if first.kind == "low_rank":
-        sketch = first.sketch.copy()
-        for class_id in np.flatnonzero(second.count):
-            between = _between(first, second, class_id)
-            rows = second.sketch[class_id]
-            add_rows(sketch[class_id], np.concatenate([rows, between]))
-        return _with_sketch(_merged(first, second), sketch)
-    return _merged(first, second)
+    merged = _merged(first, second)
+    if first.kind != "low_rank":
+        return merged
+    _check_single(merged.scatter)
+    sketch = first.sketch.copy()
+    for class_id in np.flatnonzero(second.count):
+        between = _between(first, second, class_id)
+        rows = np.concatenate([second.sketch[class_id], between])
+        add_rows(sketch[class_id], rows)
+    return dataclasses.replace(merged, sketch=sketch)
 
 
 def _merged(first, second):
@@ -284,14 +286,11 @@ def _between(first, second, class_id):
     return np.sqrt(weight) * delta[np.newaxis]
 
 
-def _with_sketch(squares, sketch):
-    return dataclasses.replace(squares, kind="low_rank", sketch=sketch)
-
-
 def _sketched(total, features, ids):
     """`total` with more examples; its sketch is not copied, but added to."""
     squares = moments_of(features, ids, total.num_classes, "diag")
-    _check_single(squares.scatter, features)
+    merged = _merged(total, squares)
+    _check_single(merged.scatter)
     order = _by_class(ids, total.num_classes)
     step = rows_at_a_time(total.sketch)
     for start, stop in itertools.pairwise(_borders(ids[order])):
@@ -302,7 +301,7 @@ def _sketched(total, features, ids):
             rows = np.concatenate([rows, some - squares.mean[class_id]])
             add_rows(total.sketch[class_id], rows)
             rows = rows[:0]
-    return _with_sketch(_merged(total, squares), total.sketch)
+    return dataclasses.replace(merged, sketch=total.sketch)
 
 
 def _add_between(scatter, weight, delta, kind):
@@ -419,12 +418,13 @@ def _check_finite(mean, features, order, ids):
         )
 
 
-def _check_single(squares, features):
+def _check_single(squares):
     """Rows of a sketch are float32: what is too large for that is refused."""
     if np.sqrt(squares.max()) > np.finfo(np.float32).max:
         raise ValueError(
-            f"Deviations overflow float32, which a low-rank covariance is kept in: the "
-            f"largest feature is {np.abs(features).max():.3g}. Scale the features down."
+            f"Deviations from the class means overflow float32, which a low-rank "
+            f"covariance is kept in: they are up to {np.sqrt(squares.max()):.3g}. "
+            f"Scale the features down."
         )
 
 
