@@ -11,17 +11,18 @@ _VERSION = runpy.run_path(str(_HERE / "tf_pseudofeat" / "version.py"))["__versio
 _README = _HERE / "README.md"
 
 _EXAMPLES = [
-    "importlib_resources",  # TFDS 4.9.10 imports it and does not require it
-    "matplotlib",
+    "importlib_resources>=6.0",  # TFDS 4.9.10 imports it and does not require it
+    "matplotlib>=3.8",
+    "protobuf>=6.31.1",  # with less, TFDS imports as an empty module
     "tensorflow-datasets>=4.9.10",
 ]
 _SERVING = [
-    "ai-edge-litert",
-    "aiohttp",
-    "grpcio",
-    "onnxruntime",
-    "openvino",
-    "protobuf",
+    "ai-edge-litert>=2.0",
+    "aiohttp>=3.10",
+    "grpcio>=1.70",
+    "onnxruntime>=1.22",
+    "openvino>=2025.2",
+    "protobuf>=6.31.1",
     "tensorflow-serving-api>=2.20",
     "tf2onnx>=1.17",
 ]
@@ -37,12 +38,12 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["tf_pseudofeat*"]),
     python_requires=">=3.11",
     install_requires=[
-        "absl-py",
+        "absl-py>=1.4",
         "imbalanced-learn>=0.14.1",  # 0.14.0 does not import with scikit-learn 1.9
         "keras>=3.12",
-        "numpy",
-        "scikit-learn",
-        "scipy",
+        "numpy>=1.26",
+        "scikit-learn>=1.4.2",
+        "scipy>=1.11.4",
         "tensorflow>=2.20",
         "tensorflow-probability>=0.25",
         "tf-keras>=2.20",  # TensorFlow Probability does not import without it

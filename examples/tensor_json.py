@@ -147,9 +147,15 @@ def _array(name, value, dtype):
         elements = [_bytes(name, element) for element in array.ravel()]
         return np.array([*elements, None], object)[:-1].reshape(array.shape)
     try:
-        return array.astype(dtype.as_numpy_dtype)
-    except OverflowError:
-        raise _invalid(f"Input {name!r}: a number is not in {dtype.name}.") from None
+        # NumPy 1 would wrap 300 around to 44 in uint8.
+        fits = not dtype.is_integer or all(
+            dtype.min <= number <= dtype.max for number in array.ravel()
+        )
+        if fits:
+            return array.astype(dtype.as_numpy_dtype)
+    except OverflowError:  # a whole number above the largest float
+        pass
+    raise _invalid(f"Input {name!r}: a number is not in {dtype.name}.")
 
 
 def _ragged(name):

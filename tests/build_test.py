@@ -222,14 +222,24 @@ def test_every_package_is_pinned():
     assert not missing, f"requirements_lock.txt lacks: {missing}"
 
 
-def test_what_is_imported_is_installed():
+def requirements_of_setup():
+    """What `setup.py` requires: always, and by the name of an extra."""
     with mock.patch.object(setuptools, "setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
-    always = set(map(normal, setup.call_args.kwargs["install_requires"]))
-    extras = {
-        name: always | set(map(normal, requirements))
-        for name, requirements in setup.call_args.kwargs["extras_require"].items()
-    }
+    keywords = setup.call_args.kwargs
+    return keywords["install_requires"], keywords["extras_require"]
+
+
+def test_users_packages_have_a_lower_bound():
+    always, extras = requirements_of_setup()
+    for requirement in [*always, *extras["examples"], *extras["serving"]]:
+        assert ">=" in requirement, f"setup.py: what is the oldest {requirement}?"
+
+
+def test_what_is_imported_is_installed():
+    always, extras = requirements_of_setup()
+    always = set(map(normal, always))
+    extras = {name: always | set(map(normal, more)) for name, more in extras.items()}
     installed = {
         "tf_pseudofeat": set().union(*extras.values()),
         "examples": extras["examples"] | extras["serving"],
