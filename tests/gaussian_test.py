@@ -136,14 +136,14 @@ def test_densities_of_many_classes_are_made_some_at_a_time(
 
 def test_many_classes_of_low_rank():
     rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(1500), 4)
+    labels = np.repeat(np.arange(300), 4)
     features = rng.normal(size=(len(labels), 32)).astype("float32")
-    features += 20 * rng.normal(size=(1500, 32))[labels]
-    gaussian = fitted((features, labels), "low_rank", num_classes=1500, rank=3)
+    features += 20 * rng.normal(size=(300, 32))[labels]
+    gaussian = fitted((features, labels), "low_rank", num_classes=300, rank=3)
     samples = gaussian.sample(labels, (1, 2)).numpy()
     deviations = [x - gaussian.moments.mean[labels] for x in (features, samples)]
     ratio = np.square(deviations[1]).sum() / np.square(deviations[0]).sum()
-    assert ratio == pytest.approx(4 / 3, rel=0.02)  # n / (n - 1)
+    assert ratio == pytest.approx(4 / 3, rel=0.03)  # n / (n - 1)
     received = np.argmax(gaussian(samples[::7]), axis=1)
     assert np.mean(received == labels[::7]) > 0.99
 
