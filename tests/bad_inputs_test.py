@@ -540,6 +540,23 @@ def test_merge(given, error, message):
         tfpf.merge(tfpf.moments_of(X, Y, 3), given)
 
 
+def test_a_rank_above_the_number_of_features_is_refused_where_they_are_seen():
+    gaussian = tfpf.ClassConditionalGaussian(3, "low_rank", rank=X.shape[1] + 1)
+    for use in (
+        lambda: gaussian.adapt(X, Y),
+        lambda: gaussian(X),
+        lambda: tfpf.moments_of(X, Y, 3, "low_rank", X.shape[1] + 1),
+        lambda: tfpf.moments_of_batches(iter([(X, Y)]), 3, "low_rank", 99),
+    ):
+        message = rf"at most the number of features, {X.shape[1]}; received \d+\. Pass"
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert gaussian.moments is None
+
+
+LOW_RANK = {"covariance_type": "low_rank"}
+
+
 @table(
     ("no class", {"num_classes": 0}, ValueError, "from 1; received 0"),
     ("half a class", {"num_classes": 2.5}, ValueError, "received 2.5"),
@@ -552,6 +569,16 @@ def test_merge(given, error, message):
     ("scale 0", {"covariance_scale": 0}, ValueError, "positive number; received 0"),
     ("scale NaN", {"covariance_scale": NAN}, ValueError, "received nan"),
     ("scale in words", {"covariance_scale": "2"}, ValueError, "received '2'"),
+    (
+        "rank of full",
+        {"rank": 4},
+        ValueError,
+        "'low_rank'; received rank=4 with 'full'",
+    ),
+    ("rank 0", LOW_RANK | {"rank": 0}, ValueError, "`rank`.* from 1; received 0"),
+    ("half a rank", LOW_RANK | {"rank": 2.5}, ValueError, "`rank`.* received 2.5"),
+    ("rank NaN", LOW_RANK | {"rank": NAN}, ValueError, "`rank`.* received nan"),
+    ("rank in words", LOW_RANK | {"rank": "4"}, ValueError, "`rank`.* received '4'"),
 )
 def test_gaussian(given, error, message):
     with pytest.raises(error, match=message):

@@ -507,7 +507,9 @@ def test_sample_weights_reach_the_head():
 # ---- Where the pseudo-features come from. --------------------------------------------
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
+@pytest.mark.parametrize(
+    "covariance_type", ["full", "diag", "tied", "spherical", "low_rank"]
+)
 def test_gaussian_of_the_users_own(covariance_type):
     gaussian = ClassConditionalGaussian(3, covariance_type, shrinkage=0.3)
     report = assert_cured(make_model(), gaussian=gaussian)

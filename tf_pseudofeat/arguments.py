@@ -5,14 +5,17 @@ import tensorflow as tf
 
 __all__ = [
     "check_finite",
+    "check_rank",
     "check_real",
     "check_weights",
     "is_infinite",
+    "resolve_rank",
     "stateless_seed",
     "whole_number",
 ]
 
 _CHUNK_ROWS = 4096
+_DEFAULT_RANK = 16
 
 
 def whole_number(name, value):
@@ -37,6 +40,40 @@ def whole_number(name, value):
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
+
+
+def check_rank(covariance_type, rank):
+    """Refuses a rank that is no whole number from 1, or not of "low_rank".
+
+    Raises:
+        ValueError: With what came and what was expected.
+    """
+    if rank is None:
+        return
+    if covariance_type != "low_rank":
+        raise ValueError(
+            f"`rank` is the number of directions of covariance_type='low_rank'; "
+            f"received rank={rank!r} with {covariance_type!r}. Leave it out."
+        )
+    whole_number("rank", rank)
+
+
+def resolve_rank(rank, feature_size):
+    """The number of directions to keep of D features; 16 unless D is less.
+
+    Raises:
+        ValueError: `rank` is above D, or no whole number from 1.
+    """
+    if rank is None:
+        return min(_DEFAULT_RANK, feature_size)
+    rank = whole_number("rank", rank)
+    if rank > feature_size:
+        raise ValueError(
+            f"`rank` is at most the number of features, {feature_size}; received "
+            f"{rank}. Pass a smaller one, or covariance_type='full', which has all "
+            f"directions."
+        )
+    return rank
 
 
 def stateless_seed(seed):

@@ -153,7 +153,7 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
     num_real, classes = features.shape[0], tf.constant(list(counts), tf.int64)
     real_features = _gatherer(features)
     borders = tf.constant(np.cumsum([num_real, *counts.values()]), tf.int64)
-    loc, scale = _parameters_of(gaussian, classes) if counts else (None, None)
+    loc, scale = gaussian.parameters(list(counts)) if counts else (None, None)
     prototypes = [tf.gather(prototype, classes) for prototype in prototypes]
 
     def rows(indices, seed):
@@ -177,13 +177,6 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
         return real_features(indices), *gathered
 
     return rows if counts else real_rows
-
-
-def _parameters_of(gaussian, classes):
-    """`(loc [K, D], scale)` of K of the classes; a shared factor stays one."""
-    loc, scale = gaussian.parameters()
-    shared = scale.shape[0] == 1
-    return tf.gather(loc, classes), scale if shared else tf.gather(scale, classes)
 
 
 def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
