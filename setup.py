@@ -60,6 +60,7 @@ setuptools.setup(
             *_EXAMPLES,
             *_SERVING,
             "hypothesis",
+            "jax",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "playwright",

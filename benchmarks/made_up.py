@@ -4,7 +4,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 
-__all__ = ["features_of", "fitted", "rare_labels"]
+__all__ = ["batches_of", "features_of", "fitted", "rare_labels"]
 
 
 def features_of(num_rows, size, num_classes=10, ratio=10):
@@ -32,6 +32,26 @@ def features_of(num_rows, size, num_classes=10, ratio=10):
         rows = slice(start, start + 4096)
         features[rows] += means[labels[rows]]
     return features, labels
+
+
+def batches_of(rows_per_class, size, num_classes, batch_size=4096):
+    """Yields features of balanced classes, `(features [B, D], labels [B])`.
+
+    They are correlated, of other means in each class, and nowhere held as a whole.
+
+    Args:
+        rows_per_class: examples of each class, in a random order.
+        size: D.
+        num_classes: C.
+        batch_size: B.
+    """
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(num_classes), rows_per_class))
+    for ids in np.split(labels, range(batch_size, labels.size, batch_size)):
+        features = rng.standard_normal((ids.size, size), dtype=np.float32)
+        features[:, 1:] += 0.5 * features[:, :-1]
+        features += np.sin(np.outer(ids + 1, np.arange(1, size + 1)), dtype=np.float32)
+        yield features, ids
 
 
 def fitted(size, num_classes=10, covariance_type="full"):

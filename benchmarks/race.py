@@ -12,7 +12,14 @@ import resource
 import statistics
 import time
 
-__all__ = ["Contender", "Measurement", "measurement", "peak_memory", "race"]
+__all__ = [
+    "Contender",
+    "Measurement",
+    "measurement",
+    "peak_memory",
+    "race",
+    "run_once",
+]
 
 # Seconds before each run, in which the idle threads of the last one go to sleep.
 _PAUSE = 0.1
@@ -116,9 +123,30 @@ def peak_memory(question, setting, contenders):
     measured = []
     for contender in contenders:
         with spawn.Pool(1) as pool:
-            peak = pool.apply(_peak_of, (contender.run,))
+            _, peak = pool.apply(_seconds_and_peak, (contender.run,))
         measured.append(measurement(question, setting, contender, [peak], "MiB"))
     return measured
+
+
+def run_once(question, setting, prepare, memory):
+    """Seconds and peak memory of one and the same run, for what takes minutes.
+
+    Args:
+        question: see `Measurement`.
+        setting: see `Measurement`.
+        prepare: see `peak_memory`.
+        memory: what the table calls the peak.
+
+    Returns:
+        measurements: two, of "ours" and of a part of it.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        seconds, peak = pool.apply(_seconds_and_peak, (prepare,))
+    ours, part = Contender("ours", prepare, "ours"), Contender(memory, prepare, "part")
+    return [
+        measurement(question, setting, ours, [seconds]),
+        measurement(question, setting, part, [peak], "MiB"),
+    ]
 
 
 def measurement(question, setting, contender, runs, unit="s"):
@@ -136,13 +164,14 @@ def measurement(question, setting, contender, runs, unit="s"):
     )
 
 
-def _peak_of(prepare):
+def _seconds_and_peak(prepare):
     job = prepare()
     gc.collect()
     _forget_peak()
     before = _memory("VmRSS")
+    start = time.perf_counter()
     job()
-    return _memory("VmHWM") - before
+    return time.perf_counter() - start, _memory("VmHWM") - before
 
 
 def _forget_peak():

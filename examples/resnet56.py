@@ -57,6 +57,12 @@ def define_flags():
     )
     flags.DEFINE_integer("seed", 0, "Of classes, images, weights and draws.")
     flags.DEFINE_string("output_dir", None, "By default outputs/DATASET.")
+    flags.register_validator(
+        "strategy",
+        lambda strategy: strategy is None or keras.backend.backend() == "tensorflow",
+        f"--strategy is for models on TensorFlow; KERAS_BACKEND is "
+        f"{keras.backend.backend()!r} here. Leave one of the two out.",
+    )
     for name in ("imbalance_ratio", "batch_size"):
         flags.register_validator(name, lambda n: n >= 1, f"--{name} is at least 1.")
 
@@ -110,7 +116,8 @@ def write_results(report, settings, trained, model, class_names, folder):
     """Writes `report.json`, `report.png` and two SavedModels.
 
     A server of the network as trained and the retrained one can show what has changed,
-    or go back.
+    or go back. Where Keras runs on torch, which has no SavedModels, it is
+    `retrained.keras` in their place.
     """
     shutil.rmtree(folder, ignore_errors=True)  # what another start left of it
     folder.mkdir(parents=True)
@@ -118,14 +125,18 @@ def write_results(report, settings, trained, model, class_names, folder):
     (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
     report.plot().savefig(folder / "report.png", dpi=120)
     networks = {"as trained": keras.models.load_model(trained), "retrained": model}
-    for name, network in networks.items():
-        tfpf.export_classifier(
-            network,
-            folder / name,
-            class_names=class_names,
-            encoded_images=True,
-            layer_name=report.layer_name,
-        )
+    try:
+        for name, network in networks.items():
+            tfpf.export_classifier(
+                network,
+                folder / name,
+                class_names=class_names,
+                encoded_images=True,
+                layer_name=report.layer_name,
+            )
+    except NotImplementedError as error:  # and nothing was written
+        model.save(folder / "retrained.keras")
+        print(f"Nothing to serve yet. {error}")
 
 
 def name_of_job(settings):
@@ -140,13 +151,13 @@ def finish(unfinished, finished, output_dir):
     What was moved is no longer there to be moved again: after a kill, the rest is.
     """
     shutil.rmtree(unfinished, ignore_errors=True)
-    (output_dir / "served").mkdir(exist_ok=True)
     for name in ("as trained", "retrained"):
         if (finished / name / "1").exists():
+            (output_dir / "served").mkdir(exist_ok=True)
             version = tfpf.next_version(output_dir / "served")
             (finished / name / "1").rename(version)
             print(f"Wrote {version}, the network {name}.")
-    for name in ("trained.keras", "report.png", "report.json"):
+    for name in ("trained.keras", "retrained.keras", "report.png", "report.json"):
         if (finished / name).exists():
             os.replace(finished / name, output_dir / name)
             print(f"Wrote {output_dir / name}.")
@@ -163,7 +174,11 @@ def main(argv):
         for flag in FLAGS.get_key_flags_for_module(argv[0])
         if flag.name not in ("data_dir", "download", "output_dir")  # change no number
     }
+    settings["backend"] = keras.backend.backend()
     logging.set_verbosity(logging.WARNING)
+    if keras.backend.backend() != "tensorflow":
+        # TensorFlow reads and samples; it must not take the GPU from jax or torch.
+        tf.config.set_visible_devices([], "GPU")
     keras.utils.set_random_seed(FLAGS.seed)
     keras.mixed_precision.set_dtype_policy(
         "mixed_float16" if FLAGS.mixed_precision else "float32"
@@ -184,7 +199,8 @@ def main(argv):
         return finish(unfinished, finished, output_dir)
     counts = tfpf.class_counts(images.train_labels, images.num_classes).tolist()
     print(f"{FLAGS.dataset}: training images per class {counts}")
-    print(f"Devices: {[device.name for device in tf.config.list_logical_devices()]}")
+    devices = [device.name for device in tf.config.list_logical_devices()]
+    print(f"Keras on {keras.backend.backend()}; devices of TensorFlow: {devices}")
 
     training = (images.train_images, images.train_labels)
     retraining = {

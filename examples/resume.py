@@ -76,7 +76,7 @@ def restore(model, folder):
     epochs = max(backups, default=0)
     if epochs:
         try:
-            with model.distribute_strategy.scope():
+            with _strategy_scope(model):
                 model.optimizer.build(model.trainable_variables)
                 model.load_weights(backups[epochs])
         except ValueError as error:
@@ -91,11 +91,18 @@ def skip_epochs(stream, epochs):
     """Has a shuffled `tf.data` stream go on as if `fit` had read it before.
 
     A stream takes the next order from its seed whenever it is opened, and `fit` opens
-    it twice for each epoch (Keras 3.12 to 3.15). Where another Keras does not, other
-    orders follow; none is wrong.
+    it for each epoch twice on TensorFlow (Keras 3.12 to 3.15) and once elsewhere (Keras
+    3.15). Where another Keras does not, other orders follow; none is wrong.
     """
-    for _ in range(2 * epochs):
+    opened = 2 if keras.backend.backend() == "tensorflow" else 1
+    for _ in range(opened * epochs):
         iter(stream)
+
+
+def _strategy_scope(model):
+    """Variables have to be made in the scope that the model was made in."""
+    strategy = getattr(model, "distribute_strategy", None)  # None but on TensorFlow.
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _backups(folder):

@@ -345,6 +345,7 @@ def test_an_adjusted_model_trains_and_evaluates():
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_a_model_of_a_mirrored_strategy():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = softmax_model()

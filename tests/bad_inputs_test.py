@@ -255,6 +255,25 @@ KNOWN_AT_ONCE = (
     ),
     ("optimizer", {"optimizer": "adamm"}, ValueError, "adamm"),
     ("loss", {"loss": "sparse_crossentropy"}, ValueError, "sparse_crossentropy"),
+    (
+        "loss of other labels",
+        {"loss": "categorical_crossentropy"},
+        ValueError,
+        r"does not take labels of shape \[N\] .*These labels are class ids",
+    ),
+    ("other labels", {"data": (X, ONE_HOT)}, ValueError, "These labels are one-hot"),
+    (
+        "out of step from the start",
+        {"data": Batches((X[:8], Y[:7]))},
+        ValueError,
+        "first batch has 8 inputs and 7 labels",
+    ),
+    (
+        "NaN from the start",
+        {"data": (changed(X, (3, 2), NAN), Y)},
+        ValueError,
+        "at 'features' are NaN .* in 1 of 256 rows.*inputs of 1 of them.* row 3: clean",
+    ),
     ("views alone", {"views": 2}, ValueError, "views=2 without `augment`"),
     ("views NaN", {"augment": abs, "views": NAN}, ValueError, "`views`.*received nan"),
     ("no function", {"augment": "flip"}, TypeError, "`augment`.*received str"),
@@ -521,6 +540,23 @@ def test_merge(given, error, message):
         tfpf.merge(tfpf.moments_of(X, Y, 3), given)
 
 
+def test_a_rank_above_the_number_of_features_is_refused_where_they_are_seen():
+    gaussian = tfpf.ClassConditionalGaussian(3, "low_rank", rank=X.shape[1] + 1)
+    for use in (
+        lambda: gaussian.adapt(X, Y),
+        lambda: gaussian(X),
+        lambda: tfpf.moments_of(X, Y, 3, "low_rank", X.shape[1] + 1),
+        lambda: tfpf.moments_of_batches(iter([(X, Y)]), 3, "low_rank", 99),
+    ):
+        message = rf"at most the number of features, {X.shape[1]}; received \d+\. Pass"
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert gaussian.moments is None
+
+
+LOW_RANK = {"covariance_type": "low_rank"}
+
+
 @table(
     ("no class", {"num_classes": 0}, ValueError, "from 1; received 0"),
     ("half a class", {"num_classes": 2.5}, ValueError, "received 2.5"),
@@ -533,6 +569,16 @@ def test_merge(given, error, message):
     ("scale 0", {"covariance_scale": 0}, ValueError, "positive number; received 0"),
     ("scale NaN", {"covariance_scale": NAN}, ValueError, "received nan"),
     ("scale in words", {"covariance_scale": "2"}, ValueError, "received '2'"),
+    (
+        "rank of full",
+        {"rank": 4},
+        ValueError,
+        "'low_rank'; received rank=4 with 'full'",
+    ),
+    ("rank 0", LOW_RANK | {"rank": 0}, ValueError, "`rank`.* from 1; received 0"),
+    ("half a rank", LOW_RANK | {"rank": 2.5}, ValueError, "`rank`.* received 2.5"),
+    ("rank NaN", LOW_RANK | {"rank": NAN}, ValueError, "`rank`.* received nan"),
+    ("rank in words", LOW_RANK | {"rank": "4"}, ValueError, "`rank`.* received '4'"),
 )
 def test_gaussian(given, error, message):
     with pytest.raises(error, match=message):
@@ -819,7 +865,7 @@ WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
     ("prior 0", {"tau": 1.0, "prior": [3, 2, 0]}, ValueError, "no example"),
     ("blend", {"blend": 2}, ValueError, "share from 0 to 1; received 2"),
     ("a name", {"optimizer": "adam"}, TypeError, "received 'adam'.*optimizers.get"),
-    ("loss", {"loss": "crossentropy"}, ValueError, "Could not interpret.*crossentropy"),
+    ("loss", {"loss": "entropy"}, ValueError, "Could not interpret.*entropy"),
     ("one seed", {"seed": 3}, ValueError, "two whole numbers"),
     ("no source", {"counts": {2: 9}}, ValueError, "no `gaussian` to draw them from"),
     ("a sampler", {"gaussian": SMOTE()}, ValueError, "received SMOTE"),

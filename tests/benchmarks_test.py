@@ -33,7 +33,9 @@ TOYS = {
 SLOW = {
     "retraining": lambda: retraining.measure(300, depth=8),
     "memory": lambda: memory.measure(rows=(500,), sizes=(4,), multipliers=(1, 10)),
-    "growth": lambda: growth.measure([(500, 4, 20, "tied")]),
+    "growth": lambda: growth.measure(
+        [(500, 4, 20, "tied", None)], [(3, 4, 20, "low_rank", 2)]
+    ),
     "spilling": lambda: spilling.measure(4096, 4, 512, small_rows=500, rounds=1),
 }
 

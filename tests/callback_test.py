@@ -197,6 +197,66 @@ def test_backup_after_it_keeps_the_training_until_the_head_is_retrained(
     assert cure.report.after == whole.report.after
 
 
+def test_checkpoint_of_an_epoch_is_from_before_the_retraining(tmp_path):
+    model, recorder, cure = make_model(), Recorder(), retrainer()
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    fit(model, recorder, checkpoint, cure, epochs=2)
+    saved = keras.saving.load_model(tmp_path / "2.keras")
+    assert weights(saved) == recorder.epochs[-1] != weights(model)
+    assert retrain_head(saved, "features", (X, Y), epochs=2, verbose=0).kept
+    assert weights(saved) == weights(model)
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends the training with the first batch."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.how == "interrupt":
+            raise KeyboardInterrupt
+        self.model.stop_training = True
+
+
+def test_training_that_a_callback_stops_ends_in_a_retraining():
+    model, cure = make_model(), retrainer()
+    fit(model, Stop("stop"), cure, epochs=3)
+    assert int(model.optimizer.iterations) == 1 and cure.report.kept
+
+
+def test_training_that_is_interrupted_is_left_as_it_is():
+    model, cure, seen = make_model(), retrainer(), []
+
+    class Seeing(Stop):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(weights(self.model))
+            super().on_train_batch_end(batch, logs)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, Seeing("interrupt"), cure, epochs=3)
+    assert seen == [weights(model)] and cure.report is None
+
+
+@pytest.mark.parametrize("every", [None, 1])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_training_that_breaks_down_is_told_of_and_keeps_its_history(every, stopped):
+    """To raise would lose what `fit` returns, and which epoch was still good."""
+    model, cure = make_model(keras.optimizers.SGD(float("inf"))), retrainer(every=every)
+    callbacks = [keras.callbacks.TerminateOnNaN(), cure] if stopped else [cure]
+    with pytest.warns(UserWarning, match="The head is not retrained: 4 weights"):
+        history = fit(model, *callbacks, epochs=2)
+    assert len(history.history["loss"]) == (1 if stopped else 2)
+    assert cure.report is None
+    broken = weights(model)
+    with pytest.raises(ValueError, match="4 weights of .*training has broken down"):
+        retrain_head(model, "features", (X, Y), verbose=0)
+    with pytest.raises(ValueError, match="Load a checkpoint from before"):
+        fit(model, retrainer())
+    assert weights(model) == broken
+
+
 @pytest.mark.parametrize("verbose", [0, 1, "auto"])
 def test_verbose(capsys, verbose):
     fit(make_model(), retrainer(verbose=verbose))
@@ -303,6 +363,59 @@ def test_early_stopping_before_it_leaves_the_retrained_head():
     assert weights(model)[:2] == best[:2] != recorder.epochs[-1][:2]
     assert weights(model)[2:] != best[2:]
     assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+
+
+def test_early_stopping_that_restores_after_the_last_retraining_gets_another():
+    """With `every`, the epoch that stopped was retrained just before."""
+    model, recorder = make_model(keras.optimizers.SGD(3.0)), Recorder()
+    stopping = early_stopping()
+    unseen = UNSEEN_X, UNSEEN_Y
+    cure = retrainer(every=1, validation_data=unseen, epochs=20)
+    fit(model, recorder, stopping, cure, epochs=20, validation_data=unseen)
+    assert stopping.stopped_epoch > stopping.best_epoch
+    best = recorder.epochs[stopping.best_epoch]
+    assert weights(model)[:2] == best[:2] and weights(model)[2:] != best[2:]
+    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+
+
+@pytest.mark.parametrize("every", [None, 1])
+@pytest.mark.parametrize("swap", [False, True])
+def test_report_is_of_the_head_that_averages_leave(every, swap):
+    """They become the weights after the last epoch, and so after its retraining."""
+    model = make_model(keras.optimizers.Adam(use_ema=True))
+    before = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if swap else []
+    unseen = UNSEEN_X, UNSEEN_Y
+    cure = retrainer(every=every, validation_data=unseen, epochs=20)
+    with pytest.warns(UserWarning, match="use_ema"):
+        fit(model, *before, cure, epochs=2)
+    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+    trunk, head = model.layers
+    averages = {v.path: v.numpy() for v in model.optimizer.variables}
+    at_end = {path: value for path, value in averages.items() if "average" in path}
+    of_trunk, of_head = (
+        [v for path, v in at_end.items() if f"{layer.name}_kernel" in path]
+        for layer in (trunk, head)
+    )
+    np.testing.assert_array_equal(of_trunk[0], trunk.kernel)
+    assert not np.array_equal(of_head[0], head.kernel)
+
+
+def test_next_fit_does_what_is_warned_of():
+    model = make_model(keras.optimizers.Adam(use_ema=True))
+    with pytest.warns(UserWarning, match="the next `fit` would overwrite it"):
+        fit(model, retrainer(epochs=20))
+    retrained = weights(model)
+    model.optimizer.learning_rate = 0.0
+    fit(model)
+    assert weights(model)[2:] != retrained[2:]
+
+    model = make_model(keras.optimizers.Adam(use_ema=True))
+    with pytest.warns(UserWarning, match="compile with a new optimizer before that"):
+        fit(model, retrainer(epochs=20))
+    retrained = weights(model)
+    model.compile(keras.optimizers.Adam(0.0), "sparse_categorical_crossentropy")
+    fit(model)
+    assert weights(model) == retrained
 
 
 def test_moving_averages_of_the_optimizer_are_warned_of():

@@ -1,19 +1,22 @@
 """Tests for covariance.py: against numpy and scikit-learn."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from sklearn.covariance import OAS, oas
+from sklearn.decomposition import PCA
 
 from tf_pseudofeat.covariance import (
     COVARIANCE_TYPES,
     estimate_covariance,
     moment_kind,
 )
+from tf_pseudofeat.low_rank import LowRankScale
 from tf_pseudofeat.moments import moments_of, no_moments
 
-OWN_TYPES = ("full", "diag", "spherical")  # a covariance for each class
+OWN_TYPES = ("full", "diag", "spherical", "low_rank")  # a covariance for each class
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 
 
@@ -34,6 +37,9 @@ def estimate(features, labels, covariance_type="full", num_classes=None, **kwarg
 def covariances(estimated):
     """`[C, D, D]` (or `[1, D, D]`), multiplied out."""
     scale = estimated.scale
+    if isinstance(scale, LowRankScale):
+        blocks = np.stack([np.diag(deviations) for deviations in scale.diag])
+        scale = np.concatenate([blocks, scale.factor], axis=2)
     if scale.ndim == 2:
         scale = np.stack([np.diag(deviations) for deviations in scale])
     return scale @ scale.transpose(0, 2, 1)
@@ -52,7 +58,7 @@ def sample_covariances(features, labels, covariance_type):
             for c in classes
         ]
     )
-    if covariance_type == "full":
+    if covariance_type in ("full", "low_rank"):  # of all directions
         return full
     variances = np.diagonal(full, axis1=1, axis2=2)
     if covariance_type == "spherical":
@@ -66,7 +72,9 @@ def test_without_shrinkage_it_is_the_sample_covariance(covariance_type, size):
     features, labels = make_data(size=size)
     received = estimate(features, labels, covariance_type, shrinkage=0.0)
     expected = sample_covariances(features, labels, covariance_type)
-    np.testing.assert_allclose(covariances(received), expected, rtol=1e-9, atol=1e-9)
+    digits = 1e-6 if covariance_type == "low_rank" else 1e-9  # its sketch is float32
+    atol = digits * np.abs(expected).max()
+    np.testing.assert_allclose(covariances(received), expected, digits, atol)
     assert {row.jitter for row in received.report.classes} == {0.0}
 
 
@@ -86,6 +94,63 @@ def test_oas_is_that_of_scikit_learn(counts, size):
             rtol=1e-8,
             atol=1e-9,
         )
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, "oas"])
+@pytest.mark.parametrize(
+    ("counts", "size", "rank"),
+    [
+        ((40, 30), 6, 5),  # all directions but one
+        ((40, 30), 6, 6),
+        ((4, 5), 30, 4),  # as many as the examples have
+        ((4, 0, 2), 30, 16),
+    ],
+)
+def test_where_the_rank_suffices_it_is_the_full_covariance(
+    counts, size, rank, shrinkage
+):
+    features, labels = make_data(counts, size)
+    kwargs = {"num_classes": len(counts), "shrinkage": shrinkage}
+    expected = estimate(features, labels, "full", **kwargs)
+    moments = moments_of(features, labels, len(counts), "low_rank", rank)
+    received = estimate_covariance(moments, "low_rank", shrinkage)
+    for mine, theirs in zip(
+        received.report.classes, expected.report.classes, strict=True
+    ):
+        assert mine.shrinkage == pytest.approx(theirs.shrinkage, rel=1e-5)
+    expected = covariances(expected)
+    atol = 1e-5 * expected.max()
+    np.testing.assert_allclose(covariances(received), expected, 1e-5, atol)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, "oas"])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_a_low_rank_covariance_is_that_of_pca_with_exact_variances(rank, weight):
+    features, labels = make_data((300, 200), size=8)
+    moments = moments_of(features, labels, 2, "low_rank", rank)
+    received = estimate_covariance(moments, "low_rank", weight)
+    sample = sample_covariances(features, labels, "full")
+    for class_id, row in enumerate(received.report.classes):
+        # 8 features are sketched exactly by rows of 4 directions, else nearly.
+        reference = PCA(rank, svd_solver="full").fit(features[labels == class_id])
+        expected = reference.get_covariance()
+        np.fill_diagonal(expected, sample[class_id].diagonal())
+        if weight == "oas":  # of a matrix, whatever the examples
+            root = np.linalg.cholesky(expected) * np.sqrt(8)
+            crosses = np.tile(np.concatenate([root.T, -root.T]), (99, 1))
+            factor = oas(crosses, assume_centered=True)[1] * (len(crosses) + 1)
+            assert row.shrinkage == pytest.approx(
+                factor / (row.count + 1), rel=1e-5 if rank == 4 else 0.3
+            )
+        target = row.shrinkage * np.trace(expected) / 8 * np.eye(8)
+        expected = (1 - row.shrinkage) * expected + target
+        error = covariances(received)[class_id] - expected
+        tolerance = 1e-5 if rank == 4 else 0.05
+        assert np.abs(error).max() < tolerance * expected.max()
+        assert np.abs(error.diagonal()).max() < 1e-5 * expected.max()
+        assert row.rank == rank
+        words = rf"^\d+ % of the variance in {rank} directions$"
+        assert re.match(words, row.note)
 
 
 def test_oas_of_a_diagonal_covariance_is_that_of_its_matrix():
@@ -133,10 +198,11 @@ def test_the_scale_magnifies_every_covariance(covariance_type, factor):
     plain = estimate(*data, covariance_type)
     magnified = estimate(*data, covariance_type, covariance_scale=factor)
     expected = factor * covariances(plain)
-    np.testing.assert_allclose(covariances(magnified), expected, rtol=1e-12)
+    rtol = 1e-6 if covariance_type == "low_rank" else 1e-12
+    np.testing.assert_allclose(covariances(magnified), expected, rtol=rtol)
 
 
-@every_type
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
 def test_factors_are_lower_triangular_or_positive_deviations(covariance_type):
     scale = estimate(*make_data(), covariance_type).scale
     assert scale.dtype == np.float64
@@ -153,7 +219,9 @@ def test_the_order_of_the_examples_makes_no_difference(covariance_type):
     order = np.random.default_rng(3).permutation(len(labels))
     first = estimate(features, labels, covariance_type)
     second = estimate(features[order], labels[order], covariance_type)
-    np.testing.assert_allclose(first.scale, second.scale, rtol=1e-9, atol=1e-12)
+    first, second = covariances(first), covariances(second)
+    rtol = 1e-6 if covariance_type == "low_rank" else 1e-9
+    np.testing.assert_allclose(first, second, rtol, atol=rtol * first.max())
 
 
 # Where the sample covariance is singular.
@@ -178,11 +246,12 @@ def test_a_singular_sample_still_gives_a_covariance_to_sample_from(
     received = estimate(features, labels, covariance_type, shrinkage=shrinkage)
     eigenvalues = np.linalg.eigvalsh(covariances(received))
     assert eigenvalues.min() > 0
-    np.testing.assert_allclose(
-        [row.condition for row in received.report.classes],
-        eigenvalues[:, -1] / eigenvalues[:, 0],
-        rtol=1e-3,
-    )
+    condition = np.array([row.condition for row in received.report.classes])
+    expected = eigenvalues[:, -1] / eigenvalues[:, 0]
+    if covariance_type == "low_rank":  # what it is at most
+        assert (condition > (1 - 1e-3) * expected).all()
+        condition = np.minimum(condition, expected)
+    np.testing.assert_allclose(condition, expected, rtol=1e-3)
     # What was added is small next to what is there.
     sample = sample_covariances(features, labels, covariance_type)
     trace = np.trace(sample, axis1=1, axis2=2)

@@ -32,12 +32,13 @@ def digits():
     return load_images("digits")
 
 
-def run(module, *flags):
+def run(module, *flags, **environment):
     command = [sys.executable, "-m", module, *map(str, flags)]
     environment = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        **environment,
     }
     return subprocess.run(
         command, cwd=_ROOT, env=environment, capture_output=True, text=True
@@ -215,16 +216,36 @@ def test_the_main_job_runs_from_images_to_a_saved_model(tmp_path):
         assert repeated["report"][key] == results["report"][key]
 
 
+def numbers_of(folder):
+    """{what: value} of all that the main job wrote, but for the time it took."""
+    report = json.loads((folder / "report.json").read_text())["report"]
+    del report["seconds"]
+    found = {"report": report}
+    trained = keras.models.load_model(folder / "trained.keras")
+    for variable in [*trained.variables, *trained.optimizer.variables]:
+        found["trained", variable.path] = keras.ops.convert_to_numpy(variable).tobytes()
+    for version in sorted(os.listdir(folder / "served")):
+        prefix = folder / "served" / version / "variables" / "variables"
+        reader = tf.train.load_checkpoint(str(prefix))
+        for name in reader.get_variable_to_shape_map():
+            if not name.startswith("_"):  # the graph of objects, with node numbers
+                found[version, name] = np.asarray(reader.get_tensor(name)).tobytes()
+    return found
+
+
 @pytest.mark.slow
-def test_one_seed_gives_one_report(tmp_path):
-    reports = []
-    for folder in ("first", "second"):
-        done = run("examples.resnet56", f"--output_dir={tmp_path / folder}")
+@pytest.mark.parametrize("flags", [(), ("--augment", "--depth=8", "--epochs=2")])
+def test_one_seed_gives_one_report_and_the_same_weights_to_the_bit(tmp_path, flags):
+    numbers = []
+    for hash_seed in ("1", "2"):
+        output = f"--output_dir={tmp_path / hash_seed}"
+        done = run("examples.resnet56", output, *flags, PYTHONHASHSEED=hash_seed)
         assert done.returncode == 0, done.stderr[-3000:]
-        report = json.loads((tmp_path / folder / "report.json").read_text())["report"]
-        del report["seconds"]
-        reports.append(report)
-    assert reports[0] == reports[1]
+        numbers.append(numbers_of(tmp_path / hash_seed))
+    assert {key[0] for key in numbers[0] if key != "report"} == {"trained", "1", "2"}
+    assert numbers[0].keys() == numbers[1].keys()
+    different = [key for key in numbers[0] if numbers[0][key] != numbers[1][key]]
+    assert different == []
 
 
 def test_a_wrong_layer_is_refused_before_training(tmp_path):

@@ -228,6 +228,20 @@ def test_every_endpoint_says_that_the_batch_may_have_any_size(tmp_path):
         assert result.shape.as_list() == shape
 
 
+@pytest.mark.parametrize("classes_at_a_time", [1, 2, 3])
+def test_densities_of_low_rank_are_served(tmp_path, monkeypatch, classes_at_a_time):
+    monkeypatch.setattr("tf_pseudofeat.gaussian._DEVIATIONS", 5 * classes_at_a_time)
+    model, gaussian = dense_model(), ClassConditionalGaussian(3, "low_rank", rank=2)
+    gaussian.adapt(RNG.normal(size=(60, 5)), np.arange(60) % 3)
+    export_classifier(model, tmp_path / "1", layer_name="features", gaussian=gaussian)
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    x = tf.constant(RNG.normal(size=(7, 4)).astype("float32"))
+    (features,) = signatures["features"](x).values()
+    (received,) = signatures["log_density"](x).values()
+    expected = gaussian.distribution.log_prob(features[:, None])
+    np.testing.assert_allclose(received, expected, rtol=1e-4)
+
+
 # ---- What travels, and what does not. ------------------------------------------------
 
 
@@ -275,6 +289,7 @@ def test_each_weight_is_stored_once(tmp_path, make):
     assert weights <= stored <= 1.1 * weights + 2000
 
 
+@pytest.mark.tensorflow(reason="strings")
 def test_vocabularies_travel(tmp_path):
     words = np.array([["red"], ["blue"], ["unheard of"]])
     word = keras.Input((1,), dtype="string", name="word")

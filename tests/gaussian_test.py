@@ -40,7 +40,10 @@ def parameters(gaussian):
     scale = estimate_covariance(
         moments, covariance_type, gaussian.shrinkage, gaussian.covariance_scale
     ).scale
-    if scale.ndim == 2:
+    if covariance_type == "low_rank":
+        blocks = scale.diag[:, :, np.newaxis] * np.eye(scale.diag.shape[1])
+        scale = np.concatenate([blocks, scale.factor], axis=2)
+    elif scale.ndim == 2:
         scale = scale[:, :, np.newaxis] * np.eye(scale.shape[1])
     covariance = scale @ scale.transpose(0, 2, 1)
     shape = (moments.num_classes, *covariance.shape[1:])
@@ -49,10 +52,10 @@ def parameters(gaussian):
 
 def scipy_log_density(gaussian, features):
     features = np.asarray(features, np.float64).reshape(len(features), -1)
-    columns = [
-        stats.multivariate_normal(mean, covariance).logpdf(features)
-        for mean, covariance in zip(*parameters(gaussian), strict=True)
-    ]
+    columns = []
+    for mean, covariance in zip(*parameters(gaussian), strict=True):
+        factored = stats.Covariance.from_cholesky(np.linalg.cholesky(covariance))
+        columns.append(stats.multivariate_normal(mean, factored).logpdf(features))
     return np.stack(columns, axis=1).reshape(len(features), -1)
 
 
@@ -67,6 +70,10 @@ def assert_same_layer(first, second, rtol=0.0):
     for field in ("count", "mean", "scatter"):
         mine, theirs = (getattr(each.moments, field) for each in (first, second))
         np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol)
+    if first.covariance_type == "low_rank":
+        mine, theirs = (each.moments.sketch for each in (first, second))
+        mine, theirs = (x.transpose(0, 2, 1) @ x for x in (mine, theirs))
+        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * mine.max())
     assert first.feature_shape == second.feature_shape
     samples = [each.sample([0, 1, 1], (3, 4)) for each in (first, second)]
     np.testing.assert_allclose(*samples, rtol=rtol, atol=rtol)
@@ -95,6 +102,50 @@ def test_call_is_the_log_density_of_scipy(covariance_type, size, mean, shrinkage
     assert received.dtype == tf.float32
     expected = scipy_log_density(gaussian, features)
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6, 7])
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+@pytest.mark.parametrize("shrinkage", [0.0, 0.5, "oas"])
+def test_a_low_rank_density_is_that_of_the_matrix_multiplied_out(rank, mean, shrinkage):
+    features, labels = make_data(size=7, mean=mean)
+    gaussian = fitted((features, labels), "low_rank", shrinkage=shrinkage, rank=rank)
+    assert gaussian.parameters()[1].factor.shape == (NUM_CLASSES, 7, rank)
+    expected = scipy_log_density(gaussian, features)
+    np.testing.assert_allclose(gaussian(features), expected, rtol=1e-5, atol=1e-5)
+    received = gaussian.distribution.log_prob(features[:, np.newaxis])
+    np.testing.assert_allclose(gaussian(features), received, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "low_rank"])
+@pytest.mark.parametrize("classes_at_a_time", [1, 2, 3, 4, 9, 10])
+def test_densities_of_many_classes_are_made_some_at_a_time(
+    covariance_type, classes_at_a_time, monkeypatch
+):
+    features, labels = make_data((5,) * 9, size=6)
+    gaussian = fitted((features, labels), covariance_type, num_classes=9)
+    expected = gaussian(features)
+    monkeypatch.setattr("tf_pseudofeat.gaussian._DEVIATIONS", 6 * classes_at_a_time)
+    for call in (gaussian, tf.function(gaussian)):
+        np.testing.assert_allclose(call(features), expected, rtol=1e-5, atol=1e-5)
+    with tf.GradientTape() as tape:
+        tape.watch(x := tf.constant(features))
+        density = gaussian(x)[:, 4]
+    assert np.isfinite(tape.gradient(density, x)).all()
+
+
+def test_many_classes_of_low_rank():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(300), 4)
+    features = rng.normal(size=(len(labels), 32)).astype("float32")
+    features += 20 * rng.normal(size=(300, 32))[labels]
+    gaussian = fitted((features, labels), "low_rank", num_classes=300, rank=3)
+    samples = gaussian.sample(labels, (1, 2)).numpy()
+    deviations = [x - gaussian.moments.mean[labels] for x in (features, samples)]
+    ratio = np.square(deviations[1]).sum() / np.square(deviations[0]).sum()
+    assert ratio == pytest.approx(4 / 3, rel=0.03)  # n / (n - 1)
+    received = np.argmax(gaussian(samples[::7]), axis=1)
+    assert np.mean(received == labels[::7]) > 0.99
 
 
 def test_the_paper_s_estimator_is_the_plain_mean_and_covariance():
@@ -185,7 +236,8 @@ def test_a_class_without_examples_has_no_density(covariance_type):
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("seed", [(0, 0), (7, 11)])
 def test_samples_follow_the_law_they_claim(covariance_type, size, seed):
-    num, gaussian = 4000, fitted(make_data(size=size), covariance_type)
+    rank = 1 if covariance_type == "low_rank" else None
+    num, gaussian = 4000, fitted(make_data(size=size), covariance_type, rank=rank)
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], num))
     samples = gaussian.sample(labels, seed).numpy().astype("float64")
     for class_id, mean, covariance in zip(
@@ -222,10 +274,13 @@ def test_samples_follow_the_law_they_claim(covariance_type, size, seed):
 def test_a_sample_is_its_mean_and_its_factor_times_its_noise(covariance_type, labels):
     loc, scale = fitted(None, covariance_type).parameters()
     labels, seed = np.array(labels, "int32"), tf.constant([5, 6])
-    noise = tf.random.stateless_normal([len(labels), 4], seed).numpy()
+    width = 8 if covariance_type == "low_rank" else 4
+    noise = tf.random.stateless_normal([len(labels), width], seed).numpy()
     expected = np.zeros((len(labels), 4))
     for i, label in enumerate(labels):
-        if scale.shape.rank == 2:
+        if covariance_type == "low_rank":
+            factor = np.hstack([np.diag(scale.diag[label]), scale.factor[label]])
+        elif scale.shape.rank == 2:
             factor = np.diag(scale[label])
         else:
             factor = scale[label % scale.shape[0]].numpy()
@@ -481,7 +536,9 @@ def test_before_it_is_fitted_every_class_is_a_standard_normal():
 def test_a_model_file_holds_all_of_it(tmp_path, covariance_type, shape):
     features, labels = make_data()
     features = features.reshape(-1, *shape)
-    gaussian = fitted((features, labels), covariance_type, covariance_scale=2.0)
+    rank = 2 if covariance_type == "low_rank" else None
+    settings = {"covariance_scale": 2.0, "rank": rank}
+    gaussian = fitted((features, labels), covariance_type, **settings)
     inner = keras.Sequential([keras.Input(shape), gaussian], name="inner")
     inputs = keras.Input(shape)
     outputs = keras.layers.Softmax()(inner(keras.layers.Identity()(inputs)))
@@ -617,6 +674,17 @@ def test_data_that_cannot_be_fitted_is_refused(change, message):
         ClassConditionalGaussian(NUM_CLASSES).adapt(**data)
 
 
+@every_type
+@pytest.mark.parametrize(("unit", "dtype"), [(1e60, "float64"), (1e-42, "float32")])
+def test_what_float32_cannot_hold_is_refused(covariance_type, unit, dtype):
+    features, labels = make_data()
+    gaussian = fitted((features, labels), covariance_type)
+    expected = gaussian.sample([0, 1, 2], (1, 2))
+    with pytest.raises(ValueError, match=r"deviations from .* Scale the features\."):
+        gaussian.adapt((np.float64(features) * unit).astype(dtype), labels)
+    np.testing.assert_array_equal(gaussian.sample([0, 1, 2], (1, 2)), expected)
+
+
 def test_an_empty_stream_is_refused():
     with pytest.raises(ValueError, match=r"The stream of features is empty"):
         ClassConditionalGaussian(2).adapt(iter([]))
@@ -676,6 +744,21 @@ def test_only_layers_of_the_same_settings_merge(empty, num_classes, covariance_t
     message = rf"has 3 classes and 'full', .* has {num_classes} and '{covariance_type}'"
     with pytest.raises(ValueError, match=message):
         gaussian.merge_state([other])
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_only_layers_of_the_same_rank_merge(empty):
+    gaussian = ClassConditionalGaussian(NUM_CLASSES, "low_rank", rank=2)
+    if not empty:
+        gaussian.adapt(*make_data())
+    other = fitted(None, "low_rank", rank=3)
+    message = r"3 classes and 'low_rank' of rank 2, .* 3 and 'low_rank' of rank 3"
+    with pytest.raises(ValueError, match=message):
+        gaussian.merge_state([other])
+    gaussian.merge_state([fitted(None, "low_rank", rank=2)])
+    four = ClassConditionalGaussian(NUM_CLASSES, "low_rank")  # all of 4 features
+    four.merge_state([fitted(None, "low_rank", rank=4)])
+    assert four.moments.rank == 4
 
 
 @pytest.mark.parametrize("shape", [(None, 3), ()])

@@ -248,6 +248,13 @@ def test_counts_may_be_any_whole_numbers(counts):
     np.testing.assert_array_equal(labels, expected[1])
 
 
+def test_the_order_of_the_counts_makes_no_difference():
+    features, labels = read(stream({2: 11, 1: 37}))
+    expected = read(stream({1: 37, 2: 11}))
+    np.testing.assert_array_equal(features, expected[0])
+    np.testing.assert_array_equal(labels, expected[1])
+
+
 def test_what_came_later_to_the_gaussian_does_not_reach_the_stream():
     gaussian = make_gaussian()
     dataset = interleave(FEATURES, LABELS, gaussian, COUNTS, 8)

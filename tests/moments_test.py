@@ -16,7 +16,7 @@ from tf_pseudofeat.moments import (
     no_moments,
 )
 
-KINDS = ("full", "tied", "diag")
+KINDS = ("full", "tied", "diag", "low_rank")
 NUM_CLASSES = 5
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -45,7 +45,7 @@ def naive(features, labels, kind):
         scatter[label] += np.outer(x - mean[label], x - mean[label])
     if kind == "tied":
         scatter = scatter.sum(axis=0)
-    if kind == "diag":
+    if kind in ("diag", "low_rank"):
         scatter = np.diagonal(scatter, axis1=1, axis2=2)
     return ClassMoments(count, mean, scatter, kind)
 
@@ -66,6 +66,11 @@ def assert_same(received, expected, rtol=1e-6):
     )
     for field in ("count", "mean", "scatter"):
         assert getattr(received, field).dtype == np.float64
+    if received.kind == "low_rank":  # of as many rows as there are features: exact
+        squares = np.square(received.sketch, dtype=np.float64).sum(axis=1)
+        np.testing.assert_allclose(
+            squares, received.scatter, rtol=1e-5, atol=1e-5 * expected.scatter.max()
+        )
 
 
 def chunks(features, labels, sizes):
@@ -307,6 +312,33 @@ def test_covariances_that_cannot_fit_in_memory_are_refused(kind, size, shape):
 def test_an_empty_stream_is_refused():
     with pytest.raises(ValueError, match=r"The stream of features is empty"):
         moments_of_batches(iter([]), 2)
+
+
+def test_sketches_that_cannot_fit_in_memory_are_refused():
+    message = r"shape \[1000, 2000, 20000\] need 149.0 GiB in float32.* small `rank`"
+    with pytest.raises(ValueError, match=message):
+        no_moments(1000, 20_000, "low_rank", 1000)
+
+
+def test_deviations_too_large_for_a_sketch_are_refused():
+    message = r"means overflow float32, .* they are up to 7\.07e\+99\. Scale"
+    with pytest.raises(ValueError, match=message):
+        moments_of([[1e100], [0.0]], [0, 0], 1, "low_rank")
+    parts = [moments_of([[x]], [0], 1, "low_rank") for x in (1e100, 0.0)]
+    with pytest.raises(ValueError, match=message):
+        merge(*parts)
+
+
+def test_deviations_too_small_for_a_sketch_are_none():
+    features = np.array([[1e-60, 0.0], [0.0, 1.0], [0.0, 0.0], [1e-60, 0.0]])
+    sketch = moments_of(features, np.zeros(4, int), 1, "low_rank").sketch[0]
+    np.testing.assert_allclose(sketch.T @ sketch, [[0, 0], [0, 0.75]], atol=1e-7)
+
+
+def test_only_sketches_of_the_same_rank_merge():
+    message = r"low_rank \[C, D\] = \[2, 3\] of rank 2 and .* \[2, 3\] of rank 3"
+    with pytest.raises(ValueError, match=message):
+        merge(no_moments(2, 3, "low_rank", 2), no_moments(2, 3, "low_rank"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from tf_pseudofeat.budget import multiply_minority
+from tf_pseudofeat.covariance import COVARIANCE_TYPES
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 from tf_pseudofeat.retrain import retrain_head
@@ -55,10 +56,14 @@ def test_every_over_sampler_keeps_the_contract(kind, form, data):
     assert not np.array_equal(dense(new), dense(other[0]))
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
-def test_draws_have_the_moments_of_the_layers_gaussians(covariance_type, data):
+@pytest.mark.parametrize(
+    ("covariance_type", "rank"),
+    [*((each, None) for each in COVARIANCE_TYPES), ("low_rank", 1)],
+)
+def test_draws_have_the_moments_of_the_layers_gaussians(covariance_type, rank, data):
     x, y = data
     settings = {"covariance_type": covariance_type, "covariance_scale": 2.0}
+    settings["rank"] = rank
     sampler = GaussianOverSampler(
         sampling_strategy={2: 100_030}, random_state=0, **settings
     )

@@ -88,6 +88,7 @@ def assert_moments(received, features, labels, num_classes, kind):
         "full": scatter,
         "tied": scatter.sum(axis=0),
         "diag": np.diagonal(scatter, axis1=1, axis2=2),
+        "low_rank": np.diagonal(scatter, axis1=1, axis2=2),
     }[kind]
     np.testing.assert_array_equal(received.count, list(map(len, of_class)))
     largest, rounding = np.abs(x).max(), len(x) * (1e-12 * np.abs(x).max()) ** 2
@@ -99,7 +100,7 @@ def assert_moments(received, features, labels, num_classes, kind):
 
 @pytest.mark.parametrize("way", [moments_of, in_pieces, in_batches])
 @cases(25)
-@given(examples(), st.sampled_from(["full", "tied", "diag"]), seeds)
+@given(examples(), st.sampled_from(["full", "tied", "diag", "low_rank"]), seeds)
 def test_moments_in_any_pieces_and_order_are_those_of_numpy(way, example, kind, seed):
     rng = [] if way is moments_of else [np.random.default_rng(seed)]
     assert_moments(way(*example, kind, *rng), *example, kind)
@@ -177,7 +178,7 @@ def streams(draw):
     st.integers(1, 50),
     st.integers(1, 60),
     st.booleans(),
-    st.sampled_from(["full", "tied", "diag"]),
+    st.sampled_from(["full", "tied", "diag", "low_rank"]),
     st.sampled_from([lambda y: y, lambda y: y[:, None], lambda y: np.eye(4)[y]]),
     seeds,
 )

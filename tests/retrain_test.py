@@ -504,40 +504,12 @@ def test_sample_weights_reach_the_head():
     assert after[1] > after[0]
 
 
-# ---- Mixed precision. ----------------------------------------------------------------
-
-
-@pytest.fixture
-def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
-
-
-@pytest.mark.parametrize(
-    "policy, end",
-    [("mixed_float16", "float32"), ("mixed_float16", None), ("mixed_bfloat16", None)],
-    indirect=["policy"],
-)
-def test_mixed_precision(policy, end):
-    between = [layers.BatchNormalization(), layers.Dropout(0.1)]
-    if end:
-        between.append(layers.Activation("linear", dtype=end))
-    model = make_model(between=between)
-    report = assert_cured(model, epochs=80, batch_size=20)
-    assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"] + 0.1
-    scaled = policy == "mixed_float16"
-    assert report.settings["optimizer"] == ("LossScaleOptimizer" if scaled else "Adam")
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
-    assert int(model.optimizer.iterations) == 0
-    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
-
-
 # ---- Where the pseudo-features come from. --------------------------------------------
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
+@pytest.mark.parametrize(
+    "covariance_type", ["full", "diag", "tied", "spherical", "low_rank"]
+)
 def test_gaussian_of_the_users_own(covariance_type):
     gaussian = ClassConditionalGaussian(3, covariance_type, shrinkage=0.3)
     report = assert_cured(make_model(), gaussian=gaussian)
@@ -677,73 +649,10 @@ def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
     assert "2/2" in printed
 
 
-# ---- Two devices. --------------------------------------------------------------------
-
-TWO_DEVICES = """
-    import json, sys
-    import keras, numpy as np, tensorflow as tf
-    from keras import layers
-
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-    import tf_pseudofeat as tfpf
-
-    data = np.load(sys.argv[1])
-    ds = tf.data.Dataset.from_tensor_slices((data["x"], data["y"])).batch(60)
-
-    def build():
-        keras.utils.set_random_seed(1)
-        model = keras.Sequential([
-            keras.Input((4,)),
-            layers.Dense(5, activation="relu", name="features"),
-            layers.Dense(3, activation="softmax"),
-        ])
-        model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-        return model
-
-    def retrain(model):
-        report = tfpf.retrain_head(
-            model, "features", ds, epochs=3, batch_size=80, verbose=0
-        )
-        return report.real, report.loss, [w.tolist() for w in model.get_weights()]
-
-    results = {"one": retrain(build())}
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        model = build()
-    assert strategy.num_replicas_in_sync == 2
-    results["two"] = retrain(model)
-    trunk = tfpf.split_at(model, "features").trunk
-    results["rows"] = len(tfpf.extract_features(trunk, ds, verbose=0).features)
-    with strategy.scope():
-        model = build()
-    retrainer = tfpf.PseudoFeatureHeadRetrainer(
-        "features", ds, epochs=1, verbose=0, optimizer=keras.optimizers.SGD(0.1)
-    )
-    model.fit(ds, verbose=0, callbacks=[retrainer])
-    results["callback"] = [retrainer.report.kept, retrainer.report.real]
-    print("RESULTS", json.dumps(results))
-"""
+# ---- A strategy; of two devices and of two processes, see strategies_test.py. -------
 
 
-def test_model_mirrored_on_two_devices_is_cured_like_one_on_one(tmp_path):
-    np.savez(tmp_path / "data.npz", x=X, y=Y)
-    script = textwrap.dedent(TWO_DEVICES)
-    command = [sys.executable, "-c", script, str(tmp_path / "data.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(done.stdout.rpartition("RESULTS")[2])
-    (real, loss, weights), (real_2, loss_2, weights_2) = results["one"], results["two"]
-    assert results["rows"] == N
-    assert real == real_2 == [80, 30, 10]
-    np.testing.assert_allclose(loss, loss_2, rtol=0.05)
-    for one, two in zip(weights, weights_2, strict=True):
-        np.testing.assert_allclose(one, two, atol=0.05)
-    assert results["callback"] == [True, [80, 30, 10]]
-
-
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_model_mirrored_on_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = make_model(between=[layers.Dropout(0.1)])

@@ -159,6 +159,40 @@ def test_a_metric_is_its_function_in_batches_of_any_size(
 
 
 @every_metric
+@pytest.mark.parametrize("label", [NUM_CLASSES, -1, 99])
+@pytest.mark.parametrize("form", [(-1,), (-1, 1)])
+def test_a_label_out_of_range_does_not_pass_for_less_data(metric_class, label, form):
+    metric = make(metric_class)
+    wrong = TRUTH.copy()
+    wrong[3] = label
+    metric.update_state(wrong.reshape(form), OUTPUTS)
+    metric.update_state(TRUTH, OUTPUTS)
+    assert np.isnan(float(metric.result()))
+    metric.reset_state()
+    metric.update_state(TRUTH, OUTPUTS)
+    assert 0 < float(metric.result()) < 1
+
+
+@every_metric
+def test_a_label_out_of_range_may_stand_for_nothing_with_the_weight_0(metric_class):
+    metric, weight = make(metric_class), np.ones(len(TRUTH))
+    wrong = TRUTH.copy()
+    wrong[::5], weight[::5] = -1, 0
+    metric.update_state(wrong, OUTPUTS, sample_weight=weight)
+    rest = weight > 0
+    expected = function_of(metric_class, TRUTH[rest], GUESS[rest])
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_label_out_of_range_shows_in_the_logs_of_fit():
+    model = keras.Sequential([keras.Input((NUM_CLASSES,)), keras.layers.Dense(4)])
+    model.compile("sgd", "mse", metrics=[scores.BalancedAccuracy(4, name="score")])
+    x, y = np.eye(4, dtype="float32"), np.array([[0.0], [1.0], [2.0], [9.0]])
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert np.isnan(logs["score"])
+
+
+@every_metric
 def test_a_metric_that_was_reset_has_forgotten(metric_class):
     metric = make(metric_class)
     metric.update_state(TRUTH, np.roll(OUTPUTS, 1, axis=1))

@@ -470,11 +470,13 @@ assert not tf.distribute.has_strategy()
 """
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_belong_to_the_strategy_that_the_model_was_made_in():
     pytest.importorskip("tensorflow")  # Its devices are fixed once it has started.
     subprocess.run([sys.executable, "-c", IN_TWO_REPLICAS], check=True)
 
 
+@pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_of_a_model_made_in_no_strategy_belong_to_none():
     tf = pytest.importorskip("tensorflow")
     result = split_at(dense_model(), "features")
@@ -715,12 +717,30 @@ def test_check_reports_the_largest_difference():
     assert result.check(other, x, tolerance=1.0) == pytest.approx(expected, rel=1e-4)
 
 
-def test_check_refuses_nan_and_an_empty_batch():
+def test_check_refuses_an_empty_batch_and_nan_behind_the_cut():
     model = dense_model()
     result = split_at(model, "features")
-    for x in [np.full((1, 4), np.nan, "float32"), np.zeros((0, 4), "float32")]:
-        text = error_of(result.check, model, x)
-        assert "largest difference nan" in text and "an empty batch, a NaN" in text
+    text = error_of(result.check, model, np.zeros((0, 4), "float32"))
+    assert "largest difference nan" in text and "an empty batch, a NaN" in text
+    weight = model.weights[-1]
+    weight.assign(np.nan * np.ones(weight.shape))
+    text = error_of(result.check, model, batch(4))
+    assert "a NaN in the model's own output (the features are finite)" in text
+
+
+def test_check_tells_nan_of_the_inputs_from_nan_of_the_trunk():
+    model, x = dense_model(), batch(4)
+    result = split_at(model, "features")
+    x[1, 0] = np.nan
+    text = error_of(result.check, model, x)
+    name = f"The features at 'features' are NaN or infinite in 1 of {len(x)} rows, the"
+    assert name in text and "inputs of 1 of them, the first is row 1: clean" in text
+    model.get_layer("features").bias.assign(
+        np.inf * np.ones_like(model.get_layer("features").bias)
+    )
+    text = error_of(result.check, model, batch(4))
+    assert f"in {len(x)} of {len(x)} rows" in text
+    assert "The inputs of these rows are finite, so the layers in between" in text
 
 
 def test_check_takes_equal_infinities_and_one_example():

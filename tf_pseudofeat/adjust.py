@@ -1,6 +1,5 @@
 """Logit adjustment: takes the class prior off the outputs of a trained classifier."""
 
-import contextlib
 import math
 import warnings
 import weakref
@@ -10,6 +9,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import activation_name, maker, output_activation
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
+from tf_pseudofeat.strategies import scope_of
 
 __all__ = [
     "LogitAdjustment",
@@ -84,7 +84,7 @@ def adjust_logits(model, class_counts=None, tau=1.0):
     network, offsets = functional(model), _offsets(prior, tau, width)
     if offsets.any():
         _warn_if_adjusted(model, prior, remembered)
-    with _strategy_scope(model):
+    with scope_of(model):
         layer = LogitAdjustment(
             offsets, output_activation(model), dtype=network.outputs[0].dtype
         )
@@ -159,7 +159,7 @@ def shift_bias(model, class_counts, tau=1.0):
         )
     prior = _prior(class_counts, width)
     offsets = _offsets(prior, tau, width)
-    with _strategy_scope(model):
+    with scope_of(model):
         dense.bias.assign(keras.ops.convert_to_numpy(dense.bias) - offsets)
     remember_mix(model, prior, tau)
 
@@ -385,9 +385,3 @@ def _calls(network, layer):
         if functional(node.operation) is not None:
             calls += _calls(node.operation, layer)
     return calls
-
-
-def _strategy_scope(model):
-    """What is made from a model has to be made in its `tf.distribute` strategy."""
-    strategy = getattr(model, "distribute_strategy", None)
-    return contextlib.nullcontext() if strategy is None else strategy.scope()

@@ -5,14 +5,17 @@ import tensorflow as tf
 
 __all__ = [
     "check_finite",
+    "check_rank",
     "check_real",
     "check_weights",
     "is_infinite",
+    "resolve_rank",
     "stateless_seed",
     "whole_number",
 ]
 
 _CHUNK_ROWS = 4096
+_DEFAULT_RANK = 16
 
 
 def whole_number(name, value):
@@ -39,11 +42,46 @@ def whole_number(name, value):
     raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
 
 
+def check_rank(covariance_type, rank):
+    """Refuses a rank that is no whole number from 1, or not of "low_rank".
+
+    Raises:
+        ValueError: With what came and what was expected.
+    """
+    if rank is None:
+        return
+    if covariance_type != "low_rank":
+        raise ValueError(
+            f"`rank` is the number of directions of covariance_type='low_rank'; "
+            f"received rank={rank!r} with {covariance_type!r}. Leave it out."
+        )
+    whole_number("rank", rank)
+
+
+def resolve_rank(rank, feature_size):
+    """The number of directions to keep of D features; 16 unless D is less.
+
+    Raises:
+        ValueError: `rank` is above D, or no whole number from 1.
+    """
+    if rank is None:
+        return min(_DEFAULT_RANK, feature_size)
+    rank = whole_number("rank", rank)
+    if rank > feature_size:
+        raise ValueError(
+            f"`rank` is at most the number of features, {feature_size}; received "
+            f"{rank}. Pass a smaller one, or covariance_type='full', which has all "
+            f"directions."
+        )
+    return rank
+
+
 def stateless_seed(seed):
     """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
 
     Args:
-        seed: two whole numbers, or an integer tensor `[2]`.
+        seed: two whole numbers, of which the lowest 31 bits count, or an integer
+            tensor `[2]`.
 
     Raises:
         ValueError: Anything else, a single number included: that would be a stateful
@@ -70,12 +108,14 @@ def is_infinite(data):
     return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
 
 
-def check_finite(features, name="The features"):
+def check_finite(features, name="The features", inputs=None):
     """Refuses features that are no real numbers, or NaN, or infinite.
 
     Args:
         features: array `[N, ...]`.
         name: what to call them in an error.
+        inputs: what they were computed from, arrays `[N, ...]` in any structure, to
+            tell which of the two is to blame.
 
     Raises:
         ValueError: With how many rows are wrong, and the first of them.
@@ -84,13 +124,34 @@ def check_finite(features, name="The features"):
     chunks = range(0, len(features), _CHUNK_ROWS)
     if all(np.isfinite(features[i : i + _CHUNK_ROWS]).all() for i in chunks):
         return
-    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
-    wrong = np.flatnonzero(~finite)
+    wrong = np.flatnonzero(~_finite_rows(features))
     raise ValueError(
         f"{name} are NaN or infinite in {wrong.size} of {len(features)} rows, the "
-        f"first is row {wrong[0]}. Clean the inputs, or look for an overflow "
-        f"(float16?) before the split layer."
+        f"first is row {wrong[0]}. {_where_from(inputs, wrong)}"
     )
+
+
+def _where_from(inputs, wrong):
+    """What to do about features that are not finite in the rows `wrong`."""
+    if inputs is None:
+        return "Clean the inputs, or look for an overflow (float16?) before the layer."
+    finite = np.ones(len(wrong), bool)
+    for leaf in map(np.asarray, tf.nest.flatten(inputs)):
+        if leaf.ndim and (leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"):
+            finite &= _finite_rows(leaf[wrong])
+    if finite.all():
+        return (
+            "The inputs of these rows are finite, so the layers in between made it: "
+            "look for an overflow (float16?)."
+        )
+    return (
+        f"So are the inputs of {int((~finite).sum())} of them, the first is row "
+        f"{wrong[~finite][0]}: clean the inputs."
+    )
+
+
+def _finite_rows(array):
+    return np.isfinite(array).reshape(len(array), -1).all(axis=1)
 
 
 def check_weights(sample_weight, count):

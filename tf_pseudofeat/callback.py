@@ -1,15 +1,17 @@
 """The whole cure as a Keras callback."""
 
 import contextlib
+import hashlib
 import inspect
 import os
 import tempfile
 import warnings
 
 import keras
+import numpy as np
 
 from tf_pseudofeat.arguments import whole_number
-from tf_pseudofeat.job import check_job
+from tf_pseudofeat.job import broken_weights, check_job
 from tf_pseudofeat.retrain import retrain_head
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
@@ -23,6 +25,12 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     `BackupAndRestore`, which deletes its backup when its turn comes, belongs after it:
     then a `fit` that is killed while the head is retrained has nothing to train again.
 
+    What `fit` itself is given, `class_weight` or `sample_weight`, is for its own steps:
+    the retraining sees what is in `data`. What `ModelCheckpoint` saves of an epoch is
+    the head before the retraining; save the model after `fit`. A training that is
+    interrupted is left as it is, and one that ended in NaN is warned of: `report` stays
+    None, as `fit` has a history to return.
+
     Args:
         layer_name: the layer whose output is the feature, see `retrain_head`.
         data: the data whose features to use, usually the training data.
@@ -33,7 +41,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             done: the trunk goes on, and they would not be its features any more.
 
     Attributes:
-        report: the `RetrainingReport` of the last retraining; None before.
+        report: the `RetrainingReport` of the last retraining; None before it, and
+            where the training had broken down.
 
     Raises:
         TypeError: When made: a setting that `retrain_head` does not know.
@@ -58,9 +67,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Checks everything, and warns of what would undo the retraining."""
         self.report = None
-        self._is_fresh = False
+        self._left = None
         check_job(self.model, self.layer_name, self.data, **self.settings)
-        if getattr(self.model.optimizer, "use_ema", False):
+        if _keeps_averages(self.model.optimizer):
             warnings.warn(
                 "The optimizer keeps moving averages of the weights (use_ema=True). "
                 "They do not know the retrained head, and the next `fit` would "
@@ -76,26 +85,45 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                     stacklevel=2,
                 )
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Notes that the weights are about to change."""
-        self._is_fresh = False
-
     def on_epoch_end(self, epoch, logs=None):
         """Retrains after every `every`-th epoch."""
         if self.every is not None and (epoch + 1) % self.every == 0:
             self._retrain()
+            self._left = _fingerprint(self.model)
 
     def on_train_end(self, logs=None):
-        """Retrains, unless that was just done."""
-        if not self._is_fresh:
+        """Retrains, unless that was just done and the weights are still those."""
+        if self._left is None or self._left != _fingerprint(self.model):
             self._retrain()
 
     def _retrain(self):
+        broken = broken_weights(self.model)
+        if broken:
+            self.report = None
+            warnings.warn(
+                f"The head is not retrained: {len(broken)} weights of the model are "
+                f"NaN or infinite, the first is {broken[0]!r}. Its training has broken "
+                f"down; load a checkpoint from before, and use `retrain_head`.",
+                stacklevel=2,
+            )
+            return
         with _new_cache(self.settings.get("cache_dir")) as cache:
             self.report = retrain_head(
                 self.model, self.layer_name, self.data, **{**self.settings, **cache}
             )
-        self._is_fresh = True
+
+
+def _fingerprint(model):
+    """Tells whether weights have changed, by an average or another callback."""
+    digest = hashlib.blake2b()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).view(np.uint8))
+    return digest.digest()
+
+
+def _keeps_averages(optimizer):
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of loss scaling
+    return getattr(optimizer, "use_ema", False)
 
 
 @contextlib.contextmanager

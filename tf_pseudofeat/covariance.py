@@ -18,6 +18,8 @@ import numbers
 import numpy as np
 import scipy.linalg
 
+from tf_pseudofeat.arguments import check_rank
+from tf_pseudofeat.low_rank import LowRankScale, low_rank_part, turned
 from tf_pseudofeat.moments import ClassMoments
 
 __all__ = [
@@ -31,7 +33,7 @@ __all__ = [
     "report_covariance",
 ]
 
-COVARIANCE_TYPES = ("full", "diag", "tied", "spherical")
+COVARIANCE_TYPES = ("full", "diag", "tied", "spherical", "low_rank")
 
 # Tried in turn, as fractions of the mean variance, until the condition is within reach.
 _JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
@@ -46,10 +48,11 @@ class ClassCovariance:
     Attributes:
         class_id: which class; None for the one that all classes share ("tied").
         count: examples that it rests on.
-        rank: rank of the sample covariance.
+        rank: rank of the sample covariance; of "low_rank", directions of its factor.
         shrinkage: weight of the spherical target, in [0, 1].
         jitter: variance added to every feature.
-        condition: largest over smallest eigenvalue of the result.
+        condition: largest over smallest eigenvalue of the result; of "low_rank", what
+            it is at most, (max diag^2 + |factor|^2) / min diag^2.
         note: what was out of the ordinary, or "".
     """
 
@@ -94,14 +97,15 @@ class CovarianceEstimate:
     """Factors of the covariances, covariance = scale scale^T, float64.
 
     Attributes:
-        scale: lower triangular `[C, D, D]` ("full") or `[1, D, D]` ("tied"), or
-            standard deviations `[C, D]` ("diag", "spherical").
+        scale: lower triangular `[C, D, D]` ("full") or `[1, D, D]` ("tied"), standard
+            deviations `[C, D]` ("diag", "spherical"), or a `LowRankScale` of
+            deviations `[C, D]` and a float32 factor `[C, D, rank]` ("low_rank").
         moments: what they were estimated from.
         covariance_type: see `estimate_covariance`.
         shrinkage: see `estimate_covariance`.
     """
 
-    scale: np.ndarray
+    scale: np.ndarray | LowRankScale
     moments: ClassMoments
     covariance_type: str
     shrinkage: str | float
@@ -122,13 +126,14 @@ def moment_kind(covariance_type):
     return "diag" if covariance_type == "spherical" else covariance_type
 
 
-def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0):
+def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0, rank=None):
     """Refuses settings that `estimate_covariance` cannot follow.
 
     Raises:
         ValueError: With what came and what was expected.
     """
     moment_kind(covariance_type)
+    check_rank(covariance_type, rank)
     fits = shrinkage == "oas" or (
         isinstance(shrinkage, int | float) and 0 <= shrinkage <= 1
     )
@@ -154,10 +159,15 @@ def estimate_covariance(
         S     = scatter / (n - 1)
         sigma = covariance_scale ((1 - shrinkage) S + shrinkage tr(S) / D I + jitter I)
 
+    Of "low_rank", S is the model of the sample covariance: `rank` of its directions and
+    what they leave of its diagonal, which is so exact. "oas" chooses for this S.
+
+        S = factor factor^T + diag(variance - rowsum(factor^2))
+
     Args:
         moments: `ClassMoments` of the kind that `moment_kind(covariance_type)` names.
         covariance_type: "full", "diag" (independent features), "tied" (one for all
-            classes: the pooled within-class covariance) or "spherical".
+            classes: the pooled within-class covariance), "spherical" or "low_rank".
         shrinkage: 0.0 is the paper's plain sample covariance; "oas" chooses by [2];
             a float in [0, 1] is taken as it is. "spherical" is the target itself and
             does not shrink.
@@ -180,12 +190,17 @@ def estimate_covariance(
         _check_counts(moments, covariance_type)
     scatter = moments.scatter
     scale = np.empty_like(scatter[np.newaxis] if moments.kind == "tied" else scatter)
-    for factor, sample in zip(
-        scale, _samples(moments, covariance_type, shrinkage), strict=True
-    ):
-        sample.factor(out=factor)
+    samples = _samples(moments, covariance_type, shrinkage)
+    parts = [scale]
+    if covariance_type == "low_rank":
+        factor = np.zeros((*scale.shape, moments.rank), np.float32)
+        scale = LowRankScale(scale, factor)
+        parts = [*scale]
+    for *out, sample in zip(*parts, samples, strict=True):
+        sample.factor(*out)
     if covariance_scale != 1:
-        scale *= np.sqrt(covariance_scale)
+        for part in parts:
+            part *= np.sqrt(covariance_scale)
     return CovarianceEstimate(scale, moments, covariance_type, shrinkage)
 
 
@@ -210,7 +225,7 @@ def _mean_variance(moments):
     freedom = max(moments.count.sum() - np.count_nonzero(moments.count), 1)
     total = (
         np.trace(moments.scatter, axis1=-2, axis2=-1).sum()
-        if moments.kind != "diag"
+        if moments.kind in ("full", "tied")
         else moments.scatter.sum()
     )
     return total / freedom / moments.feature_size or 1.0
@@ -228,7 +243,10 @@ def _samples(moments, covariance_type, shrinkage):
     weight = 1.0 if covariance_type == "spherical" else shrinkage
     for class_id, count in enumerate(moments.count):
         scatter = moments.scatter[class_id]
-        if count:
+        if count and covariance_type == "low_rank":
+            sketch = moments.sketch[class_id]
+            yield _LowRankSample(scatter, sketch, count, weight, unit, class_id)
+        elif count:
             yield _Sample(scatter, count, weight, unit, class_id)
         else:
             yield _NoSample(class_id)
@@ -299,13 +317,72 @@ class _Sample:
         return _jitter(self.spectrum, self.target or self.pooled_unit, self.class_id)
 
 
+class _LowRankSample:
+    """One sample covariance as a factor `[D, K]` and a diagonal `[D]`, and its mending.
+
+    What is done to it never needs the matrix `[D, D]`.
+    """
+
+    def __init__(self, scatter, sketch, count, shrinkage, pooled_unit, class_id):
+        size, variance = len(scatter), scatter / (count - 1)
+        self.class_id, self.count = class_id, int(count)
+        self.pooled_unit = pooled_unit
+        self.target = variance.mean()
+        rows = sketch / np.sqrt(count - 1)
+        self.directions, self.rest = low_rank_part(variance, rows)
+        held = np.square(self.directions).sum(axis=1)  # [D]
+        self.lengths = np.square(self.directions).sum(axis=0)  # [K], eigenvalues
+        # Of the entries of S; the columns of its factor are orthogonal.
+        squares = np.square(self.lengths).sum()
+        squares += (self.rest * (2 * held + self.rest)).sum()
+        self.weight = _weight(shrinkage, squares / size**2, self.target, size, count)
+
+    def factor(self, diag, factor):
+        """Writes the deviations `[D]` and the factor `[D, rank]`."""
+        np.sqrt(self.variance + self.jitter, out=diag)
+        directions = turned(np.sqrt(1 - self.weight) * self.directions, diag)
+        factor[:, : directions.shape[1]] = directions
+
+    def row(self):
+        """`ClassCovariance`."""
+        smallest, largest = self.bounds + self.jitter
+        share = self.lengths.sum() / (self.target * len(self.rest) or 1.0)
+        note = f"{100 * share:.0f} % of the variance in {self.lengths.size} directions"
+        return ClassCovariance(
+            class_id=self.class_id,
+            count=self.count,
+            rank=self.lengths.size,
+            shrinkage=self.weight,
+            jitter=self.jitter,
+            condition=float(largest / smallest),
+            note=note if self.target else _note(self.target, 0, 0),
+        )
+
+    @property
+    def variance(self):
+        """Of what is independent, after shrinkage `[D]`."""
+        return (1 - self.weight) * self.rest + self.weight * self.target
+
+    @functools.cached_property
+    def bounds(self):
+        """What no eigenvalue is below or above, after shrinkage `[2]`."""
+        variance = self.variance
+        largest = variance.max() + (1 - self.weight) * self.lengths.max(initial=0.0)
+        return np.array([variance.min(), largest])
+
+    @functools.cached_property
+    def jitter(self):
+        """Variance to add so that the condition is within reach."""
+        return _jitter(self.bounds, self.target or self.pooled_unit, self.class_id)
+
+
 class _NoSample:
     """The placeholder of a class without examples: a standard normal."""
 
     def __init__(self, class_id):
         self.class_id = class_id
 
-    def factor(self, out):
+    def factor(self, out, low_rank=None):
         out[...] = 1.0 if out.ndim == 1 else np.eye(len(out))
 
     def row(self):

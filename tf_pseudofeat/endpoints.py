@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.lowering import Lowering
 from tf_pseudofeat.split import split_at
 
 __all__ = ["endpoints"]
@@ -39,8 +40,10 @@ def endpoints(
     Raises:
         ValueError: What is asked for does not fit the model.
         TypeError: `model` is not a Keras 3 model.
+        NotImplementedError: Keras runs on a backend other than TensorFlow and jax.
     """
     check_is_keras_3(model)
+    lowered = Lowering()
     network = _network(model)
     if gaussian is not None:
         _check_gaussian(gaussian, layer_name, model)
@@ -48,8 +51,10 @@ def endpoints(
     named = _named_outputs(network, output_name)
     classified = _classified(network, class_names, output_name)
 
+    predict = lowered(functools.partial(model, training=False), [model], inputs)
+
     def answer(x):
-        outputs = model(x, training=False)
+        outputs = predict(x)
         return named(outputs) | classified(outputs)
 
     def endpoint(function, signature=inputs):
@@ -62,12 +67,13 @@ def endpoints(
         functions["encoded"] = endpoint(lambda x: answer(decoded(x)), files)
     if layer_name is not None:
         trunk, _ = split_at(model, layer_name)
-        features = functools.partial(trunk, training=False)
+        features = lowered(functools.partial(trunk, training=False), [trunk], inputs)
         functions["features"] = endpoint(lambda x: {"features": features(x)})
     if gaussian is not None:
-        functions["log_density"] = endpoint(
-            lambda x: {"log_density": gaussian(features(x))}
+        density = lowered(
+            lambda x: gaussian(trunk(x, training=False)), [trunk, gaussian], inputs
         )
+        functions["log_density"] = endpoint(lambda x: {"log_density": density(x)})
     return functions
 
 

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
+import keras
 import tensorflow as tf
 
 from tf_pseudofeat.endpoints import endpoints
@@ -73,6 +74,8 @@ def export_classifier(
     Raises:
         FileExistsError: `path` names a version, and it is there already.
         ImportError: `warmup` without `tensorflow-serving-api`.
+        NotImplementedError: Keras runs on torch, say, and not on TensorFlow or jax. The
+            error names the way; nothing was written.
         OSError: The folder cannot be written, or the disk is full.
         TypeError: `model` is not a Keras 3 model.
         ValueError: What is asked for does not fit the model, or `gaussian` comes
@@ -147,7 +150,9 @@ def _save(functions, tables, class_names, folder):
     """`keras.export.ExportArchive` would store each weight twice (keras#23553)."""
     module = tf.Module()
     traced = [function.get_concrete_function() for function in functions.values()]
-    module.weights = list({v.ref(): v for f in traced for v in f.variables}.values())
+    weights = {v.ref(): v for f in traced for v in f.variables}.values()
+    # A function holds its variables by where they are in memory: in any order.
+    module.weights = sorted(weights, key=lambda v: (v.name, v.numpy().tobytes()))
     module.tables = tables
     if class_names is not None:
         file = folder / "assets" / "class_names.txt"
@@ -159,6 +164,8 @@ def _save(functions, tables, class_names, folder):
 
 def _tables(model):
     """What a function reads that is no variable: vocabularies of StringLookup etc."""
+    if keras.backend.backend() != "tensorflow":
+        return []  # no other backend has any
     return [
         part
         for part in tf.train.TrackableView(model).descendants()

@@ -18,10 +18,12 @@ from tf_pseudofeat.arguments import (
     stateless_seed,
     whole_number,
 )
-from tf_pseudofeat.graph import check_is_keras_3, layers_inside
+from tf_pseudofeat.graph import check_is_keras_3
 from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.seeds import numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.stored import StoredArray
+from tf_pseudofeat.strategies import model_strategy, spans_workers
 
 __all__ = [
     "augment_once",
@@ -68,7 +70,8 @@ def extract_features(
             argument `seed` gets another one, int32 `[2]`, for each batch.
         views: how often to read the data, 3 by default; needs `augment`.
         steps: batches to read; needed for an infinite dataset.
-        seed: two whole numbers; of the augmentation.
+        seed: two whole numbers; of the augmentation. Views and batches have streams of
+            their own. What a function without `seed` draws does not follow from it.
         cache_dir: a folder to write the features to, for a set that does not fit in
             memory, or to use it again with `load_features`. One shard of 64 MiB is in
             memory at a time. On an error or an interrupt nothing stays.
@@ -202,7 +205,7 @@ def check_augmentation(augment, views=None):
 
 def augment_once(augment, x):
     """One batch of inputs, augmented, to see whether it works."""
-    return _augmenter(augment, (0, 0, 0))(x, 0)
+    return _augmenter(augment, (0, 0))(x, 0)
 
 
 def _passes(trunk, data, augment, views, steps, seed, verbose):
@@ -211,8 +214,10 @@ def _passes(trunk, data, augment, views, steps, seed, verbose):
     views = check_augmentation(augment, views)
     stateless_seed(seed)
     check_is_keras_3(trunk)
-    seeds = [(int(seed[0]), int(seed[1]), view) for view in range(views)]
-    return [_one_pass(trunk, data, augment, each, steps, verbose) for each in seeds]
+    return [
+        _one_pass(trunk, data, augment, seed, view, steps, verbose)
+        for view in range(views)
+    ]
 
 
 def _in_memory(parts):
@@ -229,17 +234,18 @@ def _stored(passes, folder):
     return load_features(folder)
 
 
-def _one_pass(trunk, data, augment, seed, steps, verbose):
+def _one_pass(trunk, data, augment, seed, view, steps, verbose):
     """Yields each batch as `LabelledFeatures`."""
-    augmented = (lambda x, _: x) if augment is None else _augmenter(augment, seed)
+    augmented = (lambda x, _: x) if augment is None else _augmenter(augment, seed, view)
     total = _num_batches(data, steps)
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
     read = 0
     for x, y, weight in itertools.islice(_batches(data), total):
-        features = _features_of(trunk, augmented(x, read))
+        inputs = _for_keras(augmented(x, read))
+        features = _features_of(trunk, inputs)
         weight = None if weight is None else _array(weight)
         part = LabelledFeatures(features, _array(y), weight)
-        _check_part(part, read)
+        _check_part(part, inputs, read)
         yield part
         read += 1
         progress.update(read)
@@ -249,7 +255,7 @@ def _one_pass(trunk, data, augment, seed, steps, verbose):
         progress.update(read, finalize=True)
 
 
-def _check_part(part, number):
+def _check_part(part, inputs, number):
     """A batch out of step would shift all labels that follow."""
     arrays = {field: getattr(part, field) for field in ("features", "labels")}
     if part.sample_weight is not None:
@@ -260,19 +266,15 @@ def _check_part(part, number):
             f"Batch {number}, counted from 0, has first dimensions {lengths}; every "
             f"example needs a feature and a label of its own."
         )
-    check_finite(part.features, f"The features of batch {number}, counted from 0,")
+    name = f"The features of batch {number}, counted from 0,"
+    check_finite(part.features, name, inputs)
 
 
-def _augmenter(augment, seed):
+def _augmenter(augment, seed, view=0):
     """A function of a batch and its number; the same seed gives the same views."""
-    numbers = np.random.default_rng([number % 2**31 for number in seed])
+    numbers = numbers_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
-        for layer in [augment, *layers_inside(augment)]:
-            # Keras' random layers keep it in either of two places.
-            generator = getattr(layer, "seed_generator", None)
-            generator = getattr(layer, "generator", None) or generator
-            if isinstance(generator, keras.random.SeedGenerator):
-                generator.state.assign([int(numbers.integers(2**31)), 0])
+        seed_layers(augment, numbers)
         return lambda x, step: augment(x, training=True)
     try:
         seeded = "seed" in inspect.signature(augment).parameters
@@ -399,7 +401,7 @@ def _batches(data):
     elif isinstance(data, keras.utils.PyDataset):
         data = map(_checked_item, itertools.repeat(data), range(len(data)))
     for x, y, *weight in data:
-        yield x, keras.tree.flatten(y)[0], weight[0] if weight else None
+        yield _for_keras(x), keras.tree.flatten(y)[0], weight[0] if weight else None
 
 
 def _checked_item(data, index):
@@ -421,11 +423,21 @@ def _array_batches(arrays):
 
 
 def _features_of(trunk, x):
-    strategy = getattr(trunk, "distribute_strategy", None)
+    if spans_workers(trunk):
+        # `predict` would wait for the other workers and take turns with their batches.
+        return _array(trunk(x, training=False))
+    strategy = model_strategy(trunk)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
         # `predict_on_batch` hands the whole batch to every replica.
         return np.asarray(trunk.predict(x, verbose=0))
     return np.asarray(trunk.predict_on_batch(x))
+
+
+def _for_keras(x):
+    """A batch as models of any backend take it: jax and torch know no TensorFlow."""
+    if keras.backend.backend() == "tensorflow":
+        return x
+    return keras.tree.map_structure(_array, x)
 
 
 def _array(values):

@@ -21,8 +21,11 @@ from tf_pseudofeat.graph import check_is_keras_3, functional, layers_inside
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.scores import check_monitor, classification_scores
+from tf_pseudofeat.seeds import numbers_for, seed_layers
 from tf_pseudofeat.stored import StoredArray
+from tf_pseudofeat.strategies import check_one_worker
 
 __all__ = [
     "HeadFit",
@@ -124,7 +127,8 @@ def fit_head(
         fresh_each_epoch: see `interleave`.
         threshold: of outputs `[B, 1]`, see `predicted_classes`.
         monitor: name of the score on `scoring` that must not get worse, or None.
-        seed: two whole numbers.
+        seed: two whole numbers: of the stream, of fresh weights, and of layers that
+            draw, such as Dropout, each with a stream of its own.
         verbose: 0 for silence; otherwise a progress bar over the epochs.
         strategy: a `tf.distribute` strategy, or None.
 
@@ -142,12 +146,13 @@ def fit_head(
     num_classes = whole_number("num_classes", num_classes)
     epochs = None if epochs is None else whole_number("epochs", epochs)
     check_is_keras_3(head)
+    check_one_worker(head)
     _check_labelled(head, training, scoring, num_classes)
     check_blend(blend, fresh_head)
     check_tau(tau, head)
     check_monitor(monitor)
     _check_optimizer(optimizer)
-    keras.losses.get(loss)  # refuses an unknown name
+    check_loss_name(loss)
     if fresh_head:
         check_can_be_fresh(head)
     stream = interleave(
@@ -179,7 +184,7 @@ def fit_head(
     with restored_unless_kept(head) as keep, borrowed(head, freeze_batch_norm):
         if fresh_head:
             _initialise(head, seed)
-        _seed_random_layers(head, seed)
+        seed_layers(head, numbers_for("noise of the head", seed))
         epochs = epochs or min(max(5, -(-_STEPS // len(stream))), 100)
         passes = _passes(epochs, len(stream))
         steps = passes * len(stream)
@@ -188,7 +193,8 @@ def fit_head(
                 optimizer = functools.partial(_fresh, keras.optimizers.Adam())
             if not isinstance(optimizer, keras.optimizers.Optimizer):
                 optimizer = optimizer(epochs * len(stream))
-            rate = float(f"{np.asarray(optimizer.learning_rate):.6g}")
+            rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
+            rate = float(f"{rate:.6g}")
             trainee = _trainee(
                 head, training.features, loss, optimizer, strategy, steps
             )
@@ -373,7 +379,10 @@ def _fresh(optimizer, steps):
     )
     config = optimizer.get_config()
     config.update(
-        use_ema=False, learning_rate=keras.saving.serialize_keras_object(decay)
+        learning_rate=keras.saving.serialize_keras_object(decay),
+        use_ema=False,
+        # For the memory of a large network. It would count, and end, fewer steps.
+        gradient_accumulation_steps=None,
     )
     return type(optimizer).from_config(config)
 
@@ -488,15 +497,6 @@ def borrowed(head, freeze_batch_norm=True):
     finally:
         for layer in frozen:
             layer.trainable = True
-
-
-def _seed_random_layers(head, seed):
-    """Dropout and its like draw what follows from `seed`, each layer its own."""
-    numbers = np.random.default_rng([int(number) % 2**31 for number in seed])
-    for layer in layers_inside(head):
-        generator = getattr(layer, "seed_generator", None)
-        if isinstance(generator, keras.random.SeedGenerator):
-            generator.state.assign([int(numbers.integers(2**31)), 0])
 
 
 def check_can_be_fresh(head):

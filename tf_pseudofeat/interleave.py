@@ -47,6 +47,7 @@ def interleave(
 
     Each iteration over the dataset is one epoch, in an order of its own. The order and
     the draws follow from `seed` (and from `tf.random.set_seed`, if that was called).
+    Neither threads nor eager or graph mode change what is drawn.
     The iterator can be saved and resumed with `tf.train.Checkpoint`: it finishes its
     epoch to the bit. After a `repeat()`, epochs that had not begun are whole ones, but
     may be others, or such as were seen before.
@@ -58,7 +59,8 @@ def interleave(
     costs a read of 4 KiB.
 
     Args:
-        features: real features `[N, ...]`, an array or a `StoredArray`.
+        features: real features `[N, ...]`, an array, or a `StoredArray` as
+            `load_features` gives it.
         labels: their labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
         gaussian: a fitted `ClassConditionalGaussian`, or None to stream the real
             features alone.
@@ -151,7 +153,7 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
     num_real, classes = features.shape[0], tf.constant(list(counts), tf.int64)
     real_features = _gatherer(features)
     borders = tf.constant(np.cumsum([num_real, *counts.values()]), tf.int64)
-    loc, scale = _parameters_of(gaussian, classes) if counts else (None, None)
+    loc, scale = gaussian.parameters(list(counts)) if counts else (None, None)
     prototypes = [tf.gather(prototype, classes) for prototype in prototypes]
 
     def rows(indices, seed):
@@ -175,13 +177,6 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
         return real_features(indices), *gathered
 
     return rows if counts else real_rows
-
-
-def _parameters_of(gaussian, classes):
-    """`(loc [K, D], scale)` of K of the classes; a shared factor stays one."""
-    loc, scale = gaussian.parameters()
-    shared = scale.shape[0] == 1
-    return tf.gather(loc, classes), scale if shared else tf.gather(scale, classes)
 
 
 def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
@@ -294,7 +289,7 @@ def _resolve_counts(counts, gaussian, feature_shape):
                 f"`counts` must map classes 0 to {gaussian.num_classes - 1} to whole "
                 f"numbers; received {{{class_id!r}: {count!r}}}."
             )
-    counts = {int(class_id): int(count) for class_id, count in counts.items()}
+    counts = {int(class_id): int(counts[class_id]) for class_id in sorted(counts)}
     gaussian.check_can_sample(counts)
     if gaussian.feature_shape != tuple(feature_shape):
         raise ValueError(

@@ -5,7 +5,6 @@ import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import check_tau
@@ -29,11 +28,13 @@ from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.head import borrowed, check_can_be_fresh
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.scores import check_monitor
 from tf_pseudofeat.split import Split, split_at
+from tf_pseudofeat.strategies import check_one_worker, model_strategy
 
-__all__ = ["Job", "check_job"]
+__all__ = ["Job", "broken_weights", "check_job"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,6 +122,8 @@ def check_job(
     if cache_dir is not None:
         _check_cache(cache_dir, sampler)
     check_is_keras_3(model)
+    check_one_worker(model)
+    _check_weights(model)
     chosen = choose_output(model, output)
     data = chosen.data(data)
     check_data(data, steps)
@@ -146,17 +149,24 @@ def check_job(
         pass  # there is something to train
     outputs = _outputs(model, chosen, x)
     num_classes = max(2, outputs.shape[-1])
-    labels = labels_at_hand(data, labels)
-    class_ids(labels, num_classes)
+    if len(labels) != len(outputs):
+        raise ValueError(
+            f"The first batch has {len(outputs)} inputs and {len(labels)} labels; each "
+            f"example needs a label of its own."
+        )
+    at_hand = labels_at_hand(data, labels)
+    class_ids(at_hand, num_classes)
     if weight is not None:
-        check_weights(np.asarray(keras.ops.convert_to_numpy(weight)), len(weight))
+        weight = np.asarray(keras.ops.convert_to_numpy(weight))
+        check_weights(weight, len(outputs))
     if validation_data is not None:
         first = first_batch(validation_data)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
     check_strategy(sampling_strategy, num_classes)
     _check_source(gaussian, sampler, sampling_strategy, weight, num_classes)
     activation = output_activation(split.head)
-    loss = _loss(model, chosen, loss, activation, outputs.shape[-1], labels)
+    loss = _loss(model, chosen, loss, activation, outputs.shape[-1], at_hand)
+    check_loss(loss, outputs, labels, weight)
     return Job(
         output=chosen,
         data=data,
@@ -167,8 +177,32 @@ def check_job(
         loss=loss,
         num_classes=num_classes,
         threshold=0.0 if _gives_logits(activation, loss) else 0.5,
-        strategy=_strategy(model),
+        strategy=model_strategy(model),
     )
+
+
+def broken_weights(model):
+    """The paths of the weights that a training has broken: NaN, or without bound."""
+    broken = []
+    for variable in model.weights:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
+            continue
+        # A weight that nobody trains may be a mask of minus infinity.
+        fits = np.isfinite(values) if variable.trainable else ~np.isnan(values)
+        if not fits.all():
+            broken.append(variable.path)
+    return broken
+
+
+def _check_weights(model):
+    broken = broken_weights(model)
+    if broken:
+        raise ValueError(
+            f"{len(broken)} weights of {model.name!r} are NaN or infinite, the first "
+            f"is {broken[0]!r}: its training has broken down, and a new head cannot "
+            f"mend the trunk. Load a checkpoint from before."
+        )
 
 
 def _check_settings(settings, **given):
@@ -273,7 +307,7 @@ def _check_other_outputs(model, chosen, split):
 
 
 def _outputs(model, chosen, x):
-    outputs = model.predict_on_batch(x)
+    outputs = model(x, training=False)  # `predict_on_batch` gives them per device
     if chosen.names:
         outputs = chosen.of(outputs, "model(x)")
     outputs = keras.tree.flatten(outputs)
@@ -284,7 +318,7 @@ def _outputs(model, chosen, x):
             f"outputs of shapes {shapes}. Of several in a dict, choose one with "
             f"output='name'."
         )
-    return outputs[0]
+    return keras.ops.convert_to_numpy(outputs[0])
 
 
 def _check_source(gaussian, sampler, sampling_strategy, weight, num_classes):
@@ -324,7 +358,6 @@ def _loss(model, chosen, loss, activation, width, labels):
             loss = chosen.of(loss, "model.loss", optional=True)
     losses = [one for one in keras.tree.flatten(loss) if one is not None]
     if losses:
-        keras.losses.get(losses[0])  # refuses an unknown name
         return losses[0]
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if activation == "softmax":
@@ -336,19 +369,6 @@ def _loss(model, chosen, loss, activation, width, labels):
         f"does not say how it was trained. Pass `loss`, for logits for example "
         f"keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
     )
-
-
-def _strategy(model):
-    """The strategy that the model was made under; None where that was in none.
-
-    Keras gives every model on TensorFlow a strategy, mostly TensorFlow's default one.
-    A MirroredStrategy of one device is none of these: its variables need its scope.
-    """
-    strategy = getattr(model, "distribute_strategy", None)
-    if strategy is None:
-        return None
-    with strategy.scope():
-        return strategy if tf.distribute.has_strategy() else None
 
 
 def _gives_logits(activation, loss):

@@ -11,8 +11,19 @@ import os
 import numpy as np
 import scipy.linalg
 
-from tf_pseudofeat.arguments import check_real, is_infinite
+from tf_pseudofeat.arguments import (
+    check_rank,
+    check_real,
+    is_infinite,
+    resolve_rank,
+)
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.low_rank import (
+    add_rows,
+    no_sketch,
+    rows_at_a_time,
+    sketch_shape,
+)
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
@@ -29,6 +40,9 @@ __all__ = [
 _CHUNK_ROWS = 4096
 # Rows of a class that say roughly where it lies, to centre all of them there.
 _CENTRE_ROWS = 256
+# A class whose features scatter less loses digits in float32: below 2**-126 numbers get
+# shorter, and what is 2**-24 of the largest square should still be whole.
+_SMALLEST_SCATTER = 2.0**-100
 # Rows of a matrix that are transposed at a time.
 _TILE = 64
 # Rows of a stream that are collected before the classes are told apart.
@@ -44,14 +58,17 @@ class ClassMoments:
         mean: class means `[C, D]`, zero for an empty class.
         scatter: sums of products of deviations from the class mean: `[C, D, D]` if
             `kind` is "full", pooled over the classes `[D, D]` if "tied", squares
-            alone `[C, D]` if "diag".
-        kind: "full", "tied" or "diag".
+            alone `[C, D]` if "diag" or "low_rank".
+        kind: "full", "tied", "diag" or "low_rank".
+        sketch: of "low_rank" alone, float32 `[C, 2 rank, D]`: rows of which the
+            products are nearly the scatter of the class, see `low_rank.add_rows`.
     """
 
     count: np.ndarray
     mean: np.ndarray
     scatter: np.ndarray
     kind: str = "full"
+    sketch: np.ndarray | None = None
 
     @property
     def num_classes(self):
@@ -63,58 +80,96 @@ class ClassMoments:
         """D."""
         return self.mean.shape[1]
 
+    @property
+    def rank(self):
+        """Directions that a "low_rank" covariance of them has; None of other kinds."""
+        return None if self.sketch is None else self.sketch.shape[1] // 2
 
-def no_moments(num_classes, feature_size, kind="full"):
+
+def no_moments(num_classes, feature_size, kind="full", rank=None):
     """The moments of no example at all: where every sum starts.
 
     Raises:
-        ValueError: `kind` is unknown, or the statistics cannot fit in memory.
+        ValueError: `kind` is unknown, `rank` is not one of it, or the statistics cannot
+            fit in memory.
     """
     shapes = {
         "full": (num_classes, feature_size, feature_size),
         "tied": (feature_size, feature_size),
         "diag": (num_classes, feature_size),
+        "low_rank": (num_classes, feature_size),
     }
     if kind not in shapes:
         raise ValueError(f"`kind` must be one of {sorted(shapes)}; received {kind!r}.")
-    _check_memory(shapes[kind])
+    check_rank(kind, rank)
+    _check_memory(shapes[kind], 8)
+    sketch = None
+    if kind == "low_rank":
+        shape = num_classes, resolve_rank(rank, feature_size), feature_size
+        _check_memory(sketch_shape(*shape), 4)
+        sketch = no_sketch(*shape)
     return ClassMoments(
         count=np.zeros(num_classes),
         mean=np.zeros((num_classes, feature_size)),
         scatter=np.zeros(shapes[kind]),
         kind=kind,
+        sketch=sketch,
     )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
-def moments_of(features, labels, num_classes, kind="full"):
+def moments_of(features, labels, num_classes, kind="full", rank=None):
     """The moments of features in an array, or in files.
 
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
         scatter_c = sum_i (x_i - mean_c)(x_i - mean_c)^T     over the i of class c
 
-    Each row is read once. It is centred near its class mean before it is multiplied, in
-    the precision it comes in (at least float32), and what the centre missed is taken
-    off in the end. Sums of a few thousand rows are of that precision, too; they are
-    collected in float64. A `StoredArray` is read in order, 64 MiB at a time, whose
-    moments are merged.
+    Each row is read once, or twice for "low_rank". It is centred near its class mean
+    before it is multiplied, in the precision it comes in (at least float32), and what
+    the centre missed is taken off in the end. Sums of a few thousand rows are of that
+    precision, too; they are collected in float64. Where deviations are so small that
+    their squares vanish in float32, below 1e-15, their class is done again in float64.
+    A `StoredArray` is read in order, 64 MiB at a time, whose moments are added up.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         num_classes: C.
-        kind: "full", "tied" or "diag", see `ClassMoments`.
+        kind: "full", "tied", "diag" or "low_rank", see `ClassMoments`.
+        rank: directions to keep of each class, with "low_rank" alone; by default 16, or
+            D if that is less.
 
     Returns:
         moments: `ClassMoments`.
 
     Raises:
-        ValueError: Lengths differ, a label is out of range, or a feature is NaN or
-            infinite.
+        ValueError: Lengths differ, a label is out of range, a feature is NaN or
+            infinite, or `rank` does not fit.
     """
+    check_rank(kind, rank)
     if isinstance(features, StoredArray):
-        return _moments_of_stored(features, labels, num_classes, kind)
+        pieces = _stored_pieces(features, class_ids(labels, num_classes))
+        return _moments_of_pieces(pieces, num_classes, kind, rank)
     features, ids = _check_rows(features, labels, num_classes)
+    if kind == "low_rank":
+        empty = no_moments(num_classes, features.shape[1], kind, rank)
+        return _sketched(empty, features, ids)
+    moments = _moments_of_rows(features, ids, num_classes, kind)
+    small = _vanishing(moments)
+    if features.dtype == np.float64 or not small.any():
+        return moments
+    rows = small[ids]
+    again = features[rows].astype(np.float64), ids[rows]
+    again = _moments_of_rows(*again, num_classes, kind)
+    if kind == "tied":
+        return again
+    moments.mean[small] = again.mean[small]
+    moments.scatter[small] = again.scatter[small]
+    return moments
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
+def _moments_of_rows(features, ids, num_classes, kind):
+    """`moments_of` floats `[N, D]` with class ids `[N]`, in their own precision."""
     moments = no_moments(num_classes, features.shape[1], kind)
     moments.count[:] = np.bincount(ids, minlength=num_classes)
     order = _by_class(ids, num_classes)
@@ -147,25 +202,15 @@ def moments_of(features, labels, num_classes, kind="full"):
     return moments
 
 
-def _moments_of_stored(features, labels, num_classes, kind):
-    ids = class_ids(labels, num_classes)
-    _check_lengths(features, ids)
-    total, start = None, 0
-    for chunk in features.chunks():
-        part = moments_of(chunk, ids[start : start + len(chunk)], num_classes, kind)
-        total = part if total is None else merge(total, part)
-        start += len(chunk)
-    return total
-
-
-def moments_of_batches(batches, num_classes, kind="full"):
+def moments_of_batches(batches, num_classes, kind="full", rank=None):
     """The moments of a stream, in one pass and bounded memory.
 
     Args:
         batches: a `tf.data.Dataset` or any iterable of `(features, labels)` batches;
             further elements of a batch, like sample weights, are not looked at.
         num_classes: C.
-        kind: "full", "tied" or "diag", see `ClassMoments`.
+        kind: "full", "tied", "diag" or "low_rank", see `ClassMoments`.
+        rank: see `moments_of`.
 
     Returns:
         moments: `ClassMoments`.
@@ -174,13 +219,30 @@ def moments_of_batches(batches, num_classes, kind="full"):
         ValueError: As `moments_of`, or the stream is empty, infinite, or not of
             `(features, labels)`.
     """
+    pieces = _buffered(labelled_batches(batches))
+    return _moments_of_pieces(pieces, num_classes, kind, rank)
+
+
+def _moments_of_pieces(pieces, num_classes, kind, rank):
     total = None
-    for features, labels in _buffered(labelled_batches(batches)):
-        part = moments_of(features, labels, num_classes, kind)
-        total = part if total is None else merge(total, part)
+    for features, labels in pieces:
+        if total is None:
+            total = moments_of(features, labels, num_classes, kind, rank)
+        elif kind == "low_rank":  # a sketch of all classes for each piece is too much
+            total = _sketched(total, *_check_rows(features, labels, num_classes))
+        else:
+            total = merge(total, moments_of(features, labels, num_classes, kind))
     if total is None:
         raise ValueError("The stream of features is empty; nothing can be estimated.")
     return total
+
+
+def _stored_pieces(features, ids):
+    _check_lengths(features, ids)
+    start = 0
+    for chunk in features.chunks():
+        yield chunk, ids[start : start + len(chunk)]
+        start += len(chunk)
 
 
 def labelled_batches(batches):
@@ -213,24 +275,39 @@ def merge(first, second):
         delta   = mean_b - mean_a
         scatter = scatter_a + scatter_b + n_a n_b / (n_a + n_b) delta delta^T
 
-    Exact in any order and any grouping, up to float64 rounding.
+    Exact in any order and any grouping, up to float64 rounding. The sketches of
+    "low_rank" are added up as `low_rank.add_rows` says, in float32.
 
     Args:
         first: `ClassMoments`.
-        second: `ClassMoments` of the same classes, features and kind.
+        second: `ClassMoments` of the same classes, features, kind and rank.
 
     Returns:
         merged: a new `ClassMoments`.
 
     Raises:
         TypeError: One of them is something else.
-        ValueError: They are of other classes, features or kinds.
+        ValueError: They are of other classes, features, kinds or ranks.
 
     References:
         Chan, Golub and LeVeque (1979), "Updating Formulae and a Pairwise Algorithm
         for Computing Sample Variances".
     """
     _check_same(first, second)
+    merged = _merged(first, second)
+    if first.kind != "low_rank":
+        return merged
+    _check_single(merged.scatter)
+    sketch = first.sketch.copy()
+    for class_id in np.flatnonzero(second.count):
+        between = _between(first, second, class_id)
+        rows = np.concatenate([second.sketch[class_id], between])
+        add_rows(sketch[class_id], rows)
+    return dataclasses.replace(merged, sketch=sketch)
+
+
+def _merged(first, second):
+    """All but the sketches."""
     count = first.count + second.count
     share = second.count / np.maximum(count, 1)
     delta = second.mean - first.mean  # [C, D]
@@ -241,16 +318,51 @@ def merge(first, second):
     return ClassMoments(count=count, mean=mean, scatter=scatter, kind=first.kind)
 
 
+def _between(first, second, class_id):
+    """The row `[1, D]` of which the products are the scatter between two means."""
+    counts = first.count[class_id], second.count[class_id]
+    weight = counts[0] * counts[1] / max(sum(counts), 1)
+    delta = second.mean[class_id] - first.mean[class_id]
+    return np.sqrt(weight) * delta[np.newaxis]
+
+
+def _sketched(total, features, ids):
+    """`total` with more examples; its sketch is not copied, but added to."""
+    squares = moments_of(features, ids, total.num_classes, "diag")
+    merged = _merged(total, squares)
+    _check_single(merged.scatter)
+    order = _by_class(ids, total.num_classes)
+    step = rows_at_a_time(total.sketch)
+    for start, stop in itertools.pairwise(_borders(ids[order])):
+        class_id = ids[order[start]]
+        rows = _between(total, squares, class_id)
+        for first in range(start, stop, step):
+            some = features.take(order[first : min(first + step, stop)], axis=0)
+            rows = np.concatenate([rows, some - squares.mean[class_id]])
+            add_rows(total.sketch[class_id], rows)
+            rows = rows[:0]
+    return dataclasses.replace(merged, sketch=total.sketch)
+
+
 def _add_between(scatter, weight, delta, kind):
     """Adds `weight_c delta_c delta_c^T` to the scatter, in place."""
     weighted = weight[:, None] * delta  # [C, D]
-    if kind == "diag":
-        scatter += weighted * delta
-    elif kind == "tied":
+    if kind == "tied":
         scatter += weighted.T @ delta
+    elif scatter.ndim == 2:
+        scatter += weighted * delta
     else:
         for class_id in np.flatnonzero(weight):  # at once, it would be [C, D, D] more
             scatter[class_id] += np.outer(weighted[class_id], delta[class_id])
+
+
+def _vanishing(moments):
+    """Classes whose squares may have lost digits in float32, or all of them `[C]`."""
+    squares = moments.scatter
+    if moments.kind != "diag":
+        squares = np.diagonal(squares, axis1=-2, axis2=-1)
+    small = squares.max(axis=-1) < _SMALLEST_SCATTER  # [C], or of all classes []
+    return small & (moments.count > 0)
 
 
 def _by_class(ids, num_classes):
@@ -333,7 +445,9 @@ def _check_rows(features, labels, num_classes):
     _check_lengths(features, ids)
     check_real(features, "Features")
     if features.dtype not in (np.float32, np.float64):
-        features = features.astype(np.float32)  # float16, bfloat16, whole numbers
+        # Float16, bfloat16 and short whole numbers are float32 numbers, too.
+        short = features.dtype.itemsize <= 2
+        features = features.astype(np.float32 if short else np.float64)
     return features.reshape(ids.size, -1), ids
 
 
@@ -359,6 +473,16 @@ def _check_finite(mean, features, order, ids):
         )
 
 
+def _check_single(squares):
+    """Rows of a sketch are float32: what is too large for that is refused."""
+    if np.sqrt(squares.max()) > np.finfo(np.float32).max:
+        raise ValueError(
+            f"Deviations from the class means overflow float32, which a low-rank "
+            f"covariance is kept in: they are up to {np.sqrt(squares.max()):.3g}. "
+            f"Scale the features down."
+        )
+
+
 def _check_same(first, second):
     for moments in (first, second):
         if not isinstance(moments, ClassMoments):
@@ -366,22 +490,26 @@ def _check_same(first, second):
                 f"Only ClassMoments merge; received {type(moments).__name__}. Those of "
                 f"a ClassConditionalGaussian are its `moments`."
             )
-    mine = (first.kind, first.mean.shape)
-    theirs = (second.kind, second.mean.shape)
+    mine, theirs = map(_described, (first, second))
     if mine != theirs:
         raise ValueError(
             f"Only moments of the same kind, classes and features merge; received "
-            f"{mine[0]} [C, D] = {list(mine[1])} and "
-            f"{theirs[0]} [C, D] = {list(theirs[1])}."
+            f"{mine} and {theirs}."
         )
 
 
-def _check_memory(shape):
-    needed = 8 * int(np.prod(shape, dtype=np.int64))
+def _described(moments):
+    shape = f"{moments.kind} [C, D] = {list(moments.mean.shape)}"
+    return shape if moments.rank is None else f"{shape} of rank {moments.rank}"
+
+
+def _check_memory(shape, itemsize):
+    needed = itemsize * int(np.prod(shape, dtype=np.int64))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise ValueError(
             f"Covariances of shape {list(shape)} need {needed / 2**30:.1f} GiB in "
-            f"float64; this machine has {memory / 2**30:.1f} GiB. Pass "
-            f"covariance_type='tied' or 'diag', or split where features are smaller."
+            f"float{8 * itemsize}; this machine has {memory / 2**30:.1f} GiB. Pass "
+            f"covariance_type='low_rank' with a small `rank`, covariance_type='tied' "
+            f"or 'diag', or split where features are smaller."
         )

@@ -1,5 +1,6 @@
 """The paper's methods for arrays: imbalanced-learn samplers for its `Pipeline`."""
 
+import functools
 import typing
 
 import numpy as np
@@ -49,9 +50,10 @@ class GaussianOverSampler(_OverSampler):
 
     Args:
         sampling_strategy: as in imbalanced-learn, see `pseudo_counts`.
-        covariance_type: "full" (the paper), "diag", "tied" or "spherical".
+        covariance_type: "full" (the paper), "diag", "tied", "spherical" or "low_rank".
         shrinkage: "oas", or a weight from 0 (the paper) to 1.
         covariance_scale: magnifies the covariances.
+        rank: directions of "low_rank", see `ClassConditionalGaussian`.
         random_state: None, a whole number, or a `numpy.random.RandomState`.
 
     Attributes:
@@ -78,6 +80,7 @@ class GaussianOverSampler(_OverSampler):
         "covariance_type": "no_validation",
         "shrinkage": "no_validation",
         "covariance_scale": "no_validation",
+        "rank": "no_validation",
     }
 
     def __init__(
@@ -87,25 +90,29 @@ class GaussianOverSampler(_OverSampler):
         covariance_type="full",
         shrinkage="oas",
         covariance_scale=1.0,
+        rank=None,
         random_state=None,
     ):
         super().__init__(sampling_strategy=sampling_strategy)
         self.covariance_type = covariance_type
         self.shrinkage = shrinkage
         self.covariance_scale = covariance_scale
+        self.rank = rank
         self.random_state = random_state
 
     def _draw(self, features, ids, new_ids, rng):
         kind = moment_kind(self.covariance_type)
-        moments = moments_of(features, ids, ids.max() + 1, kind)
+        moments = moments_of(features, ids, ids.max() + 1, kind, self.rank)
         estimate = estimate_covariance(
             moments, self.covariance_type, self.shrinkage, self.covariance_scale
         )
         self.covariance_report_ = estimate.report
         seed = rng.randint(2**31 - 1, size=2).astype(np.int32)
-        loc, scale = (np.asarray(p, np.float64) for p in (moments.mean, estimate.scale))
         with tf.device("CPU"):
-            loc, scale = tf.constant(loc), tf.constant(scale)
+            loc, scale = tf.nest.map_structure(
+                functools.partial(tf.constant, dtype=tf.float64),
+                (moments.mean, estimate.scale),
+            )
             return sample_gaussians(loc, scale, tf.constant(new_ids), seed).numpy()
 
 

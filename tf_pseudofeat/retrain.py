@@ -115,15 +115,20 @@ def retrain_head(
         trunk: for a model without a graph: inputs -> features.
         head: for a model without a graph: features -> outputs. It must share its
             layers with the model.
-        seed: two whole numbers; the same seed gives the same numbers.
+        seed: two whole numbers. On one machine and installation the same seed gives the
+            same weights and report, to the bit, whatever the process; a `sampler`
+            draws from its own `random_state`, and `tf.random.set_seed` counts, too.
+            Other numbers of threads, GPUs, XLA or processors round differently, and
+            "auto" tries fewer settings in its minute on a slower machine.
         verbose: 0 for silence; otherwise progress bars.
 
     Returns:
         report: `RetrainingReport`.
 
     Raises:
-        ValueError: Data, labels, layer, loss or settings do not fit, with what came
-            and what to do; checked on one batch before the rest is read.
+        ValueError: Data, labels, layer, loss or settings do not fit, weights are NaN,
+            several workers share the model: with what came and what to do, checked on
+            one batch before the rest is read.
         TypeError: `model` is not a Keras 3 model, or `data` no data.
         OSError: `cache_dir` cannot be written to, or its disk is full.
 

@@ -155,16 +155,23 @@ class _RecallMetric(keras.metrics.Metric):
         )
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch: labels in any form, outputs `[B, C]` or `[B, 1]`."""
+        """Counts a batch: labels in any form, outputs `[B, C]` or `[B, 1]`.
+
+        An example whose label is no class from 0 to C - 1 makes the score NaN until
+        `reset_state`, for a graph cannot raise; one of weight 0 is not looked at.
+        """
         ops = keras.ops
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        truth = ops.one_hot(self._ids(y_true, 0.5), self.num_classes, dtype=self.dtype)
+        ids = self._ids(y_true, 0.5)
+        truth = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
+        known = ops.logical_and(ids >= 0, ids < self.num_classes)
+        truth = ops.where(known[:, None], truth, float("nan"))
         guess = ops.one_hot(
             self._ids(y_pred, self.threshold), self.num_classes, dtype=self.dtype
         )
         if sample_weight is not None:
-            weight = ops.cast(sample_weight, self.dtype)
-            truth = truth * ops.reshape(weight, (-1, 1))
+            weight = ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))
+            truth = ops.where(weight == 0, 0.0, truth * weight)
         self.total.assign_add(ops.sum(truth, axis=0))
         self.found.assign_add(ops.sum(truth * guess, axis=0))
 
@@ -186,7 +193,7 @@ class _RecallMetric(keras.metrics.Metric):
 
     def _recalls(self):
         """`(recalls [C], present [C])`, zero where a class has no example."""
-        present = self.total > 0
+        present = self.total != 0  # NaN is present, too
         return keras.ops.divide_no_nan(self.found, self.total), present
 
     def get_config(self):

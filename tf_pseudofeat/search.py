@@ -4,6 +4,7 @@ import dataclasses
 import time
 import warnings
 
+import keras
 import numpy as np
 
 from tf_pseudofeat.activation import output_activation
@@ -21,6 +22,7 @@ from tf_pseudofeat.head import fit_head, head_outputs, restored_unless_kept
 from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.scores import class_recalls
+from tf_pseudofeat.seeds import numbers_for
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["Trial", "Tuning", "search_settings"]
@@ -263,8 +265,7 @@ def _parts(judge, plain, views, validation, seed):
 
 def _held_out(ids, seed):
     """A fifth of each class, but always one example to train on."""
-    rng = np.random.default_rng([int(number) % 2**31 for number in seed])
-    order = rng.permutation(ids.size)
+    order = numbers_for("held-out rows", seed).permutation(ids.size)
     rank = np.zeros(ids.size, int)
     for class_id in np.unique(ids):
         members = order[ids[order] == class_id]
@@ -344,7 +345,8 @@ class _Judge:
             return outputs.argmax(axis=-1)
         if not tau:
             return (outputs[:, 0] > self.threshold).astype(int)
-        logits = np.asarray(logits_behind(outputs, self.activation))
+        logits = logits_behind(outputs, self.activation)
+        logits = keras.ops.convert_to_numpy(logits)
         if outputs.shape[-1] > 1:
             return (logits - tau * self.log_prior).argmax(axis=-1)
         shift = tau * (self.log_prior[1] - self.log_prior[0])

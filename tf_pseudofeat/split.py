@@ -5,12 +5,12 @@ calling each operation again on a fresh input. So the two halves hold the model'
 and not copies of them: to train the head is to put it back.
 """
 
-import contextlib
 import dataclasses
 import difflib
 
 import keras
 
+from tf_pseudofeat.arguments import check_finite
 from tf_pseudofeat.graph import (
     MOST_NAMES,
     Graph,
@@ -23,6 +23,7 @@ from tf_pseudofeat.graph import (
     producer,
 )
 from tf_pseudofeat.outputs import Output, choose_output, graph_to
+from tf_pseudofeat.strategies import scope_of
 
 __all__ = ["Split", "split_at"]
 
@@ -68,7 +69,8 @@ class Split:
             largest_difference: a float.
 
         Raises:
-            ValueError: They differ, or a mask comes out of the trunk.
+            ValueError: They differ, the features are not finite, or a mask comes out of
+                the trunk.
 
         Example:
 
@@ -79,6 +81,7 @@ class Split:
         if mask(features) is not None:
             raise ValueError(_masked(self.layer_name))
         features = keras.ops.convert_to_numpy(features)  # As head.fit would get them.
+        check_finite(features, f"The features at '{self.layer_name}'", x)
         expected = model(x, training=False)
         if self.output is not None:
             expected = self.output.of(expected, "model(x)")
@@ -96,9 +99,10 @@ class Split:
             raise ValueError(
                 f"head(trunk(x)) is not model(x) for the split at '{self.layer_name}': "
                 f"largest difference {largest:.3g}, tolerance {tolerance:g}. Look for "
-                "an empty batch, a NaN in the model's own output, a layer that draws "
-                "random numbers in inference, or a model with a `call` of its own; for "
-                "the last, pass trunk= and head= to retrain_head."
+                "an empty batch, a NaN in the model's own output (the features are "
+                "finite), a layer that draws random numbers in inference, or a model "
+                "with a `call` of its own; for the last, pass trunk= and head= to "
+                "retrain_head."
             )
         return largest
 
@@ -139,7 +143,7 @@ def split_at(model, layer_name, *, call_index=None, output=None):
     chosen = None if output is None else choose_output(model, output)
     calls = _find_calls(graph_to(model, chosen), layer_name)
     call = _without_last_layer(_choose_call(calls, layer_name, call_index))
-    with _strategy_scope(model):
+    with scope_of(model):
         split = _split(model, call, output=chosen)
     if split.layer_name != layer_name:  # 'backbone/last' and 'backbone' are one cut.
         return dataclasses.replace(split, layer_name=layer_name)
@@ -285,12 +289,6 @@ def _check_separates(graph, cut):
 
 
 # The two halves.
-
-
-def _strategy_scope(model):
-    """The scope that a Keras model has to be made in, to train like `model`."""
-    strategy = getattr(model, "distribute_strategy", None)  # None but on TensorFlow.
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _split(model, call, prefix="", output=None):

@@ -54,7 +54,8 @@ def tune(
         cache_dir: see `retrain_head`.
         trunk: see `retrain_head`.
         head: see `retrain_head`.
-        seed: two whole numbers.
+        seed: two whole numbers. It fixes each trial, but not how many `time_budget`
+            leaves time for.
         verbose: 0 for silence; otherwise progress bars.
 
     Returns:

@@ -1,0 +1,79 @@
+"""Whether a loss fits the labels and the outputs, before a step is trained with it."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["check_loss", "check_loss_name"]
+
+
+def check_loss_name(loss):
+    """Refuses a name that `compile` does not know."""
+    if str(loss).lower() not in ("crossentropy", "ce"):  # Keras chooses by the labels
+        keras.losses.get(loss)
+
+
+def check_loss(loss, outputs, labels, sample_weight=None):
+    """Evaluates a loss on one batch, as `fit` would.
+
+    Args:
+        loss: what `compile` takes.
+        outputs: of the model, `[B, C]` or `[B, 1]`.
+        labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
+        sample_weight: `[B]`, or None.
+
+    Raises:
+        ValueError: The loss takes other labels, or another number of outputs. What a
+            loss of the user's own raises, other than ValueError, TypeError or
+            TensorFlow's InvalidArgumentError, comes through as it is.
+    """
+    check_loss_name(loss)
+    width = outputs.shape[-1]
+    shape = ["N", *np.shape(labels)[1:]]
+    if width > 1 and shape[1:] == [1] and _is_of_keras(loss):
+        # Most losses broadcast such a column over the classes, and mean nothing then.
+        labels = np.reshape(labels, -1)
+    batch = (labels, outputs, sample_weight)
+    if len(outputs) in (1, width):  # these, too, broadcast
+        rows = np.arange(width + 1) % len(outputs)
+        batch = [None if part is None else np.asarray(part)[rows] for part in batch]
+    labels, outputs, sample_weight = batch
+    inputs = keras.Input((width,), name="outputs")
+    probe = keras.Model(inputs, inputs, name="probe")
+    probe.compile(optimizer=None, loss=loss, jit_compile=False)
+    try:
+        probe.compute_loss(y=labels, y_pred=outputs, sample_weight=sample_weight)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"The loss {_name(loss)} does not take labels of shape "
+            f"[{', '.join(map(str, shape))}] for outputs [B, {width}]. "
+            f"{_advice(width, shape)}"
+        ) from error
+
+
+def _advice(width, shape):
+    if width == 1:
+        return (
+            "For one output, labels are 0 or 1, [N] or [N, 1], and the loss is "
+            "'binary_crossentropy', or its like."
+        )
+    if shape[1:] in ([], [1]):
+        return (
+            f"These labels are class ids: pass loss='sparse_categorical_crossentropy', "
+            f"or its like, or make them one-hot, to_categorical(y, {width})."
+        )
+    return (
+        "These labels are one-hot: pass loss='categorical_crossentropy', or its like, "
+        "or make them class ids, y.argmax(axis=-1)."
+    )
+
+
+def _is_of_keras(loss):
+    if isinstance(loss, str):
+        return True
+    module = getattr(loss, "__module__", None)  # of a function, or of an object's class
+    return str(module).startswith("keras.")
+
+
+def _name(loss):
+    return repr(loss if isinstance(loss, str) else getattr(loss, "name", None) or loss)

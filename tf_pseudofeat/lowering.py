@@ -1,0 +1,134 @@
+"""A computation of Keras layers as one of TensorFlow, as SavedModels hold it."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+__all__ = ["Lowering", "check_can_lower"]
+
+# Where an export may be served, whatever it was made on.
+_PLATFORMS = ("cpu", "cuda")
+
+
+def check_can_lower():
+    """Refuses a Keras backend whose computations TensorFlow cannot do.
+
+    Raises:
+        NotImplementedError: With the way to export from there.
+    """
+    backend = keras.backend.backend()
+    if backend not in ("jax", "tensorflow"):
+        raise NotImplementedError(
+            f"A SavedModel is a graph of TensorFlow, and what Keras computes on "
+            f"{backend!r} cannot become one. Save the model, "
+            f"model.save('model.keras'); then, in a process with "
+            f"KERAS_BACKEND=tensorflow, export what "
+            f"keras.models.load_model('model.keras') returns."
+        )
+
+
+class Lowering:
+    """Turns functions of Keras layers into functions of TensorFlow tensors.
+
+    On TensorFlow they are such already. On jax each is lowered with
+    `jax.experimental.jax2tf`; of a weight that several of them read there is one copy,
+    a `tf.Variable`.
+
+    Raises:
+        NotImplementedError: The backend is neither.
+
+    Example:
+
+    >>> lowered = Lowering()
+    >>> predict = lowered(lambda x: model(x, training=False), [model], signature)
+    """
+
+    def __init__(self):
+        check_can_lower()
+        self._twins = {}  # {id of a Keras variable: (it, its tf.Variable)}
+
+    def __call__(self, function, layers, signature):
+        """The function that computes in TensorFlow what `function` does in Keras.
+
+        Args:
+            function: of one structure of tensors, in inference mode.
+            layers: all Keras layers that it calls.
+            signature: `tf.TensorSpec`s of its argument, in its structure, with an open
+                batch size.
+
+        Returns:
+            lowered: function of TensorFlow tensors, to be called within a
+                `tf.function`.
+        """
+        if keras.backend.backend() == "tensorflow":
+            return function
+        return self._from_jax(function, layers, signature)
+
+    def _from_jax(self, function, layers, signature):
+        import jax
+        from jax.experimental import jax2tf
+
+        everything = [variable for layer in layers for variable in layer.variables]
+        weights = {id(weight) for layer in layers for weight in layer.weights}
+
+        def changed_by(variables, values, x):
+            """What the function returns, and {place: new value} of what it changes."""
+            state = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=state) as scope:
+                before = [scope.get_current_value(variable) for variable in variables]
+                outputs = function(x)
+                after = [scope.get_current_value(variable) for variable in variables]
+            changed = {
+                place: new
+                for place, (old, new) in enumerate(zip(before, after, strict=True))
+                if new is not old
+            }
+            return outputs, changed
+
+        # Seeds are variables, too. Those that nothing is drawn from stay at home.
+        values = [variable.value for variable in everything]
+        example = keras.tree.map_structure(_example, signature)
+        trial = functools.partial(changed_by, everything)
+        _, changed = jax.eval_shape(trial, values, example)
+        used = [
+            variable
+            for place, variable in enumerate(everything)
+            if id(variable) in weights or place in changed
+        ]
+        twins = [self._twin(variable) for variable in used]
+        lowered = jax2tf.convert(
+            functools.partial(changed_by, used),
+            polymorphic_shapes=[None, keras.tree.map_structure(_sizes, signature)],
+            with_gradient=False,
+            native_serialization_platforms=_PLATFORMS,
+        )
+
+        def in_tensorflow(x):
+            outputs, changed = lowered(twins, x)
+            for place, value in changed.items():
+                twins[place].assign(value)
+            return outputs
+
+        return in_tensorflow
+
+    def _twin(self, variable):
+        if id(variable) not in self._twins:
+            value = keras.ops.convert_to_numpy(variable)
+            twin = tf.Variable(value, trainable=False)
+            self._twins[id(variable)] = variable, twin  # or its id may be used again
+        return self._twins[id(variable)][1]
+
+
+def _sizes(spec):
+    """The shape of a tensor as jax2tf takes it: "(batch, 8, 8, 1)"."""
+    sizes = [
+        f"size{axis}" if size is None else str(size)
+        for axis, size in enumerate(spec.shape)
+    ]
+    return f"({', '.join(['batch', *sizes[1:]])})"
+
+
+def _example(spec):
+    shape = [size or 1 for size in spec.shape]
+    return keras.ops.zeros(shape, spec.dtype.name)

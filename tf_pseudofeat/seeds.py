@@ -1,0 +1,40 @@
+"""Streams of their own for all that is drawn from one seed of a user.
+
+Pseudo-features have theirs in `interleave`; here are those of everything else.
+"""
+
+import numpy as np
+
+__all__ = ["numbers_for", "seed_layers"]
+
+# NumPy fills a short entropy up with zeros: (1, 2) and (1, 2, 0) are one stream. So
+# every use has all four numbers.
+_USES = {"views": 0, "noise of the head": 1, "held-out rows": 2}
+
+
+def numbers_for(use, seed, part=0):
+    """A NumPy generator that no other use, part or seed has.
+
+    Args:
+        use: what is drawn: "views", "noise of the head" or "held-out rows".
+        seed: two whole numbers, of which the lowest 31 bits count.
+        part: a number from 0, such as of a view.
+
+    Returns:
+        generator: `numpy.random.Generator`.
+    """
+    seed = [int(number) % 2**31 for number in seed]
+    return np.random.default_rng([*seed, part, _USES[use]])
+
+
+def seed_layers(layer, numbers):
+    """Has each random layer, such as Dropout, draw what follows from `numbers`.
+
+    Args:
+        layer: Keras layer or model, with all that is inside it.
+        numbers: `numpy.random.Generator`.
+    """
+    for variable in layer.variables:
+        # The state of a `keras.random.SeedGenerator`, whatever its layer calls it.
+        if variable.name == "seed_generator_state":
+            variable.assign([int(numbers.integers(2**31)), 0])

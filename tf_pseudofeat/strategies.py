@@ -1,0 +1,49 @@
+"""Where a model's variables live: on one device, on several, or on several machines."""
+
+import contextlib
+
+import tensorflow as tf
+
+__all__ = ["check_one_worker", "model_strategy", "scope_of", "spans_workers"]
+
+
+def scope_of(model):
+    """The scope that a Keras model has to be made in, to train like `model`."""
+    strategy = getattr(model, "distribute_strategy", None)  # None but on TensorFlow.
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def model_strategy(model):
+    """The strategy that the model was made under; None where that was in none.
+
+    Keras gives every model on TensorFlow a strategy, mostly TensorFlow's default one.
+    A MirroredStrategy of one device is none of these: its variables need its scope.
+    """
+    with scope_of(model):
+        return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+
+
+def spans_workers(model):
+    """Whether the model was made under a strategy of several processes."""
+    strategy = getattr(model, "distribute_strategy", None)
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    jobs = strategy.cluster_resolver.cluster_spec().as_dict()  # empty without TF_CONFIG
+    return sum(len(jobs.get(job, ())) for job in ("chief", "worker")) > 1
+
+
+def check_one_worker(model):
+    """Refuses, on each worker by itself, a model that several workers share.
+
+    Raises:
+        ValueError: With what to do.
+    """
+    if spans_workers(model):
+        raise ValueError(
+            f"{model.name!r} was made under a MultiWorkerMirroredStrategy of several "
+            f"workers, under which Keras 3 trains no model (keras-team/keras#20585), "
+            f"its head neither. Retrain a copy that was made outside the strategy, "
+            f"copy = keras.models.clone_model(model) with "
+            f"copy.set_weights(model.get_weights()), with the same data and seed on "
+            f"each worker, and bring it back: model.set_weights(copy.get_weights())."
+        )
