@@ -20,6 +20,8 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.moments import merge, moments_of, moments_of_batches
 
 KINDS = ("full", "tied", "diag")
+# The rounding of "low_rank" is not reckoned here; gaussian_test.py has its densities.
+FACTORED = [kind for kind in COVARIANCE_TYPES if kind != "low_rank"]
 U32, U64 = 2.0**-24, 2.0**-53
 RNG = np.random.default_rng(0)
 
@@ -323,7 +325,7 @@ def _bound_of_distance(error, mean, factor, features):
     return (white * error + error**2 / 2).sum(axis=0) + rounding
 
 
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("covariance_type", FACTORED)
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 @pytest.mark.parametrize("exponent", [0, 2, 4, 6, 8, 10])
 def test_log_densities_are_within_their_rounding(exponent, mean, covariance_type):

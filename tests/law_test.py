@@ -20,12 +20,13 @@ from scipy import stats
 from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.low_rank import LowRankScale
 
 SIZE, NUM = 6, 30_000
 SHAPE_ROWS = 1200  # the tests of shape compare every row with every other
 LABELS = np.repeat([0, 1, 2], [300, 60, 25])
-# Of a false alarm in this file: 4 types, 2 ways to draw, 3 classes, 6 tests.
-FAMILY_WISE_ERROR, NUM_TESTS = 1e-3, 144
+# Of a false alarm in this file: 5 types, 2 ways to draw, 3 classes, 6 tests.
+FAMILY_WISE_ERROR, NUM_TESTS = 1e-3, 180
 
 
 @functools.cache
@@ -35,14 +36,23 @@ def fitted(covariance_type):
     turns = rng.normal(size=(3, SIZE, SIZE))
     features = np.einsum("nd,nde->ne", rng.normal(size=(385, SIZE)), turns[LABELS])
     features += 5 * rng.normal(size=(3, SIZE))[LABELS]
-    gaussian = ClassConditionalGaussian(3, covariance_type)
+    rank = 2 if covariance_type == "low_rank" else None
+    gaussian = ClassConditionalGaussian(3, covariance_type, rank=rank)
     gaussian.adapt(features, LABELS)
     scale = estimate_covariance(gaussian.moments, covariance_type).scale
-    if scale.ndim == 2:
-        scale = scale[:, np.newaxis] * np.eye(SIZE)
-    covariances = np.broadcast_to(scale @ scale.transpose(0, 2, 1), (3, SIZE, SIZE))
+    covariances = np.broadcast_to(products(scale), (3, SIZE, SIZE))
     laws = list(zip(gaussian.moments.mean, covariances, strict=True))
     return gaussian, laws
+
+
+def products(scale):
+    """The covariances of factors of any type."""
+    if isinstance(scale, LowRankScale):
+        diag, factor = scale
+        return products(diag) + factor @ factor.transpose(0, 2, 1)
+    if scale.ndim == 2:
+        scale = scale[:, np.newaxis] * np.eye(SIZE)
+    return scale @ scale.transpose(0, 2, 1)
 
 
 def sampled(gaussian):

@@ -1,7 +1,7 @@
 """One multivariate Gaussian per class: Steps 3 and 4 of Konno and Iwazume (2018).
 
-`sample_gaussians` is the mathematics; `ClassConditionalGaussian` is the Keras layer
-that estimates, holds, saves and evaluates the parameters.
+The mathematics is in `covariance.py`, `sampling.py` and `densities.py`; the Keras layer
+here estimates, holds, saves and evaluates the parameters.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import functools
 
 import keras
 import numpy as np
-import scipy.linalg
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -20,6 +19,12 @@ from tf_pseudofeat.covariance import (
     moment_kind,
     report_covariance,
 )
+from tf_pseudofeat.densities import (
+    WhitenedGaussians,
+    diagonals,
+    log_densities,
+    whiten,
+)
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.low_rank import LowRankScale
 from tf_pseudofeat.moments import (
@@ -29,87 +34,10 @@ from tf_pseudofeat.moments import (
     moments_of,
     moments_of_batches,
 )
+from tf_pseudofeat.sampling import sample_gaussians
 from tf_pseudofeat.stored import StoredArray
 
-__all__ = ["ClassConditionalGaussian", "check_gaussian", "sample_gaussians"]
-
-# A product for each class costs a stream some 1 ms an epoch to begin, a loop 20 ms.
-_UNROLLED_CLASSES = 64
-# Deviations from the means, of one example, that `call` has in memory at a time.
-_DEVIATIONS = 2**16
-
-
-def sample_gaussians(loc, scale, labels, seed):
-    """Draws one feature per label.
-
-        x_i = loc_c + scale_c noise_i,    c = labels_i,    noise_i ~ N(0, I)
-
-    Of a `LowRankScale`, scale_c is `[diag(diag_c), factor_c]`, and a row needs
-    D + rank numbers of noise.
-
-    Rows are grouped by class, so that a batch costs one matrix product per class
-    that occurs in it. The noise of row i depends on `seed` and i alone.
-
-    Args:
-        loc: float tensor `[C, D]`.
-        scale: lower triangular factors `[C, D, D]`, one shared factor `[1, D, D]`,
-            standard deviations `[C, D]`, or a `LowRankScale`.
-        labels: whole number tensor `[B]`.
-        seed: int32 `[2]`, stateless: the same seed gives the same draws.
-
-    Returns:
-        samples: `[B, D]`, dtype of `loc`.
-    """
-    size, is_low_rank = loc.shape[-1], isinstance(scale, LowRankScale)
-    width = size + scale.factor.shape[-1] if is_low_rank else size
-    noise = tf.random.stateless_normal([tf.size(labels), width], seed, dtype=loc.dtype)
-    if is_low_rank:
-        deviation = noise[:, :size] * tf.gather(scale.diag, labels)
-        deviation += _matmul_by_class(noise[:, size:], scale.factor, labels)
-    elif scale.shape.rank == 2:
-        deviation = noise * tf.gather(scale, labels)
-    elif scale.shape[0] == 1:
-        deviation = tf.matmul(noise, scale[0], transpose_b=True)
-    else:
-        deviation = _matmul_by_class(noise, scale, labels)
-    return tf.gather(loc, labels) + deviation
-
-
-def _matmul_by_class(noise, scale, labels):
-    """`scale[labels_i] noise_i` `[B, D]`, without gathering the scale for each row."""
-    num_classes = scale.shape[0]
-    if num_classes > _UNROLLED_CLASSES:
-        return _matmul_in_a_loop(noise, scale, labels)
-    labels, rows = tf.cast(labels, tf.int32), tf.range(tf.size(labels))
-    parts = tf.dynamic_partition(noise, labels, num_classes)
-    products = [tf.matmul(x, scale[c], transpose_b=True) for c, x in enumerate(parts)]
-    return tf.dynamic_stitch(tf.dynamic_partition(rows, labels, num_classes), products)
-
-
-def _matmul_in_a_loop(noise, scale, labels):
-    """The same, in a graph whose size does not grow with the number of classes."""
-    order = tf.argsort(labels, stable=True)
-    classes, _, sizes = tf.unique_with_counts(tf.gather(labels, order))
-    stops = tf.cumsum(sizes)
-    sorted_noise = tf.gather(noise, order)
-    products = tf.TensorArray(
-        noise.dtype,
-        size=tf.size(classes) + 1,
-        element_shape=[None, scale.shape[1]],
-        infer_shape=False,
-    )
-
-    def one_class(i, products):
-        rows = sorted_noise[stops[i] - sizes[i] : stops[i]]
-        product = tf.matmul(rows, scale[classes[i]], transpose_b=True)
-        return i + 1, products.write(i, product)
-
-    last, products = tf.while_loop(
-        lambda i, _: i < tf.size(classes), one_class, (0, products)
-    )
-    # `concat` needs a piece even of no rows.
-    products = products.write(last, tf.zeros([0, scale.shape[1]], noise.dtype))
-    return tf.gather(products.concat(), tf.math.invert_permutation(order))
+__all__ = ["ClassConditionalGaussian", "check_gaussian"]
 
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
@@ -335,7 +263,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         with tf.init_scope(), tf.device("CPU"):
             loc, scale = snapshot(self.loc), snapshot(self.scale)
             if self.covariance_type == "low_rank":
-                scale = LowRankScale(scale, snapshot(self.low_rank))
+                scale = LowRankScale(scale, snapshot(self.factor))
             return loc, scale
 
     def sample(self, labels, seed):
@@ -390,7 +318,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self.log_normaliser = self._parameter("log_normaliser", (classes,), normaliser)
         if self.covariance_type == "low_rank":
             shape = classes, size, resolve_rank(self.rank, size)
-            self.low_rank = self._parameter("low_rank", shape, "zeros")
+            self.factor = self._parameter("factor", shape, "zeros")
 
     def call(self, features):
         """Log densities `[B, C]` of features `[B, ...]`.
@@ -401,58 +329,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
         """
         ops = keras.ops
         features = ops.cast(features, "float32")  # as the parameters are
-        centred = ops.reshape(features, (-1, self.loc.shape[1])) - self.centre
-        if len(self.whitening.shape) == 2:
-            distance = self._distances_by_class(centred)
-        else:
-            # The factors stand side by side, so that all classes are one product.
-            side_by_side = ops.reshape(self.whitening, (-1, self.loc.shape[1]))
-            white = ops.matmul(centred, ops.transpose(side_by_side))
-            white = ops.reshape(white, (-1, *self.whitening.shape[:2]))  # [B, C|1, D]
-            distance = ops.sum(ops.square(white - self.whitened_loc), axis=-1)
-        return ops.cast(self.log_normaliser - 0.5 * distance, self.compute_dtype)
-
-    def _distances_by_class(self, centred):
-        """`[B, C]`, of as many classes at a time as fit, never `[B, C, D]` of many."""
-        ops = keras.ops
-        step = max(1, _DEVIATIONS // self.loc.shape[1])
-        whole = self.num_classes // step if self.num_classes > step else 0
-        parts = []
-        if whole:
-            starts = step * ops.arange(whole)
-            part = ops.map(lambda start: self._distances(centred, start, step), starts)
-            parts.append(ops.reshape(part, (whole * step, -1)))
-        if whole * step < self.num_classes:
-            rest = self.num_classes - whole * step
-            parts.append(self._distances(centred, whole * step, rest))
-        return ops.transpose(ops.concatenate(parts, axis=0))
-
-    def _distances(self, centred, start, num):
-        """Squared Mahalanobis distances `[K, B]` from `num` classes.
-
-            y        = (x - loc) / diag
-            distance = |y - U U^T y|^2 + sum_k (U^T y)_k^2 / (1 + s_k^2)
-
-        with diag^-1 factor = U s, U of orthonormal columns. This is what Woodbury's
-        formula comes to, without its difference of two large numbers.
-        """
-        ops = keras.ops
-
-        def some(variable):
-            begin = [start] + [0] * (len(variable.shape) - 1)
-            return ops.slice(variable, begin, (num, *variable.shape[1:]))
-
-        whitening = some(self.whitening)  # [K, D]
-        white = centred * whitening[:, None] - some(self.whitened_loc)[:, None]
-        if self.covariance_type != "low_rank":
-            return ops.sum(ops.square(white), axis=-1)
-        basis = some(self.low_rank) * whitening[:, :, None]  # U s, [K, D, rank]
-        squares = ops.sum(ops.square(basis), axis=1)[:, None]  # s^2, [K, 1, rank]
-        inverse = ops.where(squares > 0, 1 / ops.where(squares > 0, squares, 1), 0)
-        along = ops.matmul(white, basis)  # s U^T y, [K, B, rank]
-        white -= ops.matmul(along * inverse, ops.transpose(basis, (0, 2, 1)))
-        along = ops.square(along) * inverse / (1 + squares)
-        return ops.sum(ops.square(white), axis=-1) + ops.sum(along, axis=-1)
+        features = ops.reshape(features, (-1, self.loc.shape[1]))
+        log_density = log_densities(features, self._whitened())
+        return ops.cast(log_density, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """`[B, C]`."""
@@ -522,48 +401,24 @@ class ClassConditionalGaussian(keras.layers.Layer):
             autocast=False,
         )
 
+    def _whitened(self):
+        names = WhitenedGaussians._fields
+        return WhitenedGaussians(*(getattr(self, name, None) for name in names))
+
     @np.errstate(over="ignore")  # what overflows is refused
     def _assign(self, moments, scale):
-        """Parameters from float64 moments and factors; whitening is scale^-1."""
-        size, stretched, directions = moments.feature_size, 0.0, {}
-        if isinstance(scale, LowRankScale):
-            scale, factor = scale
-            directions["low_rank"] = factor
-            # Class by class: at once, it would be twice [C, D, rank] in float64.
-            squares = [
-                np.square(columns / deviation[:, None]).sum(axis=0)
-                for columns, deviation in zip(factor, scale, strict=True)
-            ]
-            stretched = np.log1p(squares).sum(axis=1) / 2
-        centre = moments.count @ moments.mean / moments.count.sum()  # [D]
-        centre = centre.astype(np.float32)
-        offset = moments.mean - centre  # as `call` subtracts it
-        if scale.ndim == 2:
-            whitening, spread = 1 / scale, scale  # [C, D]
-            whitened = whitening * offset
-        else:
-            whitening = np.empty(scale.shape, np.float32)
-            whitened = np.empty(offset.shape)
-            for number, factor in enumerate(scale):
-                whitening[number] = _inverse(factor)
-                owners = [number] if len(scale) == len(offset) else slice(None)
-                whitened[owners] = scipy.linalg.solve_triangular(
-                    factor, offset[owners].T, lower=True, check_finite=False
-                ).T
-            spread = np.diagonal(scale, axis1=1, axis2=2)
-        normaliser = -size / 2 * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
-        normaliser -= stretched
+        """Parameters from float64 moments and factors; all of them, or none."""
         values = {
             "loc": moments.mean,
-            "scale": scale,
-            "centre": centre,
-            "whitening": whitening,
-            "whitened_loc": whitened,
-            "log_normaliser": np.where(moments.count > 0, normaliser, -np.inf),
-            **directions,
+            "scale": scale.diag if isinstance(scale, LowRankScale) else scale,
+            **whiten(moments, scale)._asdict(),
         }
-        values = {name: x.astype(np.float32) for name, x in values.items()}
-        _check_in_range(values, moments.mean, spread)
+        values = {
+            name: value.astype(np.float32)
+            for name, value in values.items()
+            if value is not None
+        }
+        _check_in_range(values, moments.mean, diagonals(scale))
         for name, value in values.items():
             getattr(self, name).assign(value)
 
@@ -611,12 +466,6 @@ def _unit_factors(shape, dtype):
         return ops.ones(shape, dtype)
     # A copy, or torch would keep one matrix for all classes, not to be written to.
     return ops.copy(ops.broadcast_to(ops.eye(shape[-1], dtype=dtype), shape))
-
-
-def _inverse(factor):
-    """Of a lower triangular factor: what whitens must be one matrix product."""
-    inverse, _ = scipy.linalg.lapack.dtrtri(factor.T)
-    return inverse.T
 
 
 def _check_in_range(values, mean, spread):

@@ -17,8 +17,9 @@ from tf_pseudofeat.arguments import (
     stateless_seed,
     whole_number,
 )
-from tf_pseudofeat.gaussian import check_gaussian, sample_gaussians
+from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.labels import class_ids, labels_like
+from tf_pseudofeat.sampling import sample_gaussians
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["interleave"]

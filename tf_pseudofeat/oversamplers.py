@@ -10,8 +10,8 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from tf_pseudofeat.covariance import estimate_covariance, moment_kind
-from tf_pseudofeat.gaussian import sample_gaussians
 from tf_pseudofeat.moments import moments_of
+from tf_pseudofeat.sampling import sample_gaussians
 
 __all__ = ["GaussianOverSampler", "PerturbedOverSampler"]
 
