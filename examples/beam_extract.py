@@ -35,7 +35,6 @@ from tf_pseudofeat.beam import (
     WriteFeatureShards,
     WriteMoments,
 )
-from tf_pseudofeat.covariance import moment_kind
 from tf_pseudofeat.shards import check_free
 
 FLAGS = flags.FLAGS
@@ -51,8 +50,12 @@ def define_flags():
     flags.DEFINE_integer("image_size", None, "Resize images to this side.")
     flags.DEFINE_string("features", None, "Features in place of images, an .npz file.")
     flags.DEFINE_enum(
-        "covariance_type", "full", ["full", "diag", "tied"], "Of the Gaussians."
+        "covariance_type",
+        "full",
+        ["full", "diag", "tied", "low_rank"],
+        "Of the Gaussians.",
     )
+    flags.DEFINE_integer("rank", None, "Directions of a class, of low_rank.")
     flags.DEFINE_integer("batch_size", 256, "Images that the trunk sees at a time.")
     flags.DEFINE_integer("seed", 0, "Of the cut of digits, as in the main job.")
     flags.DEFINE_string("output_dir", "outputs/beam", "A folder.")
@@ -66,17 +69,18 @@ def source_of(dataset, data_dir=None, split="train", image_size=None, seed=0):
     return TfdsImages(folder, split, image_size)
 
 
-def extract(source, served, kind, folder, options, batch_size=256):
+def extract(source, served, kind, folder, options, batch_size=256, rank=None):
     """Runs the pipeline, and waits for it.
 
     Args:
         source: see `ReadRanges`.
         served: folder of the SavedModel with the endpoint `features`; None where the
             source has features already.
-        kind: of moments, "full", "tied" or "diag".
+        kind: of moments, see `ClassMoments`.
         folder: for `moments.npz` and the shards.
         options: `PipelineOptions`.
         batch_size: images that the trunk sees at a time.
+        rank: of moments of kind "low_rank".
 
     Returns:
         moments: `ClassMoments`, as they were written.
@@ -88,7 +92,7 @@ def extract(source, served, kind, folder, options, batch_size=256):
         if served is not None:
             batches = batches | ExtractFeatures(served, batch_size)
         moments = batches | beam.CombineGlobally(
-            CombineClassMoments(source.num_classes, kind)
+            CombineClassMoments(source.num_classes, kind, rank)
         )
         moments | WriteMoments(str(folder / "moments.npz"))
         batches | WriteFeatureShards(folder / "features")
@@ -118,15 +122,18 @@ def main(argv):
         moments = extract(
             source,
             served,
-            moment_kind(FLAGS.covariance_type),
+            FLAGS.covariance_type,
             folder,
             PipelineOptions(argv[1:]),
             FLAGS.batch_size,
+            FLAGS.rank,
         )
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{program}: {error}")
     seconds = time.perf_counter() - began
-    gaussian = tfpf.ClassConditionalGaussian(moments.num_classes, FLAGS.covariance_type)
+    gaussian = tfpf.ClassConditionalGaussian(
+        moments.num_classes, moments.kind, rank=moments.rank
+    )
     gaussian.adapt_moments(moments)
     rows = int(moments.count.sum())
     print(f"\n{gaussian.report}\n")

@@ -27,20 +27,16 @@ def define_flags():
     flags.DEFINE_string("layer", "features", "Layer of the features.")
     flags.DEFINE_string("extracted", "outputs/beam", "--output_dir of beam_extract.")
     flags.DEFINE_string("output", "outputs/beam/retrained.keras", "The file to write.")
-    flags.DEFINE_enum(
-        "covariance_type", "full", ["full", "diag", "tied"], "As it was extracted."
-    )
     flags.DEFINE_integer("seed", 0, "Of the draws.")
 
 
-def retrain(model, layer, folder, covariance_type="full", seed=0, verbose="auto"):
+def retrain(model, layer, folder, seed=0, verbose="auto"):
     """Trains the head of a model in place.
 
     Args:
         model: Keras model of C classes that ends in a softmax.
         layer: name of the layer of the features.
         folder: with `features/` and `moments.npz`.
-        covariance_type: that goes with the kind of the moments.
         seed: of the draws.
         verbose: 0 for silence.
 
@@ -56,7 +52,9 @@ def retrain(model, layer, folder, covariance_type="full", seed=0, verbose="auto"
             f"{folder} has moments of {moments.count.sum():.0f} rows and features of "
             f"{len(extracted.labels)}; they are of two runs. Extract anew."
         )
-    gaussian = tfpf.ClassConditionalGaussian(moments.num_classes, covariance_type)
+    gaussian = tfpf.ClassConditionalGaussian(
+        moments.num_classes, moments.kind, rank=moments.rank
+    )
     gaussian.adapt_moments(moments)
     result = tfpf.fit_head(
         tfpf.split_at(model, layer).head,
@@ -80,9 +78,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     try:
         model = keras.models.load_model(FLAGS.trained)
-        result, labels = retrain(
-            model, FLAGS.layer, FLAGS.extracted, FLAGS.covariance_type, FLAGS.seed
-        )
+        result, labels = retrain(model, FLAGS.layer, FLAGS.extracted, FLAGS.seed)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
     print(f"\n{len(labels):,} features; percent of them that are right")

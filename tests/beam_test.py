@@ -45,7 +45,7 @@ from tf_pseudofeat.beam import (  # noqa: E402
 )
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "tf_pseudofeat"
-KINDS = ("full", "tied", "diag")
+KINDS = ("full", "tied", "diag", "low_rank")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 C, D = 4, 6
 FIELDS = ("count", "mean", "scatter")
@@ -79,6 +79,10 @@ def assert_same(received, expected, rtol=1e-11):
         mine, theirs = getattr(received, field), getattr(expected, field)
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * scale)
+    if expected.rank is not None:  # here of all directions, so in float32 the same
+        grams = [np.swapaxes(m.sketch, 1, 2) @ m.sketch for m in (received, expected)]
+        scale = np.abs(grams[1]).max()
+        np.testing.assert_allclose(*grams, rtol=1e-4, atol=1e-5 * scale)
 
 
 def as_a_runner_might(combine, batches, rng):
@@ -140,8 +144,13 @@ def test_few_rows_wait_for_others_and_take_no_more_than_the_statistics(monkeypat
 def test_what_is_sent_is_bytes_of_the_size_that_is_promised(kind):
     combine = CombineClassMoments(C, kind)
     sent = combine.compact(combine.add_input(combine.create_accumulator(), make_data()))
-    promised = {"full": C + C * D + C * D**2, "tied": C + C * D + D**2}
-    size = 8 * promised.get(kind, C + 2 * C * D)
+    promised = {
+        "full": C + C * D + C * D**2,
+        "tied": C + C * D + D**2,
+        "diag": C + 2 * C * D,
+        "low_rank": C + 2 * C * D + C * D * D,  # of rank D
+    }
+    size = 8 * promised[kind]
     assert isinstance(sent, bytes)
     assert size < len(sent) < size + 1500
     assert combine.get_accumulator_coder().encode(sent) is sent

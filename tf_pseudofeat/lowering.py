@@ -24,7 +24,8 @@ def check_can_lower():
             f"{backend!r} cannot become one. Save the model, "
             f"model.save('model.keras'); then, in a process with "
             f"KERAS_BACKEND=tensorflow, export what "
-            f"keras.models.load_model('model.keras') returns."
+            f"keras.models.load_model('model.keras', compile=False) returns: the "
+            f"optimizer of {backend!r} would bring its backend along."
         )
 
 
