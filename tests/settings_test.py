@@ -164,7 +164,21 @@ def fit(model, setting, callbacks):
             model.fit(batches, **settings)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+ON_TENSORFLOW = {
+    "own train_step": "tf.GradientTape",
+    "scaled loss and moving averages": "a model that outlives its use_ema",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.tensorflow(reason=ON_TENSORFLOW[name]))
+        if name in ON_TENSORFLOW
+        else name
+        for name in SETTINGS
+    ],
+)
 def test_only_the_head_changes_and_training_goes_on(name, recwarn):
     setting, witness = SETTINGS[name], Witness()
     model = setting.model()
@@ -200,6 +214,7 @@ def test_only_the_head_changes_and_training_goes_on(name, recwarn):
     assert len(told) == setting.keeps_averages
 
 
+@pytest.mark.tensorflow(reason="tf.GradientTape")
 def test_a_training_step_of_its_own_is_not_what_trains_the_head():
     model = network(OwnStep)
     model.compile("adam", SPARSE)
