@@ -143,4 +143,5 @@ def _with_a_row(x, spec):
     """The batch; jax knows no empty one, and gets a row of zeros in its place."""
     missing = tf.cast(tf.equal(tf.shape(x)[0], 0), tf.int32)
     x = tf.pad(x, [[0, missing], *([0, 0] for _ in spec.shape[1:])])
-    return tf.ensure_shape(x, spec.shape)
+    x.set_shape(spec.shape)  # no operation, as `ensure_shape` is, for LiteRT
+    return x
