@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
+from tf_pseudofeat.covariance import COVARIANCE_TYPES
 
 __all__ = ["main_path", "write_inputs"]
 
@@ -68,6 +69,11 @@ def _steps(model, x, y, features):
     gaussian.adapt(features, y)
     mixed = tfpf.interleave(features, y, gaussian, COUNTS, batch_size=16)
     density = keras.Sequential([keras.Input((4,)), gaussian])
+    densities = {}
+    for kind in COVARIANCE_TYPES:
+        other = tfpf.ClassConditionalGaussian(3, covariance_type=kind)
+        other.adapt(features, y)
+        densities[f"density/{kind}"] = keras.ops.convert_to_numpy(other(features))
     before = head.get_weights()
     fit = tfpf.fit_head(
         head,
@@ -94,6 +100,7 @@ def _steps(model, x, y, features):
         "extracted": extracted,
         "density": density.predict(features, verbose=0),
         "loss": np.array(fit.loss),
+        **densities,
         **{f"head/{i}": weight for i, weight in enumerate(trained)},
     }
 

@@ -48,13 +48,17 @@ def test_classes_stand_beside_their_scores(units, activation, probabilities, dty
     outputs = np.asarray(model(X), "float32")
     name = "probabilities" if activation else "logits"
     assert set(answer) == {name, "classes", "scores"}
-    np.testing.assert_allclose(np.float32(answer[name]), outputs, atol=1e-6)
+    # What jax compiles rounds float16 elsewhere than its layers one by one.
+    jax_rounds = keras.backend.backend() == "jax" and dtype == "float16"
+    tolerance = 1e-3 if jax_rounds else 1e-6
+    np.testing.assert_allclose(np.float32(answer[name]), outputs, atol=tolerance)
     assert answer["scores"].dtype == tf.float32
     classes, scores = (answer[key].numpy() for key in ("classes", "scores"))
     assert (np.diff(scores, axis=1) <= 0).all()
     for row, expected in enumerate(probabilities(outputs)):
         by_name = dict(zip(map(bytes.decode, classes[row]), scores[row], strict=True))
-        assert by_name == pytest.approx(dict(zip(names, expected, strict=True)))
+        by_class = dict(zip(names, expected, strict=True))
+        assert by_name == pytest.approx(by_class, rel=tolerance)
 
 
 def test_no_rows_and_one_row_have_classes_and_scores():
@@ -185,6 +189,15 @@ def of_any_size():
 def two_images():
     left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     return keras.Model([left, right], layers.Add()([left, right]))
+
+
+def test_images_of_any_size_are_served_as_arrays():
+    model = of_any_size()
+    function = endpoints(model)["serving_default"]
+    for rows, height, width in [(1, 5, 7), (3, 4, 4)]:
+        images = RNG.normal(size=(rows, height, width, 3)).astype("float32")
+        (answer,) = function(images).values()
+        np.testing.assert_allclose(answer, np.asarray(model(images)), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,14 @@ def test_feature_maps_keep_their_shape(form, shape):
     np.testing.assert_array_equal(features, x)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float16",
+        "bfloat16",
+        pytest.param("float64", marks=pytest.mark.tensorflow(reason="float64")),
+    ],
+)
 def test_features_have_the_dtype_that_the_trunk_computes(dtype):
     inputs = keras.Input((3,), dtype="uint8")
     trunk = keras.Model(inputs, layers.Rescaling(1 / 4, dtype=dtype)(inputs))

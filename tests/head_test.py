@@ -105,7 +105,9 @@ def test_training_finds_the_classes_of_held_out_features():
     head, unseen = make_head(), blobs(seed=1)
     result = fit(head, scoring=unseen, epochs=20)
     assert result.kept and result.reason == ""
-    assert result.after["balanced_accuracy"] > result.before["balanced_accuracy"] + 0.2
+    # The weights that others than TensorFlow start from find more: 0.59, not 0.18.
+    gain = 0.2 if keras.backend.backend() == "tensorflow" else 0.1
+    assert result.after["balanced_accuracy"] > result.before["balanced_accuracy"] + gain
     assert result.after == score_head(head, unseen, 3, [1, 2])
     assert result.loss[-1] < result.loss[0] or len(result.loss) == 1
 
@@ -289,7 +291,13 @@ def raises_in_step(step):
     return loss
 
 
-@pytest.mark.parametrize("loss", [raises_when_traced, raises_in_step(4)])
+in_tensorflow = pytest.mark.tensorflow(reason="tf.py_function in a loss")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [raises_when_traced, pytest.param(raises_in_step(4), marks=in_tensorflow)],
+)
 def test_exception_in_training_restores_every_variable(loss):
     head = full_head()
     before = state(head)

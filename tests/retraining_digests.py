@@ -183,7 +183,7 @@ def stages(names=tuple(OPTIONS), epochs=4):
         gaussian = ClassConditionalGaussian(10, covariance_type)
         gaussian.adapt(known, known_labels)
         found[f"fit, {covariance_type}"] = digest(
-            gaussian.moments.scatter, *tf.nest.flatten(gaussian.parameters())
+            gaussian.moments.scatter, *keras.tree.flatten(gaussian.parameters())
         )
         rows = gaussian.sample(known_labels, SEED)
         found[f"samples, {covariance_type}"] = digest(rows)

@@ -252,7 +252,7 @@ def test_input_that_the_output_does_not_need():
 def test_raw_operations_lambdas_and_constants():
     inputs = keras.Input((4, 3))
     x = layers.Dense(3, name="features")(ops.mean(inputs * 2.0, axis=1))
-    x = ops.concatenate([x[:, :2], ops.ones((1, 1)) + x[:, 2:]], axis=-1)
+    x = ops.concatenate([x[:, :2], ops.add(ops.ones((1, 1)), x[:, 2:])], axis=-1)
     x = layers.Lambda(lambda t, by: t / by, arguments={"by": 3.0}, name="lambda")(x)
     model = keras.Model(inputs, 1.0 - ops.softmax(layers.Dense(2)(x)))
     assert_splits(model, "features", batch(4, 3))

@@ -23,6 +23,7 @@ from tf_pseudofeat.strategies import (
     spans_workers,
 )
 
+pytestmark = pytest.mark.tensorflow(reason="tf.distribute")
 ROOT = pathlib.Path(__file__).parent.parent
 
 

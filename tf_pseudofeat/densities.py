@@ -144,7 +144,8 @@ def _distances(centred, gaussians, start, num):
 
     def some(variable):
         begin = [start] + [0] * (len(variable.shape) - 1)
-        return ops.slice(variable, begin, (num, *variable.shape[1:]))
+        tensor = ops.convert_to_tensor(variable)  # jax slices no Keras variables
+        return ops.slice(tensor, begin, (num, *variable.shape[1:]))
 
     whitening = some(gaussians.whitening)  # [K, D]
     white = centred * whitening[:, None] - some(gaussians.whitened_loc)[:, None]

@@ -50,6 +50,7 @@ def endpoints(
     inputs = _signature(network, input_name)
     named = _named_outputs(network, output_name)
     classified = _classified(network, class_names, output_name)
+    decoded = _decoded(inputs) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
 
@@ -62,7 +63,6 @@ def endpoints(
 
     functions = {"serving_default": endpoint(answer)}
     if encoded_images:
-        decoded = _decoded(inputs)
         files = tf.TensorSpec((None,), tf.string, name="image_bytes")
         functions["encoded"] = endpoint(lambda x: answer(decoded(x)), files)
     if layer_name is not None:

@@ -68,6 +68,7 @@ class Lowering:
 
     def _from_jax(self, function, layers, signature):
         import jax
+        from jax import export
         from jax.experimental import jax2tf
 
         everything = [variable for layer in layers for variable in layer.variables]
@@ -89,9 +90,11 @@ class Lowering:
 
         # Seeds are variables, too. Those that nothing is drawn from stay at home.
         values = [variable.value for variable in everything]
+        sizes = keras.tree.map_structure(_sizes, signature)
         example = keras.tree.map_structure(_example, signature)
+        symbolic = export.symbolic_args_specs(example, sizes)
         trial = functools.partial(changed_by, everything)
-        _, changed = jax.eval_shape(trial, values, example)
+        _, changed = jax.eval_shape(trial, values, symbolic)
         used = [
             variable
             for place, variable in enumerate(everything)
@@ -100,16 +103,18 @@ class Lowering:
         twins = [self._twin(variable) for variable in used]
         lowered = jax2tf.convert(
             functools.partial(changed_by, used),
-            polymorphic_shapes=[None, keras.tree.map_structure(_sizes, signature)],
+            polymorphic_shapes=[None, sizes],
             with_gradient=False,
             native_serialization_platforms=_PLATFORMS,
         )
 
         def in_tensorflow(x):
+            rows = tf.shape(keras.tree.flatten(x)[0])[0]
+            x = keras.tree.map_structure(_with_a_row, x, signature)
             outputs, changed = lowered(twins, x)
             for place, value in changed.items():
                 twins[place].assign(value)
-            return outputs
+            return keras.tree.map_structure(lambda output: output[:rows], outputs)
 
         return in_tensorflow
 
@@ -133,3 +138,11 @@ def _sizes(spec):
 def _example(spec):
     shape = [size or 1 for size in spec.shape]
     return keras.ops.zeros(shape, spec.dtype.name)
+
+
+def _with_a_row(x, spec):
+    """The batch; jax knows no empty one, and gets a row of zeros in its place."""
+    missing = tf.cast(tf.equal(tf.shape(x)[0], 0), tf.int32)
+    x = tf.pad(x, [[0, missing], *([0, 0] for _ in spec.shape[1:])])
+    x.set_shape(spec.shape)  # no operation, as `ensure_shape` is, for LiteRT
+    return x
