@@ -114,7 +114,9 @@ def _spectrum(rows):
     wide = len(rows) < rows.shape[1]
     # From SciPy's BLAS, as all that is large here: see `moments._lower_gram`.
     gram = scipy.linalg.blas.dsyrk(1.0, rows.T, trans=int(wide), lower=1)
-    squares, vectors = scipy.linalg.eigh(gram, check_finite=False, driver="evd")
+    # SciPy 1.11 asks for too little memory to divide and conquer one number.
+    driver = "evd" if len(gram) > 1 else "ev"
+    squares, vectors = scipy.linalg.eigh(gram, check_finite=False, driver=driver)
     squares, vectors = squares[::-1], vectors[:, ::-1]
     kept = np.count_nonzero(squares > max(_NOTHING * squares[0], 0.0))
     squares, vectors = squares[:kept], vectors[:, :kept]
