@@ -114,10 +114,7 @@ def _spectrum(rows):
     wide = len(rows) < rows.shape[1]
     # From SciPy's BLAS, as all that is large here: see `moments._lower_gram`.
     gram = scipy.linalg.blas.dsyrk(1.0, rows.T, trans=int(wide), lower=1)
-    # SciPy 1.11 asks for too little memory to divide and conquer one number.
-    driver = "evd" if len(gram) > 1 else "ev"
-    squares, vectors = scipy.linalg.eigh(gram, check_finite=False, driver=driver)
-    squares, vectors = squares[::-1], vectors[:, ::-1]
+    squares, vectors = _eigenvalues(gram)
     kept = np.count_nonzero(squares > max(_NOTHING * squares[0], 0.0))
     squares, vectors = squares[:kept], vectors[:, :kept]
     if not kept:
@@ -126,6 +123,14 @@ def _spectrum(rows):
         return squares, vectors.T
     directions = scipy.linalg.blas.dgemm(1.0, rows.T, vectors).T
     return squares, directions / np.sqrt(squares)[:, np.newaxis]
+
+
+def _eigenvalues(matrix):
+    """Of a symmetric matrix, of which the lower half counts: largest first, vectors."""
+    # SciPy 1.11 asks for too little memory to divide and conquer a single number.
+    driver = "evd" if len(matrix) > 1 else "ev"
+    values, vectors = scipy.linalg.eigh(matrix, check_finite=False, driver=driver)
+    return values[::-1], vectors[:, ::-1]
 
 
 def low_rank_part(variance, rows):
@@ -176,7 +181,7 @@ def turned(factor, deviation):
         factor: `[D, K]`.
     """
     scaled = factor / deviation[:, np.newaxis]
-    turn = scipy.linalg.eigh(scaled.T @ scaled, driver="evd")[1][:, ::-1]
+    _, turn = _eigenvalues(scaled.T @ scaled)
     factor = factor @ turn
     # Of the two signs of a column, the one that makes its largest number positive: the
     # same data, in another order, give the same samples.
