@@ -69,9 +69,7 @@ def measure_moments(settings=_SETTINGS):
     """Yields costs of moments and shards, for `(rows, features, classes, kind)`."""
     for rows, size, num_classes, kind in settings:
         setting = f"{rows:,} x {size}, {num_classes:,} classes, {kind}"
-        batches = range(
-            rows // _BATCH
-        )  # numbers: Beam would pickle arrays into its plan
+        batches = range(rows // _BATCH)  # Beam would pickle arrays into its plan
         for where, job in _moments_jobs(size, num_classes, kind).items():
             seconds = _seconds(job, batches)
             yield Cost(setting, where, len(batches) * _BATCH, seconds)

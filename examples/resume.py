@@ -10,6 +10,8 @@ import pathlib
 
 import keras
 
+from tf_pseudofeat.strategies import scope_of
+
 __all__ = ["EpochBackup", "restore", "skip_epochs", "whole_file"]
 
 
@@ -76,7 +78,7 @@ def restore(model, folder):
     epochs = max(backups, default=0)
     if epochs:
         try:
-            with _strategy_scope(model):
+            with scope_of(model):
                 model.optimizer.build(model.trainable_variables)
                 model.load_weights(backups[epochs])
         except ValueError as error:
@@ -97,12 +99,6 @@ def skip_epochs(stream, epochs):
     opened = 2 if keras.backend.backend() == "tensorflow" else 1
     for _ in range(opened * epochs):
         iter(stream)
-
-
-def _strategy_scope(model):
-    """Variables have to be made in the scope that the model was made in."""
-    strategy = getattr(model, "distribute_strategy", None)  # None but on TensorFlow.
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _backups(folder):

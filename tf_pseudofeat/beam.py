@@ -13,8 +13,6 @@ Not part of `import tf_pseudofeat`; `pip install 'tf-pseudofeat[beam]'` brings B
 
 import dataclasses
 import io
-import json
-import pathlib
 import uuid
 
 import numpy as np
@@ -23,7 +21,12 @@ import tensorflow as tf
 from tf_pseudofeat.arguments import check_rank, whole_number
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, no_moments
 from tf_pseudofeat.moments_file import load_moments, save_moments
-from tf_pseudofeat.shards import ShardWriter, check_free, write_index
+from tf_pseudofeat.shards import (
+    ShardWriter,
+    check_free,
+    indexed_shards,
+    write_index,
+)
 
 try:
     import apache_beam as beam
@@ -479,10 +482,7 @@ class _WriteShards(beam.DoFn):
 
 
 def _write_index(names, folder):
-    index = pathlib.Path(folder) / "index.json"
-    if index.exists():  # by a try that could not say so any more
-        written = [shard["name"] for shard in json.loads(index.read_text())["shards"]]
-        if sorted(written) == sorted(names):
-            return folder
-    write_index(folder, names)
+    # There is one already where a first try could not say any more that it was done.
+    if not names or sorted(indexed_shards(folder)) != sorted(names):
+        write_index(folder, names)
     return folder

@@ -27,7 +27,6 @@ from tf_pseudofeat.strategies import model_strategy, spans_workers
 
 __all__ = [
     "augment_once",
-    "cache_folder",
     "check_augmentation",
     "check_cache",
     "check_data",
@@ -37,6 +36,7 @@ __all__ = [
     "first_batch",
     "labels_at_hand",
     "plain_and_views",
+    "validation_features",
 ]
 
 _ARRAY_BATCH = 256
@@ -122,7 +122,7 @@ def extract_views(
     if cache_dir is None:
         return [_in_memory(parts) for parts in passes]
     return [
-        _stored([parts], cache_folder(cache_dir, f"view-{number}"))
+        _stored([parts], _cache_folder(cache_dir, f"view-{number}"))
         for number, parts in enumerate(passes)
     ]
 
@@ -135,7 +135,7 @@ def plain_and_views(trunk, data, *, augment, steps, verbose, cache_dir=None, **v
         views: a list of them; none without `augment`.
     """
     reading = {"steps": steps, "verbose": verbose}
-    folder = cache_folder(cache_dir, "training")
+    folder = _cache_folder(cache_dir, "training")
     plain = extract_features(trunk, data, cache_dir=folder, **reading)
     if augment is None:
         return plain, []
@@ -143,7 +143,13 @@ def plain_and_views(trunk, data, *, augment, steps, verbose, cache_dir=None, **v
     return plain, extract_views(trunk, data, augment=augment, **reading, **views)
 
 
-def cache_folder(cache_dir, name):
+def validation_features(trunk, data, *, cache_dir=None, verbose="auto"):
+    """Features to score on; with `cache_dir` in its folder "validation"."""
+    folder = _cache_folder(cache_dir, "validation")
+    return extract_features(trunk, data, cache_dir=folder, verbose=verbose)
+
+
+def _cache_folder(cache_dir, name):
     """The folder of one of several sets; None where there is no `cache_dir`."""
     return None if cache_dir is None else pathlib.Path(cache_dir) / name
 

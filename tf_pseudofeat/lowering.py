@@ -5,13 +5,13 @@ import functools
 import keras
 import tensorflow as tf
 
-__all__ = ["Lowering", "check_can_lower"]
+__all__ = ["Lowering"]
 
 # Where an export may be served, whatever it was made on.
 _PLATFORMS = ("cpu", "cuda")
 
 
-def check_can_lower():
+def _check_can_lower():
     """Refuses a Keras backend whose computations TensorFlow cannot do.
 
     Raises:
@@ -46,7 +46,7 @@ class Lowering:
     """
 
     def __init__(self):
-        check_can_lower()
+        _check_can_lower()
         self._twins = {}  # {id of a Keras variable: (it, its tf.Variable)}
 
     def __call__(self, function, layers, signature):

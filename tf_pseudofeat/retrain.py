@@ -11,10 +11,9 @@ import numpy as np
 from tf_pseudofeat.adjust import remember_mix
 from tf_pseudofeat.budget import class_counts, minority_classes, pseudo_counts
 from tf_pseudofeat.features import (
-    cache_folder,
     concatenate,
-    extract_features,
     plain_and_views,
+    validation_features,
 )
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head, head_optimizer
@@ -185,11 +184,8 @@ def retrain_head(
         training = concatenate([plain, *extracted])
         scoring = training
         if validation_data is not None:
-            scoring = extract_features(
-                job.trunk,
-                job.validation_data,
-                cache_dir=cache_folder(cache_dir, "validation"),
-                verbose=verbose,
+            scoring = validation_features(
+                job.trunk, job.validation_data, cache_dir=cache_dir, verbose=verbose
             )
     tuning = None
     if settings == "auto":

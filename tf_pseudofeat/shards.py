@@ -34,7 +34,14 @@ from tf_pseudofeat.arguments import (
 from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.stored import StoredArray
 
-__all__ = ["ShardWriter", "check_free", "load_features", "new_set", "write_index"]
+__all__ = [
+    "ShardWriter",
+    "check_free",
+    "indexed_shards",
+    "load_features",
+    "new_set",
+    "write_index",
+]
 
 _SHARD_BYTES = 2**26
 _VERSION = 1
@@ -255,6 +262,18 @@ def write_index(folder, shards=None):
     }
     text = json.dumps(content, indent=1) + "\n"
     _write_whole(folder / _INDEX, [text.encode()])
+
+
+def indexed_shards(folder):
+    """The names of the shards of a set, in order; none where there is no index yet.
+
+    Raises:
+        ValueError: The index is not one that this version reads.
+    """
+    folder = _folder(folder)
+    if not (folder / _INDEX).exists():
+        return []
+    return [shard["name"] for shard in _read_index(folder)["shards"]]
 
 
 def load_features(folder):

@@ -3,7 +3,7 @@
 import functools
 import numbers
 
-from tf_pseudofeat.features import cache_folder, extract_features, plain_and_views
+from tf_pseudofeat.features import plain_and_views, validation_features
 from tf_pseudofeat.head import head_optimizer
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.search import search_settings
@@ -103,11 +103,8 @@ def tune(
     )
     validation = None
     if validation_data is not None:
-        validation = extract_features(
-            job.trunk,
-            job.validation_data,
-            cache_dir=cache_folder(cache_dir, "validation"),
-            verbose=verbose,
+        validation = validation_features(
+            job.trunk, job.validation_data, cache_dir=cache_dir, verbose=verbose
         )
     return tune_on_features(
         model,
