@@ -10,6 +10,10 @@ In each episode some classes are picked at random and cut to a tenth, a residual
 is trained, and every arm retrains its head on the same features. Each result is a line
 of --results as soon as it is known, and a second start goes on where the first one was;
 networks and features are kept beside it. Tables and figures: `examples/tables.py`.
+
+What wants a GPU and what does not can be done apart: with `--arms=` networks are
+trained and their features kept, OUTPUT_DIR/trunks/*/features.npz, and with these as
+--features the arms run anywhere, under the same names.
 """
 
 import json
@@ -26,6 +30,7 @@ from sklearn.decomposition import PCA
 import tf_pseudofeat as tfpf
 from examples.arms import ARMS, run_arm
 from examples.data import load_images
+from examples.devices import leave_gpus_to_keras
 from examples.trunks import FeatureFile, Recipe, network_features
 
 FLAGS = flags.FLAGS
@@ -51,7 +56,9 @@ def define_flags():
     flags.DEFINE_integer("batch_size", 64, "Training batch.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-3, "Of Adam, with cosine decay to zero.")
     flags.DEFINE_bool("augment", False, "Shifts, and flips where the set allows it.")
-    flags.DEFINE_list("arms", list(ARMS), "What to compare.")
+    flags.DEFINE_bool("mixed_precision", False, "Train in mixed_float16.")
+    flags.DEFINE_integer("views", 3, "Augmented passes to keep.", lower_bound=0)
+    flags.DEFINE_list("arms", list(ARMS), "What to compare; --arms= for nothing yet.")
     flags.DEFINE_string("output_dir", "outputs/compare", "For networks and features.")
     flags.DEFINE_string("results", None, "By default OUTPUT_DIR/results.jsonl.")
 
@@ -87,19 +94,18 @@ class Results:
         self._known.add(_key(entry))
 
 
-def run_arms(file, place, seeds, arms, results):
+def run_arms(file, seeds, arms, results):
     """Runs what is not in the results yet.
 
     Args:
         file: `FeatureFile`.
-        place: {"experiment", "num_minority", "episode"} of the lines.
         seeds: head seeds.
         arms: keys of `ARMS`.
         results: `Results`.
     """
     for seed in seeds:
         for arm in arms:
-            entry = {"kind": "result", **place, "seed": seed, "arm": arm}
+            entry = {"kind": "result", **file.place, "seed": seed, "arm": arm}
             if entry in results:
                 continue
             began = time.perf_counter()
@@ -126,8 +132,8 @@ def run_arms(file, place, seeds, arms, results):
                 f"({seconds:.1f} s)",
                 flush=True,
             )
-    picture = {"kind": "picture", **place}
-    if picture not in results and len(file.minority):
+    picture = {"kind": "picture", **file.place}
+    if arms and picture not in results and len(file.minority):
         results.add({**picture, **picture_of(file)})
 
 
@@ -157,17 +163,7 @@ def recipes(settings, minorities, episodes):
     """One `Recipe` for each (number of minority classes, episode)."""
     for episode in episodes:
         for num_minority in minorities:
-            yield episode, Recipe(num_minority=num_minority, seed=episode, **settings)
-
-
-def title(recipe):
-    """What the lines of one experiment have in common, in words."""
-    cut = "step" if recipe.profile == "step" else "long tail"
-    data = " ".join([recipe.dataset, " or ".join(recipe.classes)]).strip()
-    return (
-        f"{data}, {cut} ratio {recipe.ratio}, ResNet-{recipe.depth}, "
-        f"{recipe.epochs} epochs, {recipe.augment or 'no augmentation'}"
-    )
+            yield Recipe(num_minority=num_minority, seed=episode, **settings)
 
 
 def _key(entry):
@@ -184,30 +180,12 @@ def _plain(value):
     return None if isinstance(value, float) and value != value else value
 
 
-def _run_on_files(paths, seeds, arms, results):
-    for path in paths:
-        file = FeatureFile.read(path)
-        print(f"{path}: minority {file.minority.tolist()}")
-        place = {
-            "experiment": pathlib.Path(path).stem,
-            "num_minority": len(file.minority),
-            "episode": 0,
-        }
-        run_arms(file, place, seeds, arms, results)
-
-
-def _run_episodes(settings, minorities, episodes, seeds, arms, results, images):
+def _files(settings, minorities, episodes, images):
+    """Yields the feature file of each network, and trains what is not there."""
     folder = pathlib.Path(FLAGS.output_dir) / "trunks"
-    for episode, recipe in recipes(settings, minorities, episodes):
+    for recipe in recipes(settings, minorities, episodes):
         cut = recipe.cut(images)
-        print(f"{recipe}: minority {cut.minority}")
-        file = network_features(recipe, cut, folder)
-        place = {
-            "experiment": title(recipe),
-            "num_minority": recipe.num_minority if recipe.profile == "step" else None,
-            "episode": episode,
-        }
-        run_arms(file, place, seeds, arms, results)
+        yield network_features(recipe, cut, folder, FLAGS.views)
 
 
 def main(argv):
@@ -217,12 +195,12 @@ def main(argv):
     unknown = sorted(set(FLAGS.arms) - set(ARMS))
     if unknown:
         sys.exit(f"--arms: {unknown} are none of {list(ARMS)}")
+    leave_gpus_to_keras()
     keras.utils.set_random_seed(0)
     results = Results(FLAGS.results or f"{FLAGS.output_dir}/results.jsonl")
-    seeds = range(FLAGS.head_seeds)
     try:
         if FLAGS.features:
-            _run_on_files(FLAGS.features, seeds, FLAGS.arms, results)
+            files = [FeatureFile.read(path) for path in FLAGS.features]
         else:
             digits = FLAGS.dataset == "digits"
             flips = "shift" if digits else "flip_and_shift"
@@ -236,14 +214,18 @@ def main(argv):
                 "batch_size": FLAGS.batch_size,
                 "learning_rate": FLAGS.learning_rate,
                 "augment": flips if FLAGS.augment else None,
+                "mixed_precision": FLAGS.mixed_precision,
             }
-            images = load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
             first = FLAGS.first_episode
-            episodes = range(first, first + FLAGS.episodes)
-            minorities = [int(number) for number in FLAGS.num_minority]
-            _run_episodes(
-                settings, minorities, episodes, seeds, FLAGS.arms, results, images
+            files = _files(
+                settings,
+                [int(number) for number in FLAGS.num_minority],
+                range(first, first + FLAGS.episodes),
+                load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download),
             )
+        for file in files:
+            print(f"{file.place}: minority {file.minority.tolist()}")
+            run_arms(file, range(FLAGS.head_seeds), FLAGS.arms, results)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
     print(f"Wrote {results.path}. Tables: python -m examples.tables --results=FILE")

@@ -227,26 +227,20 @@ def training_stream(images, labels, batch_size, augment=None, seed=0):
     Returns:
         dataset: batches `(images, labels)`.
     """
-    stream = tf.data.Dataset.from_tensor_slices((images, labels))
-    stream = stream.shuffle(len(labels), seed=seed)
+    # Moving numbers instead of images shuffles them in a hundredth of the time.
+    arrays = tf.constant(images), tf.constant(labels)
+    stream = tf.data.Dataset.range(len(labels)).shuffle(len(labels), seed=seed)
+    stream = stream.batch(batch_size).map(
+        lambda rows: tuple(tf.gather(array, rows) for array in arrays),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
     if augment is not None:
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
         stream = tf.data.Dataset.zip(stream, seeds).map(
-            lambda example, seed: (_augmented(example[0], seed, augment), example[1]),
+            lambda batch, seed: (random_views(batch[0], seed, augment), batch[1]),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-    return stream.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
-def _augmented(image, seed, augment):
-    """Shifts by up to an eighth of the side, on a border of zeros; mirrors half."""
-    height, width, channels = image.shape
-    border = max(1, height // 8)
-    padded = tf.pad(image, [(border, border), (border, border), (0, 0)])
-    shifted = tf.image.stateless_random_crop(padded, (height, width, channels), seed)
-    if augment == "shift":
-        return shifted
-    return tf.image.stateless_random_flip_left_right(shifted, seed + 1)
+    return stream.prefetch(tf.data.AUTOTUNE)
 
 
 def _load_digits():

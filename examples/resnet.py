@@ -7,7 +7,7 @@ References:
 
 import keras
 
-__all__ = ["resnet"]
+__all__ = ["compiled_resnet", "resnet"]
 
 
 def resnet(depth, image_shape, num_classes):
@@ -49,6 +49,28 @@ def resnet(depth, image_shape, num_classes):
         num_classes, activation="softmax", dtype="float32", name="classifier"
     )(x)
     return keras.Model(image, x, name=f"resnet{depth}")
+
+
+def compiled_resnet(depth, images, learning_rate, steps):
+    """The network for a set of images, ready for `fit`.
+
+    Args:
+        depth: layers, 6n + 2.
+        images: `ImbalancedImages`, for shapes and classes.
+        learning_rate: of Adam at the start; it decays to zero along a cosine.
+        steps: training steps.
+
+    Returns:
+        model: compiled Keras model. Its loss is scaled where it computes in float16.
+    """
+    model = resnet(depth, images.train_images.shape[1:], images.num_classes)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
 
 
 def _convolution(x, filters, stride, name, activation="relu"):

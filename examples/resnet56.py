@@ -3,10 +3,10 @@
     python -m examples.resnet56                           # digits: minutes on a laptop
     python -m examples.resnet56 --dataset=cifar10 --data_dir=DIR --epochs=100
 
-Prints the scores on a balanced test set before and after, and writes the trained model,
-`report.json`, `report.png` and two SavedModels to --output_dir: the network as trained,
-and as the next version the retrained one. The test set is scored and nothing is chosen
-by it.
+Prints the scores on a balanced test set before and after, and how fast it went, and
+writes the trained model, `report.json`, `report.png` and two SavedModels to
+--output_dir: the network as trained, and as the next version the retrained one. The
+test set is scored and nothing is chosen by it.
 
 A job that was killed or interrupted goes on with the same command after its last whole
 epoch, and gives the same numbers as one that was not: weights, optimizer, learning rate
@@ -28,7 +28,9 @@ from absl import app, flags, logging
 
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, load_images, training_stream
-from examples.resnet import resnet
+from examples.devices import leave_gpus_to_keras
+from examples.pace import EpochTimes, Pace, input_rate, matmul_rate, training_flops
+from examples.resnet import compiled_resnet
 from examples.resume import EpochBackup, restore, skip_epochs
 
 FLAGS = flags.FLAGS
@@ -67,52 +69,44 @@ def define_flags():
         flags.register_validator(name, lambda n: n >= 1, f"--{name} is at least 1.")
 
 
-def build_model(images, depth, learning_rate, steps, strategy=None):
-    """A compiled residual network.
-
-    Args:
-        images: `ImbalancedImages`, for shapes and classes.
-        depth: layers, 6n + 2.
-        learning_rate: of Adam at the start; it decays to zero over `steps`.
-        steps: training steps.
-        strategy: a `tf.distribute` strategy, or None for the current one.
-
-    Returns:
-        model: Keras model.
-    """
-    with (strategy or tf.distribute.get_strategy()).scope():
-        model = resnet(depth, images.train_images.shape[1:], images.num_classes)
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        model.compile(
-            keras.optimizers.Adam(schedule),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-        )
-    return model
-
-
-def train(model, images, epochs, batch_size, augment, seed, folder, retrainer):
+def train(model, stream, epochs, folder, retrainer):
     """Trains the model, goes on where `folder` has an epoch, and retrains its head.
 
     Returns:
         trained: path of the model as it was trained.
+        times: `EpochTimes`, of the epochs that were not done before.
     """
-    stream = training_stream(
-        images.train_images, images.train_labels, batch_size, augment, seed
-    )
     done = restore(model, folder)
     skip_epochs(stream, done)
+    times = EpochTimes()
     model.fit(
         stream,
         initial_epoch=done,
         epochs=epochs,
         shuffle=False,  # the stream is shuffled
-        callbacks=[EpochBackup(folder), retrainer],
+        callbacks=[times, EpochBackup(folder), retrainer],
     )
-    return folder / f"epoch-{epochs}.keras"
+    return folder / f"epoch-{epochs}.keras", times
 
 
-def write_results(report, settings, trained, model, class_names, folder):
+def pace_of(times, model, images, stream, report):
+    """What training and retraining took; None where a former start did all epochs."""
+    if not times.seconds:
+        return None
+    epoch_seconds, epochs_timed = times.typical()
+    return Pace(
+        images=len(images.train_labels),
+        epoch_seconds=epoch_seconds,
+        epochs_timed=epochs_timed,
+        flops_per_image=training_flops(model),
+        matmul_flops=matmul_rate(model.compute_dtype),
+        dtype=model.compute_dtype,
+        input_rate=input_rate(stream),
+        retraining_seconds=sum(report.seconds.values()),
+    )
+
+
+def write_results(report, pace, settings, trained, model, class_names, folder):
     """Writes `report.json`, `report.png` and two SavedModels.
 
     A server of the network as trained and the retrained one can show what has changed,
@@ -122,6 +116,8 @@ def write_results(report, settings, trained, model, class_names, folder):
     shutil.rmtree(folder, ignore_errors=True)  # what another start left of it
     folder.mkdir(parents=True)
     results = {"settings": settings, "report": report.to_dict()}
+    if pace is not None:
+        results["pace"] = pace.to_dict()
     (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
     report.plot().savefig(folder / "report.png", dpi=120)
     networks = {"as trained": keras.models.load_model(trained), "retrained": model}
@@ -176,9 +172,7 @@ def main(argv):
     }
     settings["backend"] = keras.backend.backend()
     logging.set_verbosity(logging.WARNING)
-    if keras.backend.backend() != "tensorflow":
-        # TensorFlow reads and samples; it must not take the GPU from jax or torch.
-        tf.config.set_visible_devices([], "GPU")
+    leave_gpus_to_keras()
     keras.utils.set_random_seed(FLAGS.seed)
     keras.mixed_precision.set_dtype_policy(
         "mixed_float16" if FLAGS.mixed_precision else "float32"
@@ -217,28 +211,27 @@ def main(argv):
     if FLAGS.trained:
         trained, model = FLAGS.trained, keras.models.load_model(FLAGS.trained)
         report = tfpf.retrain_head(model, FLAGS.layer, training, **retraining)
+        pace = None
     else:
         epochs = FLAGS.epochs or (40 if FLAGS.dataset == "digits" else 100)
         flips = "shift" if FLAGS.dataset == "digits" else "flip_and_shift"
         steps = epochs * -(-len(images.train_labels) // FLAGS.batch_size)
         strategy = tf.distribute.MirroredStrategy() if FLAGS.strategy else None
-        model = build_model(images, FLAGS.depth, FLAGS.learning_rate, steps, strategy)
-        retrainer = tfpf.PseudoFeatureHeadRetrainer(FLAGS.layer, training, **retraining)
-        trained = train(
-            model,
-            images,
-            epochs,
-            FLAGS.batch_size,
-            flips if FLAGS.augment else None,
-            FLAGS.seed,
-            unfinished,
-            retrainer,
+        with (strategy or tf.distribute.get_strategy()).scope():
+            model = compiled_resnet(FLAGS.depth, images, FLAGS.learning_rate, steps)
+        stream = training_stream(
+            *training, FLAGS.batch_size, flips if FLAGS.augment else None, FLAGS.seed
         )
+        retrainer = tfpf.PseudoFeatureHeadRetrainer(FLAGS.layer, training, **retraining)
+        trained, times = train(model, stream, epochs, unfinished, retrainer)
         report = retrainer.report
+        pace = pace_of(times, model, images, stream, report)
 
     print(f"\n{report}\n")
+    if pace is not None:
+        print(f"{pace}\n")
     results = unfinished / "results"
-    write_results(report, settings, trained, model, images.class_names, results)
+    write_results(report, pace, settings, trained, model, images.class_names, results)
     if not FLAGS.trained:
         shutil.copyfile(trained, results / "trained.keras")
     results.rename(finished)  # From here on all is there.

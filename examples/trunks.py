@@ -4,8 +4,10 @@ What takes long is done once: a trained network and its features are files under
 folder named after everything that they follow from, and are read from there again.
 """
 
+import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 import shutil
 
@@ -14,7 +16,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, only_classes, random_views, training_stream
-from examples.resnet import resnet
+from examples.resnet import compiled_resnet
 from examples.resume import EpochBackup, restore, skip_epochs, whole_file
 
 __all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
@@ -35,6 +37,7 @@ class Recipe:
         batch_size: images in a step.
         learning_rate: of Adam at the start; it decays to zero along a cosine.
         augment: None, "shift" or "flip_and_shift", see `training_stream`.
+        mixed_precision: compute in float16, with float32 weights.
         seed: of classes, images, weights and order: the episode.
     """
 
@@ -48,6 +51,7 @@ class Recipe:
     batch_size: int = 64
     learning_rate: float = 1e-3
     augment: str | None = None
+    mixed_precision: bool = False
     seed: int = 0
 
     def __str__(self):
@@ -56,8 +60,25 @@ class Recipe:
         return (
             f"{name}-{cut}-ratio{self.ratio}-resnet{self.depth}"
             f"-{self.epochs}x{self.batch_size}-lr{self.learning_rate:g}"
-            f"-{self.augment or 'plain'}-seed{self.seed}"
+            f"-{self.augment or 'plain'}{'-mixed' if self.mixed_precision else ''}"
+            f"-seed{self.seed}"
         )
+
+    @property
+    def place(self):
+        """What the lines of its results say of it, see `FeatureFile.place`."""
+        cut = "step" if self.profile == "step" else "long tail"
+        data = " ".join([self.dataset, " or ".join(self.classes)]).strip()
+        experiment = (
+            f"{data}, {cut} ratio {self.ratio}, ResNet-{self.depth}, "
+            f"{self.epochs} epochs, {self.augment or 'no augmentation'}"
+            f"{', mixed precision' if self.mixed_precision else ''}"
+        )
+        return {
+            "experiment": experiment,
+            "num_minority": self.num_minority if self.profile == "step" else None,
+            "episode": self.seed,
+        }
 
     def cut(self, images):
         """The images of its classes, cut as the recipe says."""
@@ -85,14 +106,9 @@ def trained_network(recipe, images, folder):
         return keras.models.load_model(trained)
     place.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(recipe.seed)
-    model = resnet(recipe.depth, images.train_images.shape[1:], images.num_classes)
     steps = recipe.epochs * -(-len(images.train_labels) // recipe.batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
-    model.compile(
-        keras.optimizers.Adam(schedule),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    with _policy("mixed_float16" if recipe.mixed_precision else "float32"):
+        model = compiled_resnet(recipe.depth, images, recipe.learning_rate, steps)
     stream = training_stream(
         images.train_images,
         images.train_labels,
@@ -117,6 +133,17 @@ def trained_network(recipe, images, folder):
     return model
 
 
+@contextlib.contextmanager
+def _policy(name):
+    """Layers that are made here compute in this policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureFile:
     """What the arms of the experiment work on; the arrays of an `.npz` file.
@@ -132,6 +159,7 @@ class FeatureFile:
         view_features: of augmented training images `[k, N, D]`, or None.
         removed_features: of the images that were cut away `[R, D]`, or None.
         removed_labels: int `[R]`, or None.
+        place: {"experiment", "num_minority", "episode"}: where it belongs.
     """
 
     features: np.ndarray
@@ -144,10 +172,14 @@ class FeatureFile:
     view_features: np.ndarray | None = None
     removed_features: np.ndarray | None = None
     removed_labels: np.ndarray | None = None
+    place: dict | None = None
 
     @classmethod
     def read(cls, path):
-        """The arrays of a file, numbers as float32."""
+        """The arrays of a file, numbers as float32.
+
+        A file that does not say where it belongs is an experiment of its own.
+        """
         path = pathlib.Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"There is no feature file {path}.")
@@ -157,12 +189,20 @@ class FeatureFile:
             if missing:
                 raise ValueError(f"{path} has no arrays {sorted(missing)}.")
             found = {name: arrays[name] for name in arrays.files if name in known}
-        return cls(
-            **{
-                name: array.astype(np.float32) if array.dtype.kind == "f" else array
-                for name, array in found.items()
+        for name, array in found.items():
+            if array.dtype.kind == "f":
+                found[name] = array.astype(np.float32)
+        file = cls(**found)
+        if file.place is None:
+            minority = len(file.minority)
+            place = {
+                "experiment": path.stem,
+                "num_minority": minority,
+                "episode": 0,
             }
-        )
+        else:
+            place = json.loads(str(file.place))
+        return dataclasses.replace(file, place=place)
 
     def write(self, path):
         """Writes the arrays, features as float16; the file appears whole."""
@@ -170,6 +210,8 @@ class FeatureFile:
         for name in arrays:
             if "features" in name:
                 arrays[name] = arrays[name].astype(np.float16)
+        if self.place is not None:
+            arrays["place"] = json.dumps(self.place)
         with whole_file(path) as aside:
             np.savez_compressed(aside, **arrays)
 
@@ -194,14 +236,14 @@ def network_features(recipe, images, folder, views=3):
         recipe: `Recipe`.
         images: `ImbalancedImages`, already cut.
         folder: where networks and features are kept.
-        views: augmented passes over the training images.
+        views: augmented passes over the training images; none for 0.
 
     Returns:
         file: `FeatureFile`.
     """
     path = pathlib.Path(folder) / str(recipe) / "features.npz"
     if path.exists():
-        return FeatureFile.read(path)
+        return dataclasses.replace(FeatureFile.read(path), place=recipe.place)
     model = trained_network(recipe, images, folder)
     trunk, _ = tfpf.split_at(model, "features")
     kernel, bias = model.get_layer("classifier").get_weights()
@@ -213,9 +255,11 @@ def network_features(recipe, images, folder, views=3):
         return tfpf.extract_features(trunk, (x, y), **options).features
 
     train = images.train_images, images.train_labels
-    augment = functools.partial(random_views, augment=kind)
-    seen = features(*train, augment=augment, views=views, seed=(recipe.seed, 1))
-    removed = None
+    seen = removed = None
+    if views:
+        augment = functools.partial(random_views, augment=kind)
+        seen = features(*train, augment=augment, views=views, seed=(recipe.seed, 1))
+        seen = seen.reshape(views, len(train[1]), -1)
     if len(images.removed_labels):
         removed = features(images.removed_images, images.removed_labels)
     file = FeatureFile(
@@ -226,9 +270,10 @@ def network_features(recipe, images, folder, views=3):
         minority=np.array(images.minority),
         kernel=kernel,
         bias=bias,
-        view_features=seen.reshape(views, len(train[1]), -1),
+        view_features=seen,
         removed_features=removed,
         removed_labels=images.removed_labels if removed is not None else None,
+        place=recipe.place,
     )
     file.write(path)
     return FeatureFile.read(path)

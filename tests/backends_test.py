@@ -92,6 +92,22 @@ def test_the_main_job_without_a_savedmodel_says_the_way_to_one(backend, tmp_path
 
 
 @pytest.mark.parametrize("backend", [needs("jax")])
+def test_the_main_job_in_mixed_precision_is_served_from_here(backend, tmp_path):
+    flags = ("--depth=8", "--epochs=1", "--mixed_precision", f"--output_dir={tmp_path}")
+    done = run(backend, "examples.resnet56", *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "a product of float16 matrices" in done.stdout
+    images = load_images("digits").test_images[:64]
+    model = keras.models.load_model(tmp_path / "trained.keras", compile=False)
+    assert model.get_layer("stem_conv").compute_dtype == "float16"
+    endpoint = tf.saved_model.load(tmp_path / "served/1").signatures["serving_default"]
+    received = endpoint(image=tf.constant(images))["probabilities"].numpy()
+    # Sums of float16 in another order; a probability is a few hundred of its steps.
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(received, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("backend", [needs("jax")])
 def test_a_strategy_of_tensorflow_is_refused_on_another_backend(backend, tmp_path):
     done = run(
         backend, "examples.resnet56", "--strategy=mirrored", f"--output_dir={tmp_path}"

@@ -1,5 +1,6 @@
 """Tests of the experiment: its arms, its files, its program, on small real data."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -46,6 +47,7 @@ def file():
         view_features=np.float32(x[train] + 0.05 * noise),
         removed_features=x[removed],
         removed_labels=y[removed],
+        place={"experiment": "pixels", "num_minority": 5, "episode": 0},
     )
 
 
@@ -72,7 +74,7 @@ def test_every_arm_has_a_label_and_every_label_an_arm():
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_gives_scores_and_spares_the_file(arm, file):
-    before = {k: v.copy() for k, v in dataclasses.asdict(file).items()}
+    before = copy.deepcopy(dataclasses.asdict(file))
     scores, settings = run_arm(arm, file, 0)
     assert 0.3 < scores["accuracy"] <= 1
     assert len(scores["recall"]) == 10
@@ -117,6 +119,7 @@ def test_a_feature_file_comes_back(file, tmp_path):
     np.testing.assert_array_equal(again.labels, file.labels)
     np.testing.assert_allclose(again.view_features, file.view_features, atol=2e-3)
     assert again.features.dtype == np.float32
+    assert again.place == file.place
     with pytest.raises(FileNotFoundError, match="no feature file"):
         FeatureFile.read(tmp_path / "other.npz")
     np.savez(tmp_path / "g.npz", features=file.features)
@@ -124,17 +127,25 @@ def test_a_feature_file_comes_back(file, tmp_path):
         FeatureFile.read(tmp_path / "g.npz")
 
 
+def test_a_feature_file_of_unknown_origin_is_an_experiment_of_its_own(file, tmp_path):
+    dataclasses.replace(file, place=None).write(tmp_path / "theirs.npz")
+    assert FeatureFile.read(tmp_path / "theirs.npz").place == {
+        "experiment": "theirs",
+        "num_minority": 5,
+        "episode": 0,
+    }
+
+
 def test_what_is_known_is_not_run_again_and_a_torn_line_is(file, tmp_path):
     path = tmp_path / "r.jsonl"
-    place = {"experiment": "digits", "num_minority": 5, "episode": 0}
-    run_arms(file, place, [0, 1], ["baseline", "tau_norm"], Results(path))
+    run_arms(file, [0, 1], ["baseline", "tau_norm"], Results(path))
     text = path.read_text()
     assert len(text.splitlines()) == 2 * 2 + 1  # and a picture
-    run_arms(file, place, [0, 1], ["baseline", "tau_norm"], Results(path))
+    run_arms(file, [0, 1], ["baseline", "tau_norm"], Results(path))
     assert path.read_text() == text
     lines = text.splitlines(keepends=True)
     path.write_text("".join(lines[:-1]) + lines[-1][:30])
-    run_arms(file, place, [0, 1], ["baseline"], Results(path))
+    run_arms(file, [0, 1], ["baseline"], Results(path))
     assert json.loads(path.read_text().splitlines()[-1])["kind"] == "picture"
     with pytest.warns(UserWarning):
         results, pictures = read_results(path)
@@ -176,6 +187,32 @@ def test_the_program_trains_caches_and_goes_on(tmp_path):
     results, pictures = read_results(tmp_path / "results.jsonl")
     assert [r["arm"] for r in results] == ["baseline", "oracle", "views", "tau_norm"]
     assert len(pictures) == 1
+
+
+def test_networks_trained_apart_are_compared_under_the_same_name(tmp_path):
+    flags = ["--depth=8", "--epochs=1", "--num_minority=3", "--first_episode=4"]
+    folder = f"--output_dir={tmp_path}"
+    trained = run(*flags, folder, "--arms=", "--views=0", "--mixed_precision")
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "results.jsonl").exists() is False
+    (path,) = tmp_path.glob("trunks/*/features.npz")
+    file = FeatureFile.read(path)
+    assert file.view_features is None
+    with np.load(path) as arrays:
+        assert arrays["features"].dtype == arrays["removed_features"].dtype == "f2"
+    model = keras.models.load_model(path.with_name("trained.keras"))
+    assert model.get_layer("stem_conv").compute_dtype == "float16"
+    assert model.get_layer("stem_conv").kernel.dtype == "float32"
+
+    apart = run(f"--features={path}", folder, "--arms=baseline,views")
+    assert apart.returncode == 0, apart.stderr
+    assert "views: the feature file has not what it needs" in apart.stdout
+    (result,), _ = read_results(tmp_path / "results.jsonl")
+    assert (result["num_minority"], result["episode"]) == (3, 4)
+    assert result["experiment"] == (
+        "digits, step ratio 10, ResNet-8, 1 epochs, no augmentation, mixed precision"
+    )
+    assert result["minority"] == file.minority.tolist()
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,10 @@ def test_the_main_job_runs_from_images_to_a_saved_model(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"min class accuracy +\d+\.\d +\d+\.\d", done.stdout)
     results = json.loads((tmp_path / "report.json").read_text())
+    pace = results["pace"]
+    assert pace["images"] == sum(results["report"]["real"])
+    assert pace["retraining_seconds"] == sum(results["report"]["seconds"].values())
+    assert f"{pace['images_per_second']:,.0f} images/s" in done.stdout
     assert results["settings"]["depth"] == 8
     assert len(results["report"]["after"]["recall"]) == 10
     assert (tmp_path / "report.png").stat().st_size > 1000
