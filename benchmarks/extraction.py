@@ -1,9 +1,11 @@
 """Step 2: the features of the training data, read from a `tf.data` set."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
+from benchmarks.compiled import compiled
 from benchmarks.race import Contender, race
 from examples.resnet import resnet
 
@@ -21,11 +23,11 @@ def measure(num_images=4096, depth=20, batch_size=256, rounds=5):
     trunk, _ = tfpf.split_at(model, "features")
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    forward = tf.function(lambda x: trunk(x, training=False))
+    forward = compiled(lambda x: trunk(x, training=False))
 
     def floor():
         for start in range(0, num_images, batch_size):
-            forward(tf.constant(images[start : start + batch_size]))
+            forward(keras.ops.convert_to_tensor(images[start : start + batch_size]))
 
     contenders = [
         Contender(

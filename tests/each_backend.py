@@ -3,16 +3,7 @@
 import keras
 import tensorflow as tf
 
-__all__ = ["compiled", "gradient"]
-
-
-def compiled(layer):
-    """The layer as a function that the backend compiles."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(layer)
-    return tf.function(layer)
+__all__ = ["gradient"]
 
 
 def gradient(function, x):

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from tests.each_backend import compiled, gradient
+from benchmarks.compiled import compiled
+from tests.each_backend import gradient
 from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling import sample_gaussians

@@ -23,7 +23,7 @@ from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.seeds import numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.stored import StoredArray
-from tf_pseudofeat.strategies import model_strategy, spans_workers
+from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
 
 __all__ = [
     "augment_once",
@@ -436,7 +436,18 @@ def _features_of(trunk, x):
     if strategy is not None and strategy.num_replicas_in_sync > 1:
         # `predict_on_batch` hands the whole batch to every replica.
         return np.asarray(trunk.predict(x, verbose=0))
-    return np.asarray(trunk.predict_on_batch(x))
+    return _on_even_batch(trunk.predict_on_batch, x)
+
+
+def _on_even_batch(predict, x):
+    """Features of a batch that grows, for the moment, to what devices can share."""
+    multiple = batch_multiple()
+    if multiple == 1:
+        return np.asarray(predict(x))
+    rows = len(keras.tree.flatten(x)[0])
+    row = np.minimum(np.arange(-(-rows // multiple) * multiple), rows - 1)
+    even = keras.tree.map_structure(lambda array: np.asarray(array)[row], x)
+    return np.asarray(predict(even))[:rows]
 
 
 def _for_keras(x):

@@ -25,7 +25,7 @@ from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.scores import check_monitor, classification_scores
 from tf_pseudofeat.seeds import numbers_for, seed_layers
 from tf_pseudofeat.stored import StoredArray
-from tf_pseudofeat.strategies import check_one_worker
+from tf_pseudofeat.strategies import check_one_worker, undistributed
 
 __all__ = [
     "HeadFit",
@@ -181,7 +181,11 @@ def fit_head(
             f"another score."
         )
     old = weights_of(head) if blend else None
-    with restored_unless_kept(head) as keep, borrowed(head, freeze_batch_norm):
+    with (
+        restored_unless_kept(head) as keep,
+        borrowed(head, freeze_batch_norm),
+        undistributed(),
+    ):
         if fresh_head:
             _initialise(head, seed)
         seed_layers(head, numbers_for("noise of the head", seed))
@@ -297,7 +301,8 @@ def head_outputs(head, features):
     if isinstance(features, StoredArray):
         chunks = features.chunks(multiple_of=_SCORING_BATCH)
     for chunk in chunks:
-        outputs = head.predict(chunk, batch_size=_SCORING_BATCH, verbose=0)
+        with undistributed():
+            outputs = head.predict(chunk, batch_size=_SCORING_BATCH, verbose=0)
         yield keras.tree.flatten(outputs)[0]
 
 

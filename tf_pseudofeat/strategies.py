@@ -2,9 +2,17 @@
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
-__all__ = ["check_one_worker", "model_strategy", "scope_of", "spans_workers"]
+__all__ = [
+    "batch_multiple",
+    "check_one_worker",
+    "model_strategy",
+    "scope_of",
+    "spans_workers",
+    "undistributed",
+]
 
 
 def scope_of(model):
@@ -30,6 +38,33 @@ def spans_workers(model):
         return False
     jobs = strategy.cluster_resolver.cluster_spec().as_dict()  # empty without TF_CONFIG
     return sum(len(jobs.get(job, ())) for job in ("chief", "worker")) > 1
+
+
+def batch_multiple():
+    """What the rows of a batch must be a multiple of, for devices to share them.
+
+    `keras.distribution` of Keras on jax cuts each batch into equal parts, and fails
+    where it cannot (Keras 3.15).
+
+    Returns:
+        multiple: 1 without a distribution.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    mesh = distribution.device_mesh
+    return int(mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)])
+
+
+@contextlib.contextmanager
+def undistributed():
+    """Batches of any size, on one device, for what is too small to share."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def check_one_worker(model):
