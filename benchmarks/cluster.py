@@ -23,6 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 import tf_pseudofeat as tfpf
 from benchmarks.made_up import features_of
+from benchmarks.table import machine
 from examples.resnet import resnet
 from tf_pseudofeat.beam import (
     CombineClassMoments,
@@ -33,12 +34,14 @@ from tf_pseudofeat.beam import (
 __all__ = ["Cost", "measure_moments", "measure_trunk", "reckon"]
 
 _BATCH = 1024
+_RANK = 8  # of "low_rank"
 # Rows, features, classes, kind.
 _SETTINGS = (
     (1_000_000, 64, 10, "full"),
     (100_000, 2048, 10, "full"),
-    (100_000, 2048, 1000, "tied"),
     (100_000, 2048, 1000, "diag"),
+    (100_000, 2048, 1000, "tied"),
+    (100_000, 2048, 1000, "low_rank"),
     (100_000, 2048, 21_841, "diag"),
 )
 
@@ -77,16 +80,17 @@ def measure_moments(settings=_SETTINGS):
 
 def _moments_jobs(size, num_classes, kind):
     features, _ = features_of(_BATCH, size)
+    rank = _RANK if kind == "low_rank" else None
 
     def made(number):
         labels = np.random.default_rng(number).integers(num_classes, size=_BATCH)
         return features, labels
 
     def one_machine(batches):
-        tfpf.moments_of_batches(map(made, batches), num_classes, kind)
+        tfpf.moments_of_batches(map(made, batches), num_classes, kind, rank)
 
     def moments(batches):
-        combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind))
+        combine = beam.CombineGlobally(CombineClassMoments(num_classes, kind, rank))
         _run(batches, beam.Map(made) | combine)
 
     def shards(batches):
@@ -96,7 +100,7 @@ def _moments_jobs(size, num_classes, kind):
     return {"one machine": one_machine, "Beam": moments, "Beam, shards alone": shards}
 
 
-def measure_trunk(num_images=4096, depth=20, large=64):
+def measure_trunk(num_images=4096, depth=20, large=256):
     """Yields costs of features, of images of 32 x 32 and, by ResNet-50, 224 x 224."""
     networks = {f"ResNet-{depth}": (resnet(depth, (32, 32, 3), 10), num_images)}
     if large:
@@ -106,7 +110,7 @@ def measure_trunk(num_images=4096, depth=20, large=64):
         side = model.input.shape[1]
         setting = f"{name}, {count:,} images of {side} x {side}"
         with tempfile.TemporaryDirectory() as folder:
-            batch = min(256, count // 2)
+            batch = min(256, count // 8)
             ranges = [(first, first + batch) for first in range(0, count, batch)]
             for where, job in _trunk_jobs(model, count, batch, folder).items():
                 yield Cost(setting, where, count, _seconds(job, ranges))
@@ -157,7 +161,7 @@ def reckon(name, rows, size, num_classes, moments, trunk, bundles=1000):
         rows: N.
         size: D.
         num_classes: C.
-        moments: seconds of the processor for the moments of a million rows.
+        moments: {kind: seconds of the processor for the moments of a million rows}.
         trunk: the same, for their features.
         bundles: of rows, each of which sends one accumulator.
     """
@@ -165,18 +169,24 @@ def reckon(name, rows, size, num_classes, moments, trunk, bundles=1000):
         "full": num_classes * (1 + size + size**2),
         "tied": num_classes * (1 + size) + size**2,
         "diag": num_classes * (1 + 2 * size),
+        "low_rank": num_classes * (1 + 2 * size + _RANK * size),
     }
-    sent = ", ".join(
-        f"{kind} {_bytes(8 * count)} ({_bytes(8 * count * bundles)})"
-        for kind, count in numbers.items()
-    )
-    return [
+    millions = rows / 1e6
+    lines = [
         f"{name}: {rows:,} rows, D = {size:,}, C = {num_classes:,}",
-        f"  moments      {rows / 1e6 * moments / 3600:,.1f} CPU hours",
-        f"  trunk        {rows / 1e6 * trunk / 3600:,.0f} CPU hours",
-        f"  shards       {_bytes(rows * (4 * size + 8))}",
-        f"  accumulator  {sent}, of {bundles:,} bundles",
+        f"  trunk             {millions * trunk / 3600:,.0f} CPU hours",
+        f"  shards            {_bytes(rows * (4 * size + 8))}",
     ]
+    for kind, count in numbers.items():
+        hours = "not measured"
+        if kind in moments:
+            hours = f"{millions * moments[kind] / 3600:,.1f} CPU hours"
+        lines.append(
+            f"  moments, {kind:<8} {hours}, "
+            f"accumulator {_bytes(8 * count)}, {_bytes(8 * count * bundles)} sent by "
+            f"{bundles:,} bundles"
+        )
+    return lines
 
 
 def _bytes(number):
@@ -191,20 +201,23 @@ def main(argv):
     """Measures, prints the table, and reckons."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}; see --help.")
-    print("| setting | where | CPU seconds for a million rows |\n|---|---|---|")
+    print(f"{machine()}, Apache Beam {beam.__version__}; seconds for a million rows\n")
+    print("| setting | one machine | Beam | Beam, shards alone |\n|---|---|---|---|")
     on_beam = []
-    for cost in itertools.chain(measure_moments(), measure_trunk()):
-        print(
-            f"| {cost.setting} | {cost.where} | {cost.per_million:,.3g} |", flush=True
-        )
-        on_beam += [cost] if cost.where == "Beam" else []
-    trunk = on_beam[-1]
-    for name, rows, classes, cost in (
-        ("A billion rows", 10**9, 1000, on_beam[3]),
-        ("ImageNet-21k", 14_197_122, 21_841, on_beam[4]),
+    costs = itertools.chain(measure_moments(), measure_trunk())
+    for setting, some in itertools.groupby(costs, lambda cost: cost.setting):
+        some = list(some)
+        cells = [f"{cost.per_million:,.3g}" for cost in some]
+        print(f"| {setting} | {' | '.join(cells)} |", flush=True)
+        on_beam.append(some[1].per_million)
+    _, _, diag, tied, low_rank, many_diag, _, trunk = on_beam
+    thousand = {"diag": diag, "tied": tied, "low_rank": low_rank}
+    for name, rows, num_classes, moments in (
+        ("A billion rows", 10**9, 1000, thousand),
+        ("ImageNet-21k", 14_197_122, 21_841, {"diag": many_diag}),
     ):
-        lines = reckon(name, rows, 2048, classes, cost.per_million, trunk.per_million)
-        print("\n".join(lines))
+        lines = reckon(name, rows, 2048, num_classes, moments, trunk)
+        print("\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -217,6 +217,7 @@ ARMS = {
     "gaussian_fresh": _variant(fresh_head=True),
     "diagonal": _variant(covariance={"covariance_type": "diag"}),
     "tied": _variant(covariance={"covariance_type": "tied"}),
+    "low_rank": _variant(covariance={"covariance_type": "low_rank", "rank": 8}),
     "minority_x10": _variant(strategy=tfpf.multiply_minority(10)),
     "minority_x20": _variant(strategy=tfpf.multiply_minority(20)),
     "minority_x50": _variant(strategy=tfpf.multiply_minority(50)),

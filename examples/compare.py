@@ -224,7 +224,7 @@ def main(argv):
                 load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download),
             )
         for file in files:
-            print(f"{file.place}: minority {file.minority.tolist()}")
+            print(f"{file.place['experiment']}: minority {file.minority.tolist()}")
             run_arms(file, range(FLAGS.head_seeds), FLAGS.arms, results)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")

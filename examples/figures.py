@@ -35,6 +35,7 @@ ARM_LABELS = {
     "gaussian_fresh": "Gaussian, fresh head",
     "diagonal": "diagonal Gaussian",
     "tied": "tied Gaussian",
+    "low_rank": "low-rank Gaussian, rank 8",
     "minority_x10": "Gaussian, minority x10",
     "minority_x20": "Gaussian, minority x20",
     "minority_x50": "Gaussian, minority x50",

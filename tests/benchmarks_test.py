@@ -73,12 +73,18 @@ def test_what_a_cluster_needs_is_reckoned_from_what_rows_cost():
         *("one machine", "Beam"),
     ]
     assert all(cost.per_million == cost.seconds / cost.rows * 1e6 for cost in costs)
-    lines = cluster.reckon("set", 10**9, 2048, 1000, moments=7.2, trunk=3600, bundles=2)
-    assert "2.0 CPU hours" in lines[1]
-    assert "1,000 CPU hours" in lines[2]
-    assert lines[3].endswith("7.46 TiB")  # 8,200 bytes a row
-    assert "tied 47.6 MiB (95.3 MiB), diag 31.3 MiB (62.5 MiB)" in lines[4]
-    assert "full 31.3 GiB" in lines[4]
+    lines = cluster.reckon(
+        "set", 10**9, 2048, 1000, moments={"tied": 7.2}, trunk=3600, bundles=2
+    )
+    assert "1,000 CPU hours" in lines[1]
+    assert lines[2].endswith("7.46 TiB")  # 8,200 bytes a row
+    said = [" ".join(line.split()) for line in lines[3:]]
+    assert said[0].startswith("moments, full not measured, accumulator 31.3 GiB")
+    assert said[1] == (
+        "moments, tied 2.0 CPU hours, accumulator 47.6 MiB, 95.3 MiB sent by 2 bundles"
+    )
+    assert "diag not measured, accumulator 31.3 MiB" in said[2]
+    assert "low_rank not measured, accumulator 156 MiB" in said[3]
 
 
 def sleeping(name, role, seconds):
