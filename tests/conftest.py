@@ -1,4 +1,4 @@
-"""What only Keras on TensorFlow has is not tested where KERAS_BACKEND is another."""
+"""What a backend does not have is not tested where KERAS_BACKEND names it."""
 
 import pytest
 
@@ -14,3 +14,25 @@ def pytest_collection_modifyitems(items):
         for mark in item.iter_markers("tensorflow"):
             reason = f"{mark.kwargs['reason']}; KERAS_BACKEND is {backend!r}"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _skips_without_savedmodel():
+    """Runs a part of a test; where Keras is on torch, nothing can be exported."""
+    try:
+        return (yield)
+    except NotImplementedError as error:
+        if "A SavedModel is a graph of TensorFlow" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Skips what a fixture cannot export."""
+    return (yield from _skips_without_savedmodel())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skips what cannot be exported, but for a test of the refusal itself."""
+    return (yield from _skips_without_savedmodel())

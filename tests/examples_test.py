@@ -22,6 +22,7 @@ from examples.data import (
     training_stream,
 )
 from examples.resnet import resnet
+from tests.each_backend import needs_savedmodel
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CIFAR10 = _ROOT.parent / "shared" / "tfds"
@@ -188,6 +189,7 @@ def test_a_model_that_was_trained_before_is_cured(digits, tmp_path):
     )
 
 
+@needs_savedmodel
 def test_the_main_job_runs_from_images_to_a_saved_model(tmp_path):
     flags = ("--depth=8", "--epochs=2", "--augment", f"--output_dir={tmp_path}")
     done = run("examples.resnet56", *flags)

@@ -10,6 +10,7 @@ from keras import layers
 
 from examples.data import training_stream
 from examples.resume import EpochBackup, restore, skip_epochs, whole_file
+from tests.each_backend import needs_savedmodel
 from tests.kill_the_main_job import Job, Kill, plans, run_job
 
 RNG = np.random.default_rng(0)
@@ -114,6 +115,7 @@ def test_what_is_half_there_is_counted_as_lost(tmp_path):
     assert "left behind: ['whole.keras']" in job.losses
 
 
+@needs_savedmodel
 def test_the_main_job_goes_on_after_kills(tmp_path):
     kills = [
         Kill(None, 2),  # before the second epoch is in place

@@ -493,8 +493,10 @@ def test_sample_weights_reach_the_head():
     labels = np.where(wrong, (Y + 1) % 3, Y)
     after = []
     for weight in (np.ones(N), np.where(wrong, 1e-6, 1.0)):
+        model = make_model()
+        model.layers[0].set_weights([np.eye(4, 5), np.ones(5)])
         report = assert_cured(
-            make_model(),
+            model,
             (X, labels, weight.astype("float32")),
             validation_data=(X, Y),
             monitor=None,

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import layers, losses, ops, optimizers
 from sklearn.metrics import balanced_accuracy_score
 
+from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.export import export_classifier
@@ -129,7 +130,7 @@ SETTINGS = {
     "nothing special": Setting(),
     "eager": Setting(compile={"run_eagerly": True}),
     "XLA": Setting(compile={"jit_compile": True}),
-    "several steps at once": Setting(compile={"steps_per_execution": 4}),
+    "several steps at once": Setting(compile={"steps_per_execution": one_step(4)}),
     "own train_step": Setting(model=lambda: network(OwnStep)),
     "frozen trunk": Setting(model=frozen("hidden", "features")),
     "frozen layer of the head": Setting(model=frozen("middle")),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.separating import separating_layers
@@ -36,7 +37,7 @@ def trained_model():
         keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2)],
         weighted_metrics=["accuracy"],
-        steps_per_execution=2,
+        steps_per_execution=one_step(2),
     )
     model.fit(X, Y, batch_size=30, verbose=0)
     return model

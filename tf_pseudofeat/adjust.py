@@ -289,8 +289,8 @@ def _remembered(model):
 
 
 def _last_weight(model):
-    """A part of the head; every training of it changes it."""
-    return [keras.ops.convert_to_numpy(weight) for weight in model.weights[-1:]]
+    """A copy of a part of the head; every training of it changes it."""
+    return [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights[-1:]]
 
 
 def _warn_if_adjusted(model, prior, remembered):

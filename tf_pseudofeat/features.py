@@ -4,6 +4,7 @@ Features and labels come from the same pass. A shuffled dataset that is read twi
 for each, pairs them at random.
 """
 
+import functools
 import inspect
 import itertools
 import pathlib
@@ -20,7 +21,7 @@ from tf_pseudofeat.arguments import (
 )
 from tf_pseudofeat.graph import check_is_keras_3
 from tf_pseudofeat.labelled import LabelledFeatures
-from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
@@ -281,7 +282,7 @@ def _augmenter(augment, seed, view=0):
     numbers = numbers_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
         seed_layers(augment, numbers)
-        return lambda x, step: augment(x, training=True)
+        return functools.partial(_augmented_by_layer, augment, numbers)
     try:
         seeded = "seed" in inspect.signature(augment).parameters
     except ValueError:  # written in C
@@ -290,6 +291,11 @@ def _augmenter(augment, seed, view=0):
         return lambda x, step: augment(x)
     first = int(numbers.integers(2**31))
     return lambda x, step: augment(x, seed=tf.constant([first, step], tf.int32))
+
+
+def _augmented_by_layer(layer, numbers, x, step):
+    with noise_from(numbers):
+        return layer(x, training=True)
 
 
 def first_batch(data):

@@ -23,7 +23,7 @@ from tf_pseudofeat.labelled import LabelledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.scores import check_monitor, classification_scores
-from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import check_one_worker, undistributed
 
@@ -188,7 +188,8 @@ def fit_head(
     ):
         if fresh_head:
             _initialise(head, seed)
-        seed_layers(head, numbers_for("noise of the head", seed))
+        numbers = numbers_for("noise of the head", seed)
+        seed_layers(head, numbers)
         epochs = epochs or min(max(5, -(-_STEPS // len(stream))), 100)
         passes = _passes(epochs, len(stream))
         steps = passes * len(stream)
@@ -202,16 +203,17 @@ def fit_head(
             trainee = _trainee(
                 head, training.features, loss, optimizer, strategy, steps
             )
-        history = trainee.fit(
-            stream.repeat(passes),
-            epochs=epochs // passes,
-            verbose=0,
-            shuffle=False,  # the stream is shuffled
-            callbacks=[
-                keras.callbacks.TerminateOnNaN(),
-                _Progress(epochs, passes, verbose),
-            ],
-        )
+        with noise_from(numbers):
+            history = trainee.fit(
+                stream.repeat(passes),
+                epochs=epochs // passes,
+                verbose=0,
+                shuffle=False,  # the stream is shuffled
+                callbacks=[
+                    keras.callbacks.TerminateOnNaN(),
+                    _Progress(epochs, passes, verbose),
+                ],
+            )
         if blend:
             blend_weights(head, old, weights_of(head), blend)
         if tau:

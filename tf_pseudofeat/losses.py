@@ -45,12 +45,19 @@ def check_loss(loss, outputs, labels, sample_weight=None):
     try:
         _check_second_output(loss, labels, width)
         probe.compute_loss(y=labels, y_pred=outputs, sample_weight=sample_weight)
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+    except _misfits(loss) as error:
         raise ValueError(
             f"The loss {_name(loss)} does not take labels of shape "
             f"[{', '.join(map(str, shape))}] for outputs [B, {width}]. "
             f"{_advice(width, shape)}"
         ) from error
+
+
+def _misfits(loss):
+    """What Keras and the backends raise of shapes and labels that do not fit."""
+    kinds = ValueError, TypeError, tf.errors.InvalidArgumentError
+    # With torch's word for it somebody else may have meant another thing.
+    return (*kinds, RuntimeError) if _is_of_keras(loss) else kinds
 
 
 def _check_second_output(loss, labels, width):

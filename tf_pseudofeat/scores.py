@@ -163,8 +163,10 @@ class _RecallMetric(keras.metrics.Metric):
         ops = keras.ops
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         ids = self._ids(y_true, 0.5)
+        last = self.num_classes - 1
+        known = ops.logical_and(ids >= 0, ids <= last)
+        ids = ops.clip(ids, 0, last)  # torch has no row of zeros for those unknown
         truth = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
-        known = ops.logical_and(ids >= 0, ids < self.num_classes)
         truth = ops.where(known[:, None], truth, float("nan"))
         guess = ops.one_hot(
             self._ids(y_pred, self.threshold), self.num_classes, dtype=self.dtype

@@ -3,9 +3,13 @@
 Pseudo-features have theirs in `interleave`; here are those of everything else.
 """
 
+import contextlib
+import sys
+
+import keras
 import numpy as np
 
-__all__ = ["numbers_for", "seed_layers"]
+__all__ = ["noise_from", "numbers_for", "seed_layers"]
 
 # NumPy fills a short entropy up with zeros: (1, 2) and (1, 2, 0) are one stream. So
 # every use has all four numbers.
@@ -38,3 +42,22 @@ def seed_layers(layer, numbers):
         # The state of a `keras.random.SeedGenerator`, whatever its layer calls it.
         if variable.name == "seed_generator_state":
             variable.assign([int(numbers.integers(2**31)), 0])
+
+
+@contextlib.contextmanager
+def noise_from(numbers):
+    """Has what is drawn here, and belongs to no layer, follow from `numbers`, too.
+
+    On torch a Dropout that was given no seed draws from torch's own generator (Keras
+    3.15), which is as it was afterwards. Elsewhere there is no such noise.
+
+    Args:
+        numbers: `numpy.random.Generator`.
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    torch = sys.modules["torch"]  # of Keras
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(int(numbers.integers(2**31)))
+        yield
