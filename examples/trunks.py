@@ -102,12 +102,14 @@ def trained_network(recipe, images, folder):
     """
     place = pathlib.Path(folder) / str(recipe)
     trained = place / "trained.keras"
+    policy = "mixed_float16" if recipe.mixed_precision else "float32"
     if trained.exists():
-        return keras.models.load_model(trained)
+        with _policy(policy):
+            return keras.models.load_model(trained)
     place.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(recipe.seed)
     steps = recipe.epochs * -(-len(images.train_labels) // recipe.batch_size)
-    with _policy("mixed_float16" if recipe.mixed_precision else "float32"):
+    with _policy(policy):
         model = compiled_resnet(recipe.depth, images, recipe.learning_rate, steps)
     stream = training_stream(
         images.train_images,
