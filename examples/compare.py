@@ -228,7 +228,10 @@ def main(argv):
             run_arms(file, range(FLAGS.head_seeds), FLAGS.arms, results)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
-    print(f"Wrote {results.path}. Tables: python -m examples.tables --results=FILE")
+    if FLAGS.arms:
+        print(f"Wrote {results.path}. Tables: python -m examples.tables --results=FILE")
+    else:
+        print(f"Networks and features are in {FLAGS.output_dir}/trunks.")
 
 
 if __name__ == "__main__":

@@ -194,7 +194,8 @@ def test_networks_trained_apart_are_compared_under_the_same_name(tmp_path):
     folder = f"--output_dir={tmp_path}"
     trained = run(*flags, folder, "--arms=", "--views=0", "--mixed_precision")
     assert trained.returncode == 0, trained.stderr
-    assert (tmp_path / "results.jsonl").exists() is False
+    assert f"Networks and features are in {tmp_path}/trunks." in trained.stdout
+    assert not (tmp_path / "results.jsonl").exists()
     (path,) = tmp_path.glob("trunks/*/features.npz")
     file = FeatureFile.read(path)
     assert file.view_features is None
