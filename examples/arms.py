@@ -119,7 +119,8 @@ def _balanced_softmax(head, file, seed):
     log_prior = np.log(prior).astype(np.float32)
 
     def loss(labels, probabilities):
-        logits = keras.ops.log(keras.ops.maximum(probabilities, 1e-30)) + log_prior
+        logits = keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
+        logits = keras.ops.add(logits, log_prior)
         return keras.losses.sparse_categorical_crossentropy(
             labels, logits, from_logits=True
         )

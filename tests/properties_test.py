@@ -263,11 +263,12 @@ def reaches_start(plan, around):
 def test_a_model_is_cut_where_all_goes_through_and_nowhere_else(plan):
     model = model_of(plan)
     x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
-    expected = model(x)
+    expected = keras.ops.convert_to_numpy(model(x))
     for name in plan:
         if name != "end" and not reaches_start(plan, around=name):
             trunk, head = split_at(model, name)
-            np.testing.assert_allclose(head(trunk(x)), expected, rtol=1e-5, atol=1e-5)
+            received = keras.ops.convert_to_numpy(head(trunk(x)))
+            np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
             assert head.layers[-1] is model.get_layer("end")
         else:
             with pytest.raises(ValueError, match=f"'{name}'"):
