@@ -180,12 +180,11 @@ def _plain(value):
     return None if isinstance(value, float) and value != value else value
 
 
-def _files(settings, minorities, episodes, images):
+def _files(settings, minorities, episodes, images, folder, views):
     """Yields the feature file of each network, and trains what is not there."""
-    folder = pathlib.Path(FLAGS.output_dir) / "trunks"
     for recipe in recipes(settings, minorities, episodes):
         cut = recipe.cut(images)
-        yield network_features(recipe, cut, folder, FLAGS.views)
+        yield network_features(recipe, cut, folder, views)
 
 
 def main(argv):
@@ -222,6 +221,8 @@ def main(argv):
                 [int(number) for number in FLAGS.num_minority],
                 range(first, first + FLAGS.episodes),
                 load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download),
+                pathlib.Path(FLAGS.output_dir) / "trunks",
+                FLAGS.views,
             )
         for file in files:
             print(f"{file.place['experiment']}: minority {file.minority.tolist()}")

@@ -118,14 +118,14 @@ def training_flops(model):
     Returns:
         flops: 6 for each product.
     """
-    products = 0
+    flops = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            products += training_flops(layer) // 6
+            flops += training_flops(layer)
         elif hasattr(layer, "kernel"):
             places = layer.output.shape[1:-1]  # each takes the whole kernel once
-            products += int(np.prod(places)) * int(np.prod(layer.kernel.shape))
-    return 6 * products
+            flops += 6 * int(np.prod(places)) * int(np.prod(layer.kernel.shape))
+    return flops
 
 
 def matmul_rate(dtype="float32", seconds=0.5, largest=8192):

@@ -194,17 +194,14 @@ class FeatureFile:
         for name, array in found.items():
             if array.dtype.kind == "f":
                 found[name] = array.astype(np.float32)
-        file = cls(**found)
-        if file.place is None:
-            minority = len(file.minority)
-            place = {
-                "experiment": path.stem,
-                "num_minority": minority,
-                "episode": 0,
-            }
-        else:
-            place = json.loads(str(file.place))
-        return dataclasses.replace(file, place=place)
+        place = {
+            "experiment": path.stem,
+            "num_minority": len(found["minority"]),
+            "episode": 0,
+        }
+        if "place" in found:
+            place = json.loads(str(found["place"]))
+        return cls(**{**found, "place": place})
 
     def write(self, path):
         """Writes the arrays, features as float16; the file appears whole."""
