@@ -99,16 +99,13 @@ def _job(batches, trunk, head, folder):
     gaussian = tfpf.ClassConditionalGaussian(_CLASSES)
     gaussian.adapt(*extracted)
     marks.append(time.perf_counter())
+    real = extracted.class_counts(_CLASSES)
+    counts = tfpf.pseudo_counts(extracted.ids, "auto")
     tfpf.fit_head(
-        head,
-        extracted,
-        extracted,
-        loss="sparse_categorical_crossentropy",
-        num_classes=_CLASSES,
-        minority=list(range(_CLASSES // 2, _CLASSES)),
-        gaussian=gaussian,
-        counts=tfpf.pseudo_counts(extracted.labels, "auto"),
-        epochs=1,
+        tfpf.Task(head, _CLASSES, "sparse_categorical_crossentropy"),
+        tfpf.Material(extracted, real, gaussian, counts),
+        tfpf.HeadRecipe(epochs=1),
+        scoring=extracted,
         verbose=0,
     )
     marks.append(time.perf_counter())

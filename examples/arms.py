@@ -13,9 +13,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.features import concatenate
-from tf_pseudofeat.labelled import LabelledFeatures
-from tf_pseudofeat.search import search_settings
+from tf_pseudofeat.search import search_recipe
 
 __all__ = ["ARMS", "run_arm"]
 
@@ -49,22 +47,16 @@ def run_arm(name, file, seed):
     return scores, settings or {}
 
 
-def _fit(head, file, seed, features=None, labels=None, weight=None, **options):
-    """`fit_head` on the real features, or on those that are given."""
+def _fit(head, file, seed, features=None, labels=None, weight=None, **recipe):
+    """Real features, or those that are given, as they are."""
     features = file.features if features is None else features
     labels = file.labels if labels is None else labels
-    training = LabelledFeatures(features, labels, weight)
-    scoring = LabelledFeatures(features[:1], labels[:1])  # nobody looks
-    tfpf.fit_head(
-        head,
-        training,
-        scoring,
-        num_classes=file.num_classes,
-        minority=[],
-        seed=(seed, 1),
-        verbose=0,
-        **{"loss": _LOSS, **options},
-    )
+    data = tfpf.LabeledFeatures(features, labels, weight)
+    material = tfpf.Material(data, data.class_counts(file.num_classes))
+    loss = recipe.pop("loss", _LOSS)
+    task = tfpf.Task(head, file.num_classes, loss)
+    recipe = tfpf.HeadRecipe(**recipe)
+    tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)
 
 
 def _as_trained(head, file, seed):
@@ -89,21 +81,27 @@ def _gaussian(
     strategy="auto",
     on_views=False,
     tau=0.0,
-    covariance=None,
     **options,
 ):
     """The paper's method and its variants."""
-    features, labels = file.features, file.labels
+    data = tfpf.LabeledFeatures(file.features, file.labels)
     if on_views:
         if file.view_features is None:
             return NotImplemented
-        features = np.concatenate([features, *file.view_features])
-        labels = np.tile(labels, 1 + len(file.view_features))
-    gaussian = tfpf.ClassConditionalGaussian(file.num_classes, **(covariance or {}))
-    gaussian.adapt(features, labels)
-    counts = tfpf.pseudo_counts(labels, strategy)
-    options.update(gaussian=gaussian, counts=counts, tau=tau)
-    return _fit(head, file, seed, features, labels, **options)
+        data = data.concatenate([data, *_views(file)])
+    recipe = tfpf.HeadRecipe(sampling_strategy=strategy, tau=tau, **options)
+    return _retrained(tfpf.Task(head, file.num_classes, _LOSS), data, recipe, seed)
+
+
+def _retrained(task, data, recipe, seed):
+    """Steps 3 to 5 on features."""
+    material = tfpf.prepare_material(data, recipe, task.num_classes)
+    tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)
+
+
+def _views(file):
+    views = () if file.view_features is None else file.view_features
+    return [tfpf.LabeledFeatures(view, file.labels) for view in views]
 
 
 def _class_weights(head, file, seed):
@@ -151,37 +149,15 @@ def _adjusted(head, file, seed, tau):
 
 def _auto(head, file, seed):
     """The package's own choice, without validation data."""
-    plain, views = LabelledFeatures(file.features, file.labels), []
-    if file.view_features is not None:
-        views = [LabelledFeatures(view, file.labels) for view in file.view_features]
-    tuning = search_settings(
-        head,
-        plain,
-        views,
-        loss=_LOSS,
-        num_classes=file.num_classes,
-        seed=(seed, 1),
-        time_budget=_SEARCH_SECONDS,
+    task = tfpf.Task(head, file.num_classes, _LOSS)
+    plain, views = tfpf.LabeledFeatures(file.features, file.labels), _views(file)
+    tuning = search_recipe(
+        task, plain, views, seed=(seed, 1), time_budget=_SEARCH_SECONDS
     )
-    chosen = tuning.keywords(file.num_classes)
-    features, labels = plain
+    data = plain
     if tuning.chosen["on_views"]:
-        features, labels = concatenate([plain, *views])
-    gaussian = chosen["gaussian"]
-    gaussian.adapt(features, labels)
-    counts = tfpf.pseudo_counts(labels, chosen["sampling_strategy"])
-    _fit(
-        head,
-        file,
-        seed,
-        features,
-        labels,
-        gaussian=gaussian,
-        counts=counts,
-        fresh_head=chosen["fresh_head"],
-        blend=chosen["blend"],
-        tau=chosen["tau"],
-    )
+        data = plain.concatenate([plain, *views])
+    _retrained(task, data, tuning.recipe, seed)
     return {**tuning.chosen, "judged_on": tuning.judged_on}
 
 
@@ -212,19 +188,19 @@ ARMS = {
     "smote": _sampler(_over.SMOTE),
     "perturbed": _sampler(tfpf.PerturbedOverSampler),
     "proposed": _variant(
-        covariance={"shrinkage": 0.0}, fresh_head=True, fresh_each_epoch=False
+        gaussian={"shrinkage": 0.0}, fresh_head=True, fresh_each_epoch=False
     ),
     "gaussian": _variant(),
     "gaussian_fresh": _variant(fresh_head=True),
-    "diagonal": _variant(covariance={"covariance_type": "diag"}),
-    "tied": _variant(covariance={"covariance_type": "tied"}),
-    "low_rank": _variant(covariance={"covariance_type": "low_rank", "rank": 8}),
+    "diagonal": _variant(gaussian={"covariance_type": "diag"}),
+    "tied": _variant(gaussian={"covariance_type": "tied"}),
+    "low_rank": _variant(gaussian={"covariance_type": "low_rank", "rank": 8}),
     "minority_x10": _variant(strategy=tfpf.multiply_minority(10)),
     "minority_x20": _variant(strategy=tfpf.multiply_minority(20)),
     "minority_x50": _variant(strategy=tfpf.multiply_minority(50)),
     "minority_x100": _variant(strategy=tfpf.multiply_minority(100)),
-    "scale_2": _variant(covariance={"covariance_scale": 2.0}),
-    "scale_4": _variant(covariance={"covariance_scale": 4.0}),
+    "scale_2": _variant(gaussian={"covariance_scale": 2.0}),
+    "scale_4": _variant(gaussian={"covariance_scale": 4.0}),
     "class_weights": _class_weights,
     "balanced_softmax": _balanced_softmax,
     "crt": _sampler(_over.RandomOverSampler, fresh_head=True),

@@ -56,15 +56,13 @@ def retrain(model, layer, folder, seed=0, verbose="auto"):
         moments.num_classes, moments.kind, rank=moments.rank
     )
     gaussian.adapt_moments(moments)
+    head, num_classes = tfpf.split_at(model, layer).head, moments.num_classes
+    real = extracted.class_counts(num_classes)
+    counts = tfpf.pseudo_counts(extracted.ids, "auto")
     result = tfpf.fit_head(
-        tfpf.split_at(model, layer).head,
-        extracted,
-        extracted,
-        loss="sparse_categorical_crossentropy",
-        num_classes=moments.num_classes,
-        minority=np.flatnonzero(moments.count < moments.count.mean()).tolist(),
-        gaussian=gaussian,
-        counts=tfpf.pseudo_counts(extracted.labels, "auto"),
+        tfpf.Task(head, num_classes, "sparse_categorical_crossentropy"),
+        tfpf.Material(extracted, real, gaussian, counts),
+        scoring=extracted,
         seed=(seed, 1),
         verbose=verbose,
     )

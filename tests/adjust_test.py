@@ -1,9 +1,7 @@
 """Tests for adjust.py: against numpy, for each kind of output, saved and served."""
 
-import gc
 import types
 import warnings
-import weakref
 
 import keras
 import numpy as np
@@ -12,13 +10,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tests.each_backend import gradient
-from tf_pseudofeat import adjust
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import (
     LogitAdjustment,
     adjust_logits,
     final_dense,
-    remember_mix,
     shift_bias,
 )
 from tf_pseudofeat.export import export_classifier
@@ -409,10 +405,10 @@ def test_rare_class_is_found_again(ending):
 
 
 def report_like(kept=True):
-    return types.SimpleNamespace(real=[100, 20, 4], pseudo=[0, 30, 46], kept=kept)
+    return types.SimpleNamespace(prior=[0.5, 0.25, 0.25], kept=kept)
 
 
-def test_a_report_stands_for_its_mix():
+def test_a_report_stands_for_its_prior():
     model = softmax_model()
     expected = outputs_of(adjust_logits(model, [100, 50, 50]))
     received = outputs_of(adjust_logits(model, report_like()))
@@ -423,7 +419,7 @@ def test_a_report_stands_for_its_mix():
 
 def test_a_real_report_has_what_is_read():
     fields = RetrainingReport.__dataclass_fields__
-    assert {"real", "pseudo", "kept"} <= set(fields)
+    assert {"prior", "kept"} <= set(fields)
 
 
 def test_a_report_of_a_retraining_rolled_back_is_refused():
@@ -460,13 +456,11 @@ def test_one_output_needs_two_counts():
 
 
 @pytest.mark.parametrize("tau", [np.nan, np.inf, "1", None, [1.0, 2.0]])
-@pytest.mark.parametrize("function", [adjust_logits, shift_bias, remember_mix])
+@pytest.mark.parametrize("function", [adjust_logits, shift_bias])
 def test_tau_must_be_a_finite_number(function, tau):
     model = softmax_model()
     with pytest.raises(ValueError, match="`tau` is a finite number"):
         function(model, COUNTS, tau)
-    with pytest.raises(ValueError, match="not known what the head"):
-        adjust_logits(model)
 
 
 # ---- Which models. -------------------------------------------------------------------
@@ -507,7 +501,7 @@ def test_other_models_are_refused(kind, function):
     assert final_dense(make()) is None
 
 
-@pytest.mark.parametrize("function", [adjust_logits, shift_bias, remember_mix])
+@pytest.mark.parametrize("function", [adjust_logits, shift_bias])
 def test_what_is_no_model_is_refused(function):
     with pytest.raises(TypeError, match="keras.Model"):
         function(layers.Dense(3), COUNTS)
@@ -570,99 +564,24 @@ def test_final_dense_of_a_head_is_that_of_the_model():
 # ---- Double correction. --------------------------------------------------------------
 
 
-def test_the_remembered_mix_is_used():
-    model = softmax_model()
-    remember_mix(model, COUNTS)
-    np.testing.assert_array_equal(
-        outputs_of(adjust_logits(model)), outputs_of(adjust_logits(model, COUNTS))
-    )
-    remember_mix(model, report_like())  # the last one counts
-    np.testing.assert_array_equal(
-        outputs_of(adjust_logits(model)), outputs_of(adjust_logits(model, [2, 1, 1]))
-    )
-
-
-def test_without_a_remembered_mix_counts_are_needed():
-    with pytest.raises(ValueError, match=r"not known.*`class_counts`"):
-        adjust_logits(softmax_model())
-
-
-def test_a_mix_is_forgotten_when_the_model_is_trained_again():
-    model = softmax_model()
-    remember_mix(model, [1, 1, 1])
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    adjust_logits(model)
-    model.fit(X, np.arange(len(X)) % 3, verbose=0)
-    with pytest.raises(ValueError, match="trained since"):
-        adjust_logits(model)
-    adjust_logits(model, COUNTS)  # no warning
-
-
-def test_any_model_can_be_remembered_and_is_not_kept_alive():
-    model = without_graph()
-    remember_mix(model, COUNTS)
-    remember_mix(keras.Sequential(), COUNTS)
-    alive = weakref.ref(model)
-    del model
-    gc.collect()
-    assert alive() is None
-
-
-def test_memory_is_empty_again():
-    model = softmax_model()
-    remember_mix(model, COUNTS)
-    assert model in adjust._mixes
-    held = len(adjust._mixes)
-    del model
-    gc.collect()
-    assert len(adjust._mixes) < held
-
-
-def test_other_counts_than_the_remembered_warn_of_double_correction():
-    model = softmax_model()
-    remember_mix(model, [100, 100, 100])
-    with pytest.warns(UserWarning, match=r"double correction.*Pass the report") as seen:
-        adjusted = adjust_logits(model, COUNTS)
-    assert [w.filename for w in seen if w.category is UserWarning] == [__file__]
-    expected = expected_outputs(outputs_of(model), "softmax", COUNTS)
-    np.testing.assert_allclose(outputs_of(adjusted), expected, rtol=1e-5)
-
-
-def test_nearly_the_remembered_counts_do_not_warn():
-    model = softmax_model()
-    remember_mix(model, [100, 100, 100])
-    adjust_logits(model, [1050, 1000, 980])
-    adjust_logits(model, COUNTS, tau=0)  # corrects nothing
-
-
 def test_adjusting_an_adjusted_model_warns():
     adjusted = adjust_logits(model_ending_in(dense(1)), [100, 10])
     nested = keras.Sequential([adjusted, layers.Identity()])
     nested.build((None, 4))
     for model in (adjusted, nested):
-        with pytest.warns(UserWarning, match=r"double correction.*\[-2\.3\] from"):
+        with pytest.warns(
+            UserWarning, match=r"double correction.*\[-2\.3\] from"
+        ) as seen:
             adjust_logits(model, [100, 10])
+        assert [w.filename for w in seen if w.category is UserWarning] == [__file__]
     adjust_logits(adjust_logits(softmax_model(), COUNTS, tau=0), COUNTS)
-
-
-def test_adjusting_an_adjusted_and_retrained_model_is_right():
-    adjusted = adjust_logits(softmax_model(), COUNTS)
-    remember_mix(adjusted, [2, 1, 1])
-    adjust_logits(adjusted)
-
-
-def test_a_shifted_bias_is_remembered():
-    model = softmax_model()
-    shift_bias(model, COUNTS)
-    np.testing.assert_allclose(
-        outputs_of(adjust_logits(model)), outputs_of(model), rtol=1e-5
-    )
-    with pytest.warns(UserWarning, match="double correction"):
-        adjust_logits(model, COUNTS)
 
 
 def test_what_half_a_shift_left_is_taken_off_by_the_rest():
     model = softmax_model()
     expected = outputs_of(adjust_logits(model, COUNTS))
     shift_bias(model, COUNTS, tau=0.5)
-    np.testing.assert_allclose(outputs_of(adjust_logits(model)), expected, rtol=1e-5)
+    left = np.sqrt(COUNTS)
+    np.testing.assert_allclose(
+        outputs_of(adjust_logits(model, left)), expected, rtol=1e-5
+    )

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
+from tests import heads
 from tf_pseudofeat.covariance import COVARIANCE_TYPES
 
 __all__ = ["main_path", "write_inputs"]
@@ -75,19 +76,16 @@ def _steps(model, x, y, features):
         other.adapt(features, y)
         densities[f"density/{kind}"] = keras.ops.convert_to_numpy(other(features))
     before = head.get_weights()
-    fit = tfpf.fit_head(
+    fit = heads.fit(
         head,
-        tfpf.LabelledFeatures(features, y),
-        tfpf.LabelledFeatures(features, y),
-        loss="sparse_categorical_crossentropy",
+        tfpf.LabeledFeatures(features, y),
+        tfpf.LabeledFeatures(features, y),
         num_classes=3,
-        minority=[2],
         gaussian=gaussian,
         counts=COUNTS,
         optimizer=keras.optimizers.SGD(0.1),
         epochs=3,
         fresh_each_epoch=False,  # `fit` opens a stream once more on jax and torch
-        verbose=0,
     )
     trained = head.get_weights()
     head.set_weights(before)

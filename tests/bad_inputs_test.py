@@ -20,6 +20,7 @@ from imblearn.over_sampling import SMOTE
 from keras import layers
 
 import tf_pseudofeat as tfpf
+from tests import heads
 from tf_pseudofeat.moments import no_moments
 
 RNG = np.random.default_rng(0)
@@ -132,7 +133,7 @@ LABEL_ROWS = [(f"labels {what}", y, ValueError, message) for what, y, message in
         lambda y, model: retrain(model, validation_data=(X, y)),
         lambda y, model: tfpf.tune(model, "features", (X, y)),
         lambda y, model: train_head(
-            tfpf.split_at(model, "features").head, tfpf.LabelledFeatures(X, y)
+            tfpf.split_at(model, "features").head, tfpf.LabeledFeatures(X, y)
         ),
     ],
     ids=[
@@ -151,22 +152,21 @@ def test_labels(model, capsys, take, given, error, message):
 # ---- A whole retraining. -------------------------------------------------------------
 
 
-def retrain(model, layer_name="features", data=(X, Y), **settings):
-    return tfpf.retrain_head(model, layer_name, data, verbose=1, **settings)
+def retrain(model, layer="features", data=(X, Y), **settings):
+    return tfpf.retrain_head(model, layer, data, verbose=1, **settings)
 
 
 KNOWN_AT_ONCE = (
     (
         "unknown layer",
-        {"layer_name": "featuers"},
+        {"layer": "featuers"},
         ValueError,
         "Did you mean 'features'",
     ),
-    ("last layer", {"layer_name": "end"}, ValueError, "output layer.*'features'"),
-    ("a layer object", {"layer_name": 3}, TypeError, "must be a string.*layer.name"),
-    ("no layer", {"layer_name": None}, ValueError, "Name the layer to split at"),
-    ("one half", {"head": keras.Sequential()}, ValueError, "`head` together"),
-    ("no output", {"output": "x"}, ValueError, "no output 'x'; its outputs: 'end'"),
+    ("last layer", {"layer": "end"}, ValueError, "output layer.*'features'"),
+    ("a layer object", {"layer": 3}, TypeError, "is the name of the layer.*3"),
+    ("no layer", {"layer": None}, TypeError, "is the name of the layer.*None"),
+    ("no option", {"ouptut": "x"}, TypeError, "'ouptut' is no option"),
     ("no labels", {"data": X}, TypeError, "received ndarray"),
     ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
     ("empty arrays", {"data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
@@ -278,7 +278,7 @@ KNOWN_AT_ONCE = (
     ("views NaN", {"augment": abs, "views": NAN}, ValueError, "`views`.*received nan"),
     ("no function", {"augment": "flip"}, TypeError, "`augment`.*received str"),
     ("crop", {"augment": lambda x: x[:, 1:]}, ValueError, "`augment` gives .*256, 3"),
-    ("settings", {"settings": "best"}, ValueError, "'auto', or None.*'best'"),
+    ("recipe", {"recipe": "best"}, TypeError, "HeadRecipe, or 'auto'.*'best'"),
     ("cache in a number", {"cache_dir": 3}, TypeError, "is a path; received 3"),
     ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
     (
@@ -289,7 +289,7 @@ KNOWN_AT_ONCE = (
     ),
     (
         "auto and tau",
-        {"settings": "auto", "tau": 1},
+        {"recipe": "auto", "tau": 1},
         ValueError,
         r"leave out \['tau'\]",
     ),
@@ -356,20 +356,20 @@ LATE = changed(X, (280, 2), NAN)  # in the second batch
         "NaN in a later batch",
         {"data": (LATE, Y)},
         ValueError,
-        "features of batch 1, .* NaN or infinite in 1 of 44 rows, .* row 24",
+        "Batch 1, .* features are NaN or infinite in 1 of 44 rows, .* row 24",
     ),
     (
         "NaN to score on",
         {"validation_data": (LATE, Y)},
         ValueError,
-        "features of batch 1, .* NaN or infinite in 1 of 44 rows",
+        "Batch 1, .* features are NaN or infinite in 1 of 44 rows",
     ),
     ("a label later", {"data": stream(X, changed(Y, 299, 9))}, ValueError, "label 9"),
     (
         "batches out of step",
         {"data": Batches((X[:8], Y[:8]), (X[:8], Y[:7]), (X[:7], Y[:8]))},
         ValueError,
-        r"Batch 1, .*'features': \(8,\), 'labels': \(7,\)",
+        r"Batch 1, .*'features': \[8, .\], 'labels': \[7\]",
     ),
     (
         "fewer than there are",
@@ -396,7 +396,7 @@ def test_retrain_head_before_a_step_is_trained(model, given, error, message):
     ("a setting that is none", {"epoch": 3}, TypeError, "epoch"),
 )
 def test_callback_before_a_step_is_trained(network, given, error, message):
-    settings = {"layer_name": "features", "data": (X, Y)} | given
+    settings = {"layer": "features", "data": (X, Y)} | given
     before = bits(network, network.optimizer)
     with pytest.raises(error, match=message):
         retrainer = tfpf.PseudoFeatureHeadRetrainer(**settings)
@@ -408,13 +408,13 @@ def test_callback_before_a_step_is_trained(network, given, error, message):
     ("no time", {"time_budget": -1}, ValueError, "seconds from 0; received -1"),
     ("time of NaN", {"time_budget": NAN}, ValueError, "received nan"),
     ("time in words", {"time_budget": "60"}, ValueError, "received '60'"),
-    ("unknown layer", {"layer_name": "featuers"}, ValueError, "Did you mean"),
+    ("unknown layer", {"layer": "featuers"}, ValueError, "Did you mean"),
     ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs`.*received nan"),
     ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
     ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
 )
 def test_tune(model, given, error, message):
-    settings = {"layer_name": "features", "data": (X, Y), "verbose": 0} | given
+    settings = {"layer": "features", "data": (X, Y), "verbose": 0} | given
     with pytest.raises(error, match=message):
         tfpf.tune(model, **settings)
 
@@ -448,24 +448,24 @@ TO_HALF = keras.Sequential([keras.Input((4,)), layers.Identity(dtype="float16")]
 
 
 @table(
-    ("NaN", {"data": (LATE, Y)}, ValueError, "batch 1, .* 1 of 44 rows, .* row 24"),
+    ("NaN", {"data": (LATE, Y)}, ValueError, "Batch 1, .* 1 of 44 rows, .* row 24"),
     (
         "float16 overflow",
         {"trunk": TO_HALF, "data": (changed(X, (3, 0), 1e6), Y)},
         ValueError,
-        r"batch 0, .* 1 of 256 rows, the first is row 3.*overflow \(float16\?\)",
+        r"Batch 0, .* 1 of 256 rows, the first is row 3.*overflow \(float16\?\)",
     ),
     (
         "batches out of step",
         {"data": Batches((X[:8], Y[:7]), (X[:7], Y[:8]))},
         ValueError,
-        r"Batch 0, .*'features': \(8,\), 'labels': \(7,\)",
+        r"Batch 0, .*'features': \[8, .\], 'labels': \[7\]",
     ),
     (
         "weights out of step",
         {"data": Batches((X[:8], Y[:8], np.ones(7)))},
         ValueError,
-        r"'sample_weight': \(7,\)",
+        r"'sample_weight': \[7\]",
     ),
     ("lists", {"data": Batches((X[:2], [0, 1]))}, ValueError, "`y` is a list of 2"),
     ("no batch", {"data": Batches()}, ValueError, "data has no batch"),
@@ -780,8 +780,9 @@ def test_multiply_minority(given, error, message):
 @table(
     ("NaN", {"features": LATE}, ValueError, "NaN or infinite in 1 of 300 .* row 280"),
     ("text", {"features": TEXT}, ValueError, "real numbers; received dtype <U"),
-    ("one row", {"features": X[0]}, ValueError, r"features of shape \(4,\)"),
-    ("another length", {"labels": Y[1:]}, ValueError, "'labels': 299"),
+    ("one row", {"features": X[0]}, ValueError, r"'features': \[4\]"),
+    ("flat", {"features": X[:, 0]}, ValueError, r"one number for each.*shape \[300\]"),
+    ("another length", {"labels": Y[1:]}, ValueError, r"'labels': \[299\]"),
     ("no gaussian", {"gaussian": None}, ValueError, "no `gaussian` to draw them from"),
     ("a sampler", {"gaussian": SMOTE()}, ValueError, "received SMOTE"),
     ("other features", {"gaussian": fitted()}, ValueError, r"\[5\]; .* shape \[4\]"),
@@ -796,7 +797,7 @@ def test_multiply_minority(given, error, message):
     ("batch of NaN", {"batch_size": NAN}, ValueError, "`batch_size`.*received nan"),
     ("batch unknown", {"batch_size": None}, ValueError, "`batch_size`.*received None"),
     ("one seed", {"seed": 3}, ValueError, "two whole numbers"),
-    ("3 weights", {"sample_weight": np.ones(3)}, ValueError, "'sample_weight': 3"),
+    ("3 weights", {"sample_weight": np.ones(3)}, ValueError, r"'sample_weight': \[3\]"),
     ("a column", {"sample_weight": COLUMN}, ValueError, r"\[300\]; .*\[300, 1\]"),
     ("negative", {"sample_weight": -COLUMN[:, 0]}, ValueError, "0 has weight -1.0"),
     ("infinite", {"sample_weight": INF * COLUMN[:, 0]}, ValueError, "weight inf"),
@@ -808,51 +809,48 @@ def test_interleave(given, error, message):
 
 
 HEAD_FEATURES = RNG.normal(size=(300, 5)).astype("float32")
-LABELLED = tfpf.LabelledFeatures(HEAD_FEATURES, Y)
+LABELED = tfpf.LabeledFeatures(HEAD_FEATURES, Y)
 
 
-def train_head(head, training=LABELLED, scoring=LABELLED, **settings):
-    defaults = {
-        "loss": "sparse_categorical_crossentropy",
-        "num_classes": 3,
-        "minority": [2],
-        "epochs": 1,
-        "verbose": 0,
-    }
-    return tfpf.fit_head(head, training, scoring, **defaults | settings)
+def train_head(head, training=LABELED, scoring=LABELED, **settings):
+    parts = [training, scoring]
+    for i, part in enumerate(parts):
+        if callable(part):
+            parts[i] = part()  # made where its error is expected
+    return heads.fit(head, *parts, **{"num_classes": 3, "epochs": 1} | settings)
 
 
-def labelled(features=HEAD_FEATURES, labels=Y, sample_weight=None):
-    return tfpf.LabelledFeatures(features, labels, sample_weight)
+def labeled(features=HEAD_FEATURES, labels=Y, sample_weight=None):
+    return lambda: tfpf.LabeledFeatures(features, labels, sample_weight)
 
 
 WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
 
 
 @table(
-    ("a pair", {"training": (HEAD_FEATURES, Y)}, TypeError, "LabelledFeatures.*tuple"),
-    ("no scoring", {"scoring": None}, TypeError, "`scoring` is a .*received NoneType"),
-    ("NaN", {"training": labelled(WRONG)}, ValueError, "in 1 of 300 rows.* row 280"),
+    ("a pair", {"scoring": (HEAD_FEATURES, Y)}, TypeError, "LabeledFeatures.*tuple"),
+    ("no scoring", {"scoring": None, "monitor": "accuracy"}, ValueError, "`scoring`"),
+    ("NaN", {"training": labeled(WRONG)}, ValueError, "in 1 of 300 rows.* row 280"),
     (
         "NaN to score",
-        {"scoring": labelled(WRONG)},
+        {"scoring": labeled(WRONG)},
         ValueError,
-        "of `scoring` .* row 280",
+        "in 1 of 300 rows.* row 280",
     ),
     (
         "lengths",
-        {"training": labelled(labels=Y[1:])},
+        {"training": labeled(labels=Y[1:])},
         ValueError,
-        "300, 5.* 299 labels",
+        r"'features': \[300, 5\], 'labels': \[299\]",
     ),
-    ("empty", {"scoring": labelled(WRONG[:0], Y[:0])}, ValueError, "one at least"),
-    ("4 labels", {"scoring": labelled(labels=Y + 1)}, ValueError, "0 to 2.* label 3"),
-    ("a weight", {"training": labelled(sample_weight=-Y)}, ValueError, "has weight -1"),
+    ("empty", {"scoring": labeled(WRONG[:0], Y[:0])}, ValueError, "one length above 0"),
+    ("4 labels", {"scoring": labeled(labels=Y + 1)}, ValueError, "0 to 2.* label 3"),
+    ("a weight", {"training": labeled(sample_weight=-Y)}, ValueError, "has weight -1"),
     ("4 classes", {"num_classes": 4}, ValueError, r"\[B, 4\].*gives \[300, 3\]"),
     ("classes NaN", {"num_classes": NAN}, ValueError, "`num_classes`.*received nan"),
     (
         "narrow",
-        {"training": labelled(X), "scoring": labelled(X)},
+        {"training": labeled(X), "scoring": labeled(X)},
         ValueError,
         r"\[None, 5\]; .*\[300, 4\]",
     ),
@@ -861,10 +859,11 @@ WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
     ("no batch", {"batch_size": 0}, ValueError, "`batch_size`.*received 0"),
     ("no score", {"monitor": "f1"}, ValueError, "`monitor` is one of.*'f1'"),
     ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite.*received nan"),
-    ("prior", {"tau": 1.0, "prior": [3, 2]}, ValueError, "of 3 classes; .*shape .2"),
-    ("prior 0", {"tau": 1.0, "prior": [3, 2, 0]}, ValueError, "no example"),
+    ("prior 0", {"tau": 1.0, "real": [3, 2, 0]}, ValueError, "no example"),
+    ("target", {"target_prior": [1, 2]}, ValueError, "each of 3 classes; .*shape .2"),
     ("blend", {"blend": 2}, ValueError, "share from 0 to 1; received 2"),
-    ("a name", {"optimizer": "adam"}, TypeError, "received 'adam'.*optimizers.get"),
+    ("optimizer", {"optimizer": 3}, TypeError, "Keras optimizer, its name.*received 3"),
+    ("a name", {"optimizer": "adamm"}, ValueError, "adamm"),
     ("loss", {"loss": "entropy"}, ValueError, "Could not interpret.*entropy"),
     ("one seed", {"seed": 3}, ValueError, "two whole numbers"),
     ("no source", {"counts": {2: 9}}, ValueError, "no `gaussian` to draw them from"),
@@ -884,7 +883,7 @@ def test_fit_head(model, given, error, message):
     ("negative", {"class_counts": [3, -2, 1]}, ValueError, "class 1 has -2"),
     ("NaN", {"class_counts": [3, NAN, 1]}, ValueError, "class 1 has nan"),
     ("in words", {"class_counts": "many"}, ValueError, "per class; received 'many'"),
-    ("unknown", {"class_counts": None}, ValueError, "not known.*`class_counts`"),
+    ("unknown", {"class_counts": None}, ValueError, r"must have shape \[3\]"),
     ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite number.*received nan"),
     ("tau in words", {"tau": "1"}, ValueError, "received '1'"),
 )

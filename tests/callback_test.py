@@ -324,27 +324,6 @@ def early_stopping(restore_best_weights=True):
     )
 
 
-def test_early_stopping_after_it_that_would_undo_it_is_warned_of():
-    cure = retrainer()
-    (message,) = warned(make_model(), cure, early_stopping(), Recorder())
-    assert "EarlyStopping(restore_best_weights=True) stands after" in message
-    assert "Put PseudoFeatureHeadRetrainer last" in message
-
-
-@pytest.mark.parametrize(
-    "callbacks",
-    [
-        lambda cure: [early_stopping(), cure],
-        lambda cure: [cure, early_stopping(False)],
-        lambda cure: [cure],
-        lambda cure: [early_stopping(), cure, Recorder()],
-    ],
-    ids=["stopping first", "stopping restores nothing", "alone", "recorder after"],
-)
-def test_order_that_undoes_nothing_is_not_warned_of(callbacks):
-    assert warned(make_model(), *callbacks(retrainer())) == []
-
-
 def test_early_stopping_before_it_leaves_the_retrained_head():
     """The best epoch is restored first, and its head is then retrained."""
     model, recorder = make_model(keras.optimizers.SGD(3.0)), Recorder()

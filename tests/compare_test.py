@@ -54,16 +54,17 @@ def file():
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Heads of few and large steps, and no search beyond the first trial."""
-    fit, search = arms.tfpf.fit_head, arms.search_settings
+    fit, search = arms.tfpf.fit_head, arms.search_recipe
 
-    def fit_shortly(*args, **options):
+    def fit_shortly(task, material, recipe, **options):
         optimizer = keras.optimizers.Adam(0.02)
-        return fit(*args, **{**options, "epochs": 30, "optimizer": optimizer})
+        recipe = dataclasses.replace(recipe, epochs=30, optimizer=optimizer)
+        return fit(task, material, recipe, **options)
 
     monkeypatch.setattr(arms.tfpf, "fit_head", fit_shortly)
     monkeypatch.setattr(
         arms,
-        "search_settings",
+        "search_recipe",
         lambda *args, **options: search(*args, **{**options, "time_budget": 0.0}),
     )
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import check_data, extract_features, first_batch
 
 NUM = 23
@@ -99,11 +100,11 @@ def test_without_weights_there_are_none(form):
 
 def test_labels_stay_with_their_features_where_the_dataset_shuffles():
     x = np.arange(200, dtype="float32")[:, np.newaxis]
-    dataset = tf.data.Dataset.from_tensor_slices((x, np.arange(200), x[:, 0] / 2))
+    dataset = tf.data.Dataset.from_tensor_slices((x, np.arange(200), 1 + x[:, 0]))
     dataset = dataset.shuffle(200, reshuffle_each_iteration=True).batch(7).prefetch(2)
     extracted = extract_features(identity_trunk((1,)), dataset, verbose=0)
     np.testing.assert_array_equal(extracted.features[:, 0], extracted.labels)
-    np.testing.assert_array_equal(extracted.sample_weight, extracted.labels / 2)
+    np.testing.assert_array_equal(extracted.sample_weight, extracted.labels + 1)
     np.testing.assert_array_equal(np.sort(extracted.labels), np.arange(200))
     assert (np.diff(extracted.labels) < 0).any()
 
@@ -185,9 +186,10 @@ def test_one_example_is_enough():
 
 def test_arrays_longer_than_a_batch_come_whole():
     x = RNG.normal(size=(1000, 3)).astype("float32")
-    features, labels = extract_features(identity_trunk(), (x, x[:, 0]), verbose=0)
+    y = np.arange(1000)
+    features, labels = extract_features(identity_trunk(), (x, y), verbose=0)
     np.testing.assert_array_equal(features, x)
-    np.testing.assert_array_equal(labels, x[:, 0])
+    np.testing.assert_array_equal(labels, y)
 
 
 # How the data is read.
@@ -244,7 +246,7 @@ def test_an_infinite_dataset_is_read_for_so_many_steps():
 
 @every_form
 def test_the_first_batch_is_the_first(form):
-    x, y, weight = first_batch(FORMS[form](X, Y, WEIGHT))
+    x, y, weight = first_batch(FORMS[form](X, Y, WEIGHT), Extraction())
     np.testing.assert_array_equal(x, X[: len(x)])
     np.testing.assert_array_equal(y, Y[: len(x)])
     np.testing.assert_array_equal(weight, WEIGHT[: len(x)])
@@ -301,8 +303,9 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
     ],
 )
 def test_data_that_cannot_be_used_is_refused_unread(data, steps, message):
-    with pytest.raises(ValueError, match=message):
-        check_data(data, steps)
+    if steps != 0:  # which no extraction can have
+        with pytest.raises(ValueError, match=message):
+            check_data(data, steps)
     with pytest.raises(ValueError, match=message):
         extract_features(Untouchable(), data, steps=steps, verbose=0)
 

@@ -1,6 +1,5 @@
 """Tests for head.py: training a head on features, and undoing it to the bit."""
 
-import functools
 import random
 
 import keras
@@ -10,10 +9,13 @@ import tensorflow as tf
 from keras import layers
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
+from tests import heads
 from tf_pseudofeat import head as head_module
+from tf_pseudofeat import optimizers
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head, head_optimizer, predicted_classes, score_head
-from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.optimizers import head_optimizer
+from tf_pseudofeat.task import predicted_classes
 
 COUNTS = [60, 20, 10]
 
@@ -23,7 +25,7 @@ def blobs(seed=0, counts=COUNTS, spread=1.0):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(range(len(counts)), counts))
     features = 2 * np.eye(4)[labels] + spread * rng.normal(size=(labels.size, 4))
-    return LabelledFeatures(features.astype("float32"), labels)
+    return LabeledFeatures(features.astype("float32"), labels)
 
 
 def make_head(*between, units=3, activation="softmax"):
@@ -38,13 +40,11 @@ def fit(head, training=None, scoring=None, **settings):
     defaults = {
         "loss": "sparse_categorical_crossentropy",
         "num_classes": 3,
-        "minority": [1, 2],
         "optimizer": keras.optimizers.Adam(0.05),
         "epochs": 2,
         "batch_size": 30,
-        "verbose": 0,
     }
-    return fit_head(head, training, scoring or training, **defaults | settings)
+    return heads.fit(head, training, scoring or training, **defaults | settings)
 
 
 def state(model):
@@ -87,11 +87,11 @@ def test_predicted_classes_of_many_outputs_or_of_one(outputs, threshold, expecte
 
 
 @pytest.mark.parametrize("form", ["sparse", "column", "one-hot"])
-def test_score_head_agrees_with_scikit_learn(form):
+def test_scores_agree_with_scikit_learn(form):
     data, head = blobs(), make_head()
     given = {"sparse": data.labels, "column": data.labels[:, None]}
     labels = given.get(form, np.eye(3)[data.labels])
-    result = score_head(head, LabelledFeatures(data.features, labels), 3, [1, 2])
+    result = heads.score(head, LabeledFeatures(data.features, labels), 3, [1, 2])
     predicted = head.predict(data.features, verbose=0).argmax(axis=1)
     expected = balanced_accuracy_score(data.labels, predicted)
     assert result["balanced_accuracy"] == pytest.approx(expected)
@@ -109,7 +109,7 @@ def test_training_finds_the_classes_of_held_out_features():
     # The weights that others than TensorFlow start from find more: 0.59, not 0.18.
     gain = 0.2 if keras.backend.backend() == "tensorflow" else 0.1
     assert result.after["balanced_accuracy"] > result.before["balanced_accuracy"] + gain
-    assert result.after == score_head(head, unseen, 3, [1, 2])
+    assert result.after == heads.score(head, unseen, 3, [1, 2])
     assert result.loss[-1] < result.loss[0] or len(result.loss) == 1
 
 
@@ -119,7 +119,7 @@ def test_pseudo_features_raise_the_recall_of_the_rare_class():
     for counts in ({}, {2: 294}):
         head = make_head()
         fit(head, data, gaussian=gaussian_of(data), counts=counts, epochs=20)
-        recalls.append(score_head(head, unseen, 3, [2])["recall"][2])
+        recalls.append(heads.score(head, unseen, 3, [2])["recall"][2])
     assert recalls[1] > recalls[0] + 0.2
 
 
@@ -129,7 +129,7 @@ def test_pseudo_features_raise_the_recall_of_the_rare_class():
 )
 def test_epochs_that_are_asked_for_are_run_to_the_step(rows, batch_size, epochs):
     data, optimizer = blobs(), keras.optimizers.SGD(0.01)
-    data = LabelledFeatures(data.features[:rows], data.labels[:rows])
+    data = LabeledFeatures(data.features[:rows], data.labels[:rows])
     result = fit(
         make_head(), data, optimizer=optimizer, batch_size=batch_size, epochs=epochs
     )
@@ -161,7 +161,7 @@ def test_examples_of_no_weight_teach_nothing():
     wrong = np.arange(data.labels.size) % 3 == 0
     labels = np.where(wrong, (data.labels + 1) % 3, data.labels)
     weight = np.where(wrong, 0.0, 1.0).astype("float32")
-    training = LabelledFeatures(data.features, labels, weight)
+    training = LabeledFeatures(data.features, labels, weight)
     result = fit(head, training, data, epochs=60)
     assert result.after["balanced_accuracy"] > 0.95
 
@@ -257,7 +257,7 @@ def test_fresh_head_leaves_pythons_random_numbers_alone():
     random.seed(5)
     following = random.random()
     random.seed(5)
-    head_module._initialise(head, (1, 2))
+    head_module._initialize(head, (1, 2))
     assert random.random() == following
 
 
@@ -357,7 +357,7 @@ def test_weights_that_break_in_the_last_step_roll_back():
 def contradiction(head):
     """Features with the labels that an untrained head gives them: it is never wrong."""
     features = blobs(1).features
-    return LabelledFeatures(features, head.predict(features, verbose=0).argmax(axis=1))
+    return LabeledFeatures(features, head.predict(features, verbose=0).argmax(axis=1))
 
 
 def test_worse_score_rolls_back_and_says_from_where_to_where():
@@ -394,7 +394,7 @@ def test_equal_score_stays():
 def test_monitored_score_that_has_no_value_is_refused_before_training():
     head, data = make_head(), blobs()
     before = state(head)
-    scoring = LabelledFeatures(data.features[:3], np.zeros(3, int))
+    scoring = LabeledFeatures(data.features[:3], np.zeros(3, int))
     message = r"cannot be scored.*no example of the minority classes \[1, 2\]"
     with pytest.raises(ValueError, match=message):
         fit(head, scoring=scoring, monitor="mean_minority_accuracy")
@@ -490,7 +490,7 @@ def cosine():
     ids=["SGD", "AdamW", "Adam with EMA", "Ftrl", "a user's own"],
 )
 def test_optimizer_is_a_new_one_of_the_models_kind(optimizer, learning_rate, same):
-    fresh = head_optimizer(compiled(optimizer), 100)
+    fresh = head_optimizer(100, like=compiled(optimizer).optimizer)
     assert fresh is not optimizer and type(fresh) is type(optimizer)
     assert float(fresh.learning_rate) == pytest.approx(learning_rate)
     assert not fresh.use_ema
@@ -501,7 +501,7 @@ def test_optimizer_is_a_new_one_of_the_models_kind(optimizer, learning_rate, sam
 def test_loss_scaling_is_kept_with_a_scale_of_its_own():
     inner = keras.optimizers.SGD(1e-9, momentum=0.9)
     optimizer = keras.optimizers.LossScaleOptimizer(inner)
-    fresh = head_optimizer(compiled(optimizer), 100)
+    fresh = head_optimizer(100, like=compiled(optimizer).optimizer)
     assert isinstance(fresh, keras.optimizers.LossScaleOptimizer)
     assert fresh is not optimizer and fresh.inner_optimizer is not inner
     assert fresh.inner_optimizer.momentum == 0.9
@@ -509,11 +509,11 @@ def test_loss_scaling_is_kept_with_a_scale_of_its_own():
 
 
 def test_optimizer_of_a_model_that_was_not_compiled_is_adam():
-    assert isinstance(head_optimizer(make_head(), 100), keras.optimizers.Adam)
+    assert isinstance(head_optimizer(100), keras.optimizers.Adam)
 
 
 def test_learning_rate_falls_to_zero_in_the_last_quarter():
-    optimizer = head_optimizer(make_head(), 100)
+    optimizer = head_optimizer(100)
     rates = []
     for step in (0, 40, 75, 88, 100):
         optimizer.iterations.assign(step)
@@ -530,10 +530,8 @@ def test_learning_rate_reaches_zero_with_the_last_step(optimizer, monkeypatch):
         made.append(fresh(kind, steps, **kwargs))
         return made[-1]
 
-    fresh = head_module._fresh
-    monkeypatch.setattr(head_module, "_fresh", spy)
-    if optimizer:
-        optimizer = functools.partial(optimizer, make_head())
+    fresh = optimizers._fresh
+    monkeypatch.setattr(optimizers, "_fresh", spy)
     result = fit(make_head(), optimizer=optimizer, epochs=7)
     (used,) = made
     assert int(used.iterations) == 7 * 3
@@ -543,8 +541,8 @@ def test_learning_rate_reaches_zero_with_the_last_step(optimizer, monkeypatch):
 
 def test_optimizer_that_is_given_is_used():
     mine = keras.optimizers.SGD(0.5)
-    assert head_optimizer(make_head(), 100, mine) is mine
-    other = head_optimizer(make_head(), 100, "rmsprop")
+    assert head_optimizer(100, mine) is mine
+    other = head_optimizer(100, "rmsprop")
     assert isinstance(other, keras.optimizers.RMSprop)
 
 
@@ -568,20 +566,11 @@ def test_batch_normalization_inside_a_composite_layer_is_frozen():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [40, 20, 10])
     features = (rng.normal(size=(70, 4)) + 3 * np.eye(4)[labels]).astype("float32")
-    data = LabelledFeatures(features, labels)
+    data = LabeledFeatures(features, labels)
     head = keras.Sequential([keras.Input((4,)), Composite()])
     norm = head.layers[0].norm
     before = [v.numpy().copy() for v in norm.variables]
-    fit_head(
-        head,
-        data,
-        data,
-        loss="sparse_categorical_crossentropy",
-        num_classes=3,
-        minority=[2],
-        epochs=3,
-        verbose=0,
-    )
+    heads.fit(head, data, num_classes=3, epochs=3)
     assert norm.trainable
     for variable, value in zip(norm.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)

@@ -354,7 +354,8 @@ def test_the_same_seed_is_the_same_stream(fresh, chunk_rows):
 @pytest.mark.parametrize("seed", [(5, 7), (6, 6)])
 def test_another_seed_is_another_stream(fresh, seed):
     one, other = (read(stream(fresh=fresh, seed=s))[0] for s in [(5, 6), seed])
-    assert not np.isin(pseudo_rows(one), pseudo_rows(other)).any()
+    same = np.isin(pseudo_rows(one), pseudo_rows(other))
+    assert not same.all(axis=1).any()  # one number of a row may meet by chance
     assert (places_of_real(one) != places_of_real(other)).any()
 
 
@@ -460,10 +461,10 @@ def test_memory_does_not_grow_with_the_number_planned(fresh):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": LABELS[1:]}, r"one length above 0; .*'labels': 59"),
-        ({"sample_weight": np.ones(3)}, r"'sample_weight': 3"),
-        ({"features": FEATURES[:0], "labels": LABELS[:0]}, r"'features': 0"),
-        ({"features": FEATURES[:, 0]}, r"features of shape \(60,\)"),
+        ({"labels": LABELS[1:]}, r"one length above 0; .*'labels': \[59\]"),
+        ({"sample_weight": np.ones(3)}, r"'sample_weight': \[3\]"),
+        ({"features": FEATURES[:0], "labels": LABELS[:0]}, r"'features': \[0, 4\]"),
+        ({"features": FEATURES[:, 0]}, r"one number for each .* shape \[60\]"),
         ({"labels": LABELS + 1}, r"class ids 0 to 2; example \d+ has label 3"),
         ({"labels": np.eye(4)[LABELS]}, r"4 wide, but there are 3 classes"),
         ({"counts": {3: 1}}, r"map classes 0 to 2 to whole .*received \{3: 1\}"),

@@ -11,6 +11,7 @@ from keras import layers
 
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.job import check_job
+from tf_pseudofeat.split import Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype("float32")
@@ -50,10 +51,11 @@ def error_of(*args, error=ValueError, **settings):
 def test_job_holds_the_two_halves_of_the_model():
     model = make_model()
     result = job(model)
-    assert result.layer_name == "features" and result.num_classes == 3
-    pair = map(keras.ops.convert_to_numpy, (result.head(result.trunk(X)), model(X)))
+    assert result.split.layer_name == "features" and result.task.num_classes == 3
+    trunk, head = result.split
+    pair = map(keras.ops.convert_to_numpy, (head(trunk(X)), model(X)))
     np.testing.assert_allclose(*pair, rtol=1e-6, atol=1e-6)
-    assert result.head.layers[-1] is model.layers[-1]
+    assert result.task.head.layers[-1] is model.layers[-1]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_classes_and_threshold_follow_from_the_outputs(
     units, activation, loss, classes, threshold
 ):
     labels = Y if units == 3 else Y % 2
-    result = job(make_model(units, activation, loss), data=(X, labels))
+    result = job(make_model(units, activation, loss), data=(X, labels)).task
     assert (result.num_classes, result.threshold) == (classes, threshold)
 
 
@@ -86,7 +88,9 @@ def test_classes_and_threshold_follow_from_the_outputs(
 def test_loss_of_a_model_that_was_not_compiled_follows_from_its_end(
     units, activation, labels, expected
 ):
-    assert job(make_model(units, activation, None), data=(X, labels)).loss == expected
+    assert (
+        job(make_model(units, activation, None), data=(X, labels)).task.loss == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,17 +102,17 @@ def test_loss_that_does_not_follow_is_asked_for(activation, units):
     assert "'network' is not compiled" in message
     assert "Pass `loss`" in message and "from_logits=True" in message
     loss = FROM_LOGITS if units == 3 else BINARY_FROM_LOGITS
-    assert job(model, data=(X, Y % 2), loss=loss).loss is loss
+    assert job(model, data=(X, Y % 2), loss=loss).task.loss is loss
 
 
 def test_loss_that_was_compiled_is_used_as_the_object_it_is():
-    assert job(make_model(loss=FROM_LOGITS)).loss is FROM_LOGITS
-    assert job(make_model(loss=[FROM_LOGITS])).loss is FROM_LOGITS
-    assert job(make_model(loss={"probabilities": FROM_LOGITS})).loss is FROM_LOGITS
+    assert job(make_model(loss=FROM_LOGITS)).task.loss is FROM_LOGITS
+    assert job(make_model(loss=[FROM_LOGITS])).task.loss is FROM_LOGITS
+    assert job(make_model(loss={"probabilities": FROM_LOGITS})).task.loss is FROM_LOGITS
 
 
 def test_loss_that_is_given_goes_before_the_compiled_one():
-    assert job(make_model(loss="mse"), loss=FROM_LOGITS).loss is FROM_LOGITS
+    assert job(make_model(loss="mse"), loss=FROM_LOGITS).task.loss is FROM_LOGITS
 
 
 def test_one_batch_is_read_and_no_more():
@@ -138,17 +142,17 @@ def test_nothing_of_the_model_changes():
 def test_sequential_model_that_is_not_built_is_built():
     model = keras.Sequential([layers.Dense(5, name="features"), layers.Dense(3)])
     model.compile("sgd", FROM_LOGITS)
-    assert job(model).threshold == 0.0
+    assert job(model).task.threshold == 0.0
     assert model.built
 
 
 @pytest.mark.tensorflow(reason="tf.distribute")
 def test_strategy_is_the_models_own_and_none_without():
-    assert job().strategy is None
+    assert job().task.strategy is None
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         model = make_model()
-    assert job(model).strategy is strategy
+    assert job(model).task.strategy is strategy
 
 
 # ---- What is refused. ----------------------------------------------------------------
@@ -161,9 +165,6 @@ UNFITTED = ClassConditionalGaussian(3)
     [
         ({"layer_name": "featuers"}, ["no layer 'featuers'", "'features'"]),
         ({"layer_name": "probabilities"}, ["output layer", "'features'"]),
-        ({"layer_name": None}, ["Name the layer", "`trunk` and `head`"]),
-        ({"trunk": keras.Sequential()}, ["`trunk` and `head` together"]),
-        ({"head": keras.Sequential()}, ["`trunk` and `head` together"]),
         ({"monitor": "f1"}, ["'f1'", "'balanced_accuracy'", "or None"]),
         ({"monitor": "recall"}, ["'recall'"]),
         ({"seed": 1}, ["two whole numbers", "1"]),
@@ -213,10 +214,31 @@ def test_data_of_another_type_are_refused(data, words):
         assert word in message
 
 
+@pytest.mark.parametrize("layer", [None, 3, ("trunk", "head")])
+def test_a_layer_is_a_name_or_a_split(layer):
+    message = error_of(layer_name=layer, error=TypeError)
+    assert "name of the layer" in message and "Split(trunk, head)" in message
+
+
+@pytest.mark.parametrize("halves", [(keras.Sequential(), None), (None, 3)])
+def test_a_split_has_two_halves(halves):
+    with pytest.raises(TypeError, match="keras.Model"):
+        Split(*halves)
+
+
+@pytest.mark.parametrize(
+    "option, hint",
+    [("epoch", "mean 'epochs'"), ("view", "mean 'views'"), ("zzz", "options are gau")],
+)
+def test_an_unknown_option_names_its_neighbor(option, hint):
+    message = error_of(error=TypeError, **{option: 1})
+    assert f"{option!r} is no option" in message and hint in message
+
+
 def test_infinite_data_need_steps():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat()
     assert "pass `steps`" in error_of(data=data)
-    assert job(data=data, steps=5).num_classes == 3
+    assert job(data=data, steps=5).task.num_classes == 3
 
 
 def test_model_of_another_type_is_refused():
@@ -251,12 +273,12 @@ def test_weights_that_trunk_and_head_share_are_refused():
     message = error_of(model)
     assert "shared/kernel" in message and "cannot be trained alone" in message
     shared.trainable = False  # Nothing changes under the features then.
-    assert job(model).num_classes == 3
+    assert job(model).task.num_classes == 3
 
 
 def test_halves_that_do_not_make_the_model_are_refused():
     model, other = make_model(), make_model()
     trunk = keras.Sequential([keras.Input((4,)), other.layers[0]])
     head = keras.Sequential([keras.Input((5,)), model.layers[1]])
-    message = error_of(model, None, trunk=trunk, head=head)
+    message = error_of(model, Split(trunk, head))
     assert "head(trunk(x)) is not model(x)" in message

@@ -1,4 +1,4 @@
-"""Tests for outputs.py and `output=`: one output of several is cured."""
+"""Tests for outputs.py: the head of one output of several is retrained."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras import layers
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.tune import tune
 
 RNG = np.random.default_rng(0)
@@ -80,12 +80,17 @@ DATA = {
 }
 
 
+def at(model):
+    """Where the model is split for the output whose head is retrained."""
+    return split_at(model, "features", output="disease")
+
+
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 @pytest.mark.parametrize("make", [two_heads, auxiliary])
 def test_labels_and_head_of_the_named_output(make, data):
     model = make()
     before = weights_of(model)
-    report = retrain_head(model, "features", data, output="disease", **QUIET)
+    report = retrain_head(model, at(model), data, **QUIET)
     assert report.real == np.bincount(DISEASE).tolist()
     assert changed(model, before) == {"disease/kernel", "disease/bias"}
 
@@ -103,9 +108,8 @@ def test_labels_and_head_of_the_named_output(make, data):
 def test_outputs_and_labels_of_every_structure(structure, name, y):
     model = two_heads(structure)
     before = weights_of(model)
-    report = retrain_head(
-        model, "features", (X, y), validation_data=(X, y), output=name, **QUIET
-    )
+    where = split_at(model, "features", output=name)
+    report = retrain_head(model, where, (X, y), validation_data=(X, y), **QUIET)
     assert report.real == np.bincount(DISEASE).tolist()
     assert changed(model, before) <= {"disease/kernel", "disease/bias"}
 
@@ -120,7 +124,7 @@ def test_the_compiled_loss_of_that_output_is_used():
 
     model = two_heads("tuple")
     model.compile("adam", ["mse", Noted()])
-    retrain_head(model, "features", (X, DISEASE), output="disease", **QUIET)
+    retrain_head(model, at(model), (X, DISEASE), **QUIET)
     assert Noted.calls
 
 
@@ -133,24 +137,22 @@ def test_pydataset():
             rows = slice(100 * index, 100 * index + 100)
             return X[rows], {"disease": DISEASE[rows], "age": AGE[rows]}
 
-    report = retrain_head(two_heads(), "features", Batches(), output="disease", **QUIET)
+    model = two_heads()
+    report = retrain_head(model, at(model), Batches(), **QUIET)
     assert report.real == np.bincount(DISEASE).tolist()
 
 
 def test_callback_and_tune_take_it():
     model = two_heads()
     y = {"disease": DISEASE, "age": AGE}
-    retrainer = PseudoFeatureHeadRetrainer(
-        "features", (X, y), output="disease", **QUIET
-    )
+    retrainer = PseudoFeatureHeadRetrainer(at(model), (X, y), **QUIET)
     model.fit(X, y, verbose=0, callbacks=[retrainer])
     assert retrainer.report.pseudo[2] > 0
     tuning = tune(
         model,
-        "features",
+        at(model),
         (X, y),
         (X, y),
-        output="disease",
         time_budget=0.0,
         epochs=2,
         verbose=0,
@@ -161,12 +163,11 @@ def test_callback_and_tune_take_it():
 def test_other_outputs_are_as_they_were_unless_they_share_layers():
     model = auxiliary()
     before = model.predict(X, verbose=0)["age"]
-    retrain_head(model, "features", (X, DISEASE), output="disease", **QUIET)
+    retrain_head(model, at(model), (X, DISEASE), **QUIET)
     np.testing.assert_array_equal(model.predict(X, verbose=0)["age"], before)
+    model = two_heads(shared=True)
     with pytest.warns(UserWarning, match=r"shares layers with the outputs \['age'\]"):
-        retrain_head(
-            two_heads(shared=True), "features", (X, DISEASE), output="disease", **QUIET
-        )
+        retrain_head(model, at(model), (X, DISEASE), **QUIET)
 
 
 def test_subclassed_model_with_named_outputs_and_its_two_halves():
@@ -184,14 +185,15 @@ def test_subclassed_model_with_named_outputs_and_its_two_halves():
     model = Both()
     model.compile(loss={"disease": "sparse_categorical_crossentropy", "age": "mse"})
     model(X[:2])
-    halves = {"trunk": model.trunk, "head": model.disease}
     before = weights_of(model)
     data = X, {"disease": DISEASE, "age": AGE}
-    report = retrain_head(model, None, data, output="disease", **halves, **QUIET)
+    halves = Split(model.trunk, model.disease, output="disease")
+    report = retrain_head(model, halves, data, **QUIET)
     assert report.real == np.bincount(DISEASE).tolist()
     assert len(changed(model, before)) == 2
     with pytest.raises(ValueError, match=r"dict with \['age', 'disease'\].*'sex'"):
-        retrain_head(model, None, (X, DISEASE), output="sex", **halves, **QUIET)
+        other = Split(model.trunk, model.disease, output="sex")
+        retrain_head(model, other, (X, DISEASE), **QUIET)
 
 
 def test_without_it_the_error_names_the_outputs_before_any_work():
@@ -210,8 +212,9 @@ def test_without_it_the_error_names_the_outputs_before_any_work():
     ],
 )
 def test_labels_that_lack_it(y, message):
+    model = two_heads("tuple")
     with pytest.raises(ValueError, match=message):
-        retrain_head(two_heads("tuple"), "features", (X, y), output="disease", **QUIET)
+        retrain_head(model, at(model), (X, y), **QUIET)
 
 
 def test_key_goes_before_the_name_of_another_outputs_layer():
@@ -240,7 +243,7 @@ def test_only_output_may_be_named_and_labels_may_name_it():
     model = keras.Model(inputs, layers.Dense(3, "softmax", name="disease")(x))
     assert choose_output(model) == choose_output(model, "disease") == Output()
     for data in (X, DISEASE), (X, {"disease": DISEASE}):
-        report = retrain_head(model, "features", data, output="disease", **QUIET)
+        report = retrain_head(model, at(model), data, **QUIET)
         assert report.real == np.bincount(DISEASE).tolist()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.moments import moments_of
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.report import RetrainingReport
 
 
@@ -38,14 +39,20 @@ def report():
         real=[12_000, 30, 0],
         pseudo=[0, 11_970, 0],
         minority=[1],
+        prior=[0.5, 0.5, float("nan")],
         scored_on="validation data",
         before=scores([0.987, 0.123, None]),
         after=scores([0.95, 0.75, None]),
         kept=True,
         reason="",
         loss=[0.9, 0.7, 0.6],
+        recipe=HeadRecipe(epochs=12),
+        views=0,
+        monitor=None,
+        seed=(1, 2),
+        optimizer="Adam",
+        learning_rate=0.001,
         seconds={"extract": 1.23, "train": 4.0},
-        settings={"epochs": 12, "seed": (1, 2)},
         covariance=covariance_report(),
     )
 

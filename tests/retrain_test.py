@@ -21,6 +21,7 @@ from tf_pseudofeat.adjust import adjust_logits
 from tf_pseudofeat.budget import multiply_minority
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.split import Split
 
 ROOT = pathlib.Path(__file__).parent.parent
 RARE = [0, 1, 2, 3]
@@ -118,9 +119,9 @@ def test_report_holds_what_the_model_does_before_and_after(trained, digits, tmp_
     assert report.minority == RARE
     assert report.feature_shape == (16,)
     assert report.covariance.feature_size == 16
-    assert report.settings["epochs"] == 20
-    assert report.settings["optimizer"] == "Adam"
-    assert report.settings["learning_rate"] == pytest.approx(0.001)
+    assert report.recipe.epochs == 20
+    assert report.optimizer == "Adam"
+    assert report.learning_rate == pytest.approx(0.001)
     assert set(report.seconds) == {"extract", "fit gaussians", "train"}
     saved = json.loads(json.dumps(report.to_dict()))
     assert saved["after"] == report.after
@@ -280,7 +281,7 @@ def assert_cured(model, data=(X, Y), layer_name="features", **settings):
     settings = {"epochs": 2, "batch_size": 40, **settings}
     report = retrain(model, data, layer_name, **settings)
     assert report.kept and np.isfinite(report.loss).all()
-    assert report.settings["epochs"] == settings["epochs"]
+    assert report.recipe.epochs == settings["epochs"]
     assert state(*trunk) == before[0]
     assert state(*head) != before[1]
     return report
@@ -416,7 +417,7 @@ def test_subclassed_model_with_its_two_halves():
     trunk = keras.Sequential([keras.Input((4,)), model.first], name="front")
     head = keras.Sequential([keras.Input((5,)), model.last])
     before = model.predict(X, verbose=0)
-    report = assert_cured(model, layer_name=None, trunk=trunk, head=head)
+    report = assert_cured(model, layer_name=Split(trunk, head))
     assert report.layer_name == "front"
     assert abs(model.predict(X, verbose=0) - before).max() > 1e-4
 
@@ -436,16 +437,16 @@ def test_halves_may_be_subclassed_models_themselves():
     model = Subclassed()
     model.compile("adam", SPARSE)
     model(X)
-    halves = {"trunk": Half(model.first), "head": Half(model.last)}
-    assert_cured(model, layer_name="split", **halves)
+    halves = Split(Half(model.first), Half(model.last), "split")
+    assert_cured(model, layer_name=halves)
     with pytest.raises(ValueError, match="fresh_head=True needs a head with a graph"):
-        retrain_head(model, None, (X, Y), fresh_head=True, verbose=0, **halves)
+        retrain_head(model, halves, (X, Y), fresh_head=True, verbose=0)
 
 
 def test_subclassed_model_without_its_halves_is_refused():
     model = Subclassed()
     model.compile("adam", SPARSE)
-    with pytest.raises(ValueError, match="trunk= and head="):
+    with pytest.raises(ValueError, match=r"Split\(trunk, head\)"):
         retrain(model, (X, Y))
 
 
@@ -536,8 +537,8 @@ def test_samplers_of_imbalanced_learn(sampler, pseudo):
     report = assert_cured(make_model(), sampler=sampler)
     assert report.pseudo == pseudo
     assert report.covariance is None
-    assert report.settings["source"] == type(sampler).__name__
-    assert report.settings["sampling_strategy"] is None
+    assert report.recipe.sampler is sampler
+    assert report.to_dict()["recipe"]["sampler"] == str(sampler)
     assert set(report.seconds) == {"extract", "resample", "train"}
 
 
@@ -619,26 +620,26 @@ def test_optimizer_of_the_models_kind_and_its_own_is_untouched(optimizer):
     model.fit(X, Y, verbose=0)
     before = state(optimizer)
     report = assert_cured(model)
-    assert report.settings["optimizer"] == type(optimizer).__name__
+    assert report.optimizer == type(optimizer).__name__
     assert state(optimizer) == before and model.optimizer is optimizer
     model.fit(X, Y, verbose=0)
     assert int(optimizer.iterations) == 8
 
 
 def test_optimizer_by_name():
-    assert assert_cured(make_model(), optimizer="sgd").settings["optimizer"] == "SGD"
+    assert assert_cured(make_model(), optimizer="sgd").optimizer == "SGD"
 
 
 def test_epochs_by_default_make_about_a_thousand_steps():
     report = retrain(make_model(), (X, Y), batch_size=12)  # 20 batches an epoch
-    assert report.settings["epochs"] == 50
+    assert report.recipe.epochs == 50
 
 
 def test_without_validation_data_the_training_data_are_scored():
     model = make_model()
     report = assert_cured(model, monitor="accuracy")
     assert report.scored_on == "training data"
-    assert report.settings["monitor"] is None
+    assert report.monitor is None
     predicted = model.predict(X, verbose=0).argmax(axis=1)
     assert report.after["accuracy"] == pytest.approx(np.mean(predicted == Y))
 
@@ -679,7 +680,7 @@ def test_views_are_fitted_and_trained_on_together(trained, digits):
     # As they are, and two views of them.
     assert report.real == (3 * real).tolist()
     assert [entry.count for entry in report.covariance.classes] == (3 * real).tolist()
-    assert report.settings["views"] == 2
+    assert report.views == 2
     assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"]
 
 
@@ -709,28 +710,51 @@ def test_tau_is_logit_adjustment_after_the_training(trained, digits, sampler):
     np.testing.assert_allclose(
         trained.predict(test[0], verbose=0), adjusted, rtol=1e-3, atol=1e-5
     )
-    assert report.settings["tau"] == 0.5
+    assert report.recipe.tau == 0.5
 
 
 @pytest.mark.parametrize("blend, tau", [(0.0, 0.0), (0.0, 0.5), (0.25, 0.5)])
-def test_the_mix_is_remembered_for_logit_adjustment(trained, digits, blend, tau):
+def test_the_report_knows_the_prior_for_logit_adjustment(trained, digits, blend, tau):
     train, _, test = digits
     strategy = multiply_minority(5)
     settings = {"epochs": 2, "blend": blend, "tau": tau}
-    retrain(trained, train, sampling_strategy=strategy, **settings)
+    report = retrain(trained, train, sampling_strategy=strategy, **settings)
     real = np.bincount(train[1])
     mix = np.where(np.isin(np.arange(10), RARE), 5, 1) * real
     p = trained.predict(test[0], verbose=0).astype(np.float64)
     p *= real.astype(float) ** (tau - blend) / mix ** (1 - blend)
-    adjusted = adjust_logits(trained)
+    adjusted = adjust_logits(trained, report)
     np.testing.assert_allclose(
         adjusted.predict(test[0], verbose=0),
         p / p.sum(axis=1, keepdims=True),
         rtol=1e-3,
         atol=1e-5,
     )
-    with pytest.warns(UserWarning, match="double correction"):
-        adjust_logits(trained, real)
+
+
+@pytest.mark.parametrize("blend", [0.0, 0.25])
+@pytest.mark.parametrize("target", ["uniform", "training", np.arange(1, 11) / 55])
+def test_outputs_assume_the_target_prior(trained, digits, blend, target):
+    train, _, test = digits
+    settings = {"epochs": 2, "blend": blend}
+    settings["sampling_strategy"] = multiply_minority(5)
+    before = [variable.numpy() for variable in trained.variables]
+    report = retrain(trained, train, **settings)
+    p = trained.predict(test[0], verbose=0).astype(np.float64)
+    for variable, value in zip(trained.variables, before, strict=True):
+        variable.assign(value)
+    aimed = retrain(trained, train, target_prior=target, **settings)
+    real = np.bincount(train[1])
+    named = {"uniform": np.full(10, 0.1), "training": real / real.sum()}
+    expected = named[target] if isinstance(target, str) else target
+    np.testing.assert_allclose(aimed.prior, expected, rtol=1e-12)
+    p *= expected / np.array(report.prior)
+    np.testing.assert_allclose(
+        trained.predict(test[0], verbose=0),
+        p / p.sum(axis=1, keepdims=True),
+        rtol=1e-3,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -740,7 +764,11 @@ def test_the_mix_is_remembered_for_logit_adjustment(trained, digits, blend, tau)
         ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
         ({"tau": float("nan")}, "`tau` is a finite number"),
         ({"blend": 2}, "`blend` is a share from 0 to 1"),
-        ({"settings": "auto", "blend": 0.5}, r"leave out \['blend'\]"),
+        ({"target_prior": "flat"}, "`target_prior` is one of.*'flat'"),
+        ({"target_prior": [0.5, 0.5]}, r"one share for each of 10 .* shape \[2\]"),
+        ({"target_prior": [0.1] * 9 + [0.0]}, "positive share for each class"),
+        ({"target_prior": "uniform", "tau": 1}, "both say what to take off"),
+        ({"recipe": "auto", "blend": 0.5}, r"leave out \['blend'\]"),
     ],
 )
 def test_views_and_tau_are_checked_before_any_work(trained, digits, settings, message):

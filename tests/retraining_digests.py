@@ -83,7 +83,7 @@ OPTIONS = {
     "augmenting layer": option(
         augment=lambda: keras.layers.RandomTranslation(0.1, 0.1), views=lambda: 2
     ),
-    "auto": option(augment=lambda: noisy, views=lambda: 2, settings=lambda: "auto"),
+    "auto": option(augment=lambda: noisy, views=lambda: 2, recipe=lambda: "auto"),
     "all that draws": option(
         augment=lambda: keras.layers.RandomTranslation(0.1, 0.1),
         views=lambda: 2,

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 
+from tests import heads
 from tf_pseudofeat.budget import pseudo_counts
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head
-from tf_pseudofeat.labelled import LabelledFeatures
-from tf_pseudofeat.search import Trial, Tuning, _better, _leaning, search_settings
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.recipe import HeadRecipe
+from tf_pseudofeat.search import Trial, Tuning, _better, _leaning, search_recipe
+from tf_pseudofeat.task import Task
 
 SIZES = [400, 400, 20]
 LABELS = np.repeat([0, 1, 2], SIZES)
@@ -19,7 +21,7 @@ CENTRES = np.array([[0.0, 0.0], [3.0, 0.0], [1.5, 1.5]])
 
 def drawn(seed, labels=LABELS, spread=1.0):
     noise = np.random.default_rng(seed).normal(size=(len(labels), 2))
-    return LabelledFeatures((CENTRES[labels] + spread * noise).astype("f4"), labels)
+    return LabeledFeatures((CENTRES[labels] + spread * noise).astype("f4"), labels)
 
 
 @pytest.fixture
@@ -35,12 +37,16 @@ def head():
 
 
 def search(head, *args, **settings):
-    return search_settings(
-        head,
+    return search_recipe(
+        Task(
+            head,
+            3,
+            "sparse_categorical_crossentropy",
+            optimizer=getattr(head, "optimizer", None),
+        ),
         *args,
-        loss="sparse_categorical_crossentropy",
-        num_classes=3,
-        **{"epochs": 3, **settings},
+        recipe=HeadRecipe(epochs=3),
+        **settings,
     )
 
 
@@ -115,14 +121,13 @@ def test_one_output_is_judged_by_its_threshold():
     labels = np.repeat([0, 1], [300, 30])
     head = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid")])
     plain, view = (drawn(seed, labels) for seed in range(2))
-    tuning = search_settings(
-        head,
+    tuning = search_recipe(
+        Task(head, 2, "binary_crossentropy"),
         plain,
         [view],
-        loss="binary_crossentropy",
-        num_classes=2,
-        epochs=20,
-        optimizer=lambda steps: keras.optimizers.Adam(0.05),
+        recipe=HeadRecipe(
+            epochs=20, optimizer=lambda steps: keras.optimizers.Adam(0.05)
+        ),
     )
     best = max(t.balanced_accuracy for t in tuning.trials)
     assert best > 0.85
@@ -146,18 +151,15 @@ def test_the_blend_that_is_judged_is_the_one_of_fit_head(head):
     for blend in (0.0, 0.5):
         copy = keras.models.clone_model(head)
         copy.set_weights(head.get_weights())
-        fit = fit_head(
+        fit = heads.fit(
             copy,
             plain,
             judged,
-            loss="sparse_categorical_crossentropy",
             num_classes=3,
-            minority=[2],
             gaussian=gaussian,
             counts=pseudo_counts(LABELS, "auto"),
             blend=blend,
             epochs=3,
-            verbose=0,
         )
         (trial,) = (
             t
@@ -198,6 +200,7 @@ def test_a_view_changes_a_setting_by_more_than_chance_alone(score, lean, better)
 
 def test_it_prints_what_was_chosen():
     trial = Trial({"covariance_scale": 2.0, "tau": 0.3}, 0.7, 0.01, 0.5, 1.0)
-    text = str(Tuning(trial.settings, "a held-out view", [trial], 1.0, True))
+    chosen = HeadRecipe(tau=0.3), trial.settings
+    text = str(Tuning(*chosen, "a held-out view", [trial], 1.0, True))
     assert "Judged on a held-out view; 1 combinations" in text
     assert "70.0*   1.0      50.0  covariance_scale=2.0, tau=0.3" in text

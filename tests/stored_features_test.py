@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat import head as head_module
+from tests.heads import fit, score
 from tf_pseudofeat import search, stored
+from tf_pseudofeat import task as task_module
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.features import concatenate, extract_features
+from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head, score_head
 from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.moments import moments_of
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.shards import ShardWriter, load_features, write_index
@@ -49,7 +49,7 @@ def few_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(StoredArray, "__array__", whole)
     monkeypatch.setattr(StoredArray, "__getitem__", some)
     monkeypatch.setattr(stored, "_CHUNK_BYTES", 100 * X[0].nbytes)
-    monkeypatch.setattr(head_module, "_SCORING_BATCH", 64)
+    monkeypatch.setattr(task_module, "_SCORING_BATCH", 64)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_an_extraction_that_fails_leaves_nothing(tmp_path, error):
 
 def test_views_join_without_being_read(in_files):
     parts = [in_files(X, Y, WEIGHT), in_files(X[::-1], Y[::-1], WEIGHT[::-1])]
-    joined = concatenate(parts)
+    joined = LabeledFeatures.concatenate(parts)
     assert joined.features.shape == (2 * N, 4)
     rows = RNG.permutation(2 * N)[: N - 1]
     expected = np.concatenate([X, X[::-1]])[rows]
@@ -267,21 +267,18 @@ def test_a_head_is_trained_and_scored_as_from_memory(in_files):
     gaussian = ClassConditionalGaussian(3)
     gaussian.adapt(X, Y)
     results, heads = [], []
-    for features in (LabelledFeatures(X, Y, WEIGHT), in_files(X, Y, WEIGHT)):
+    for features in (LabeledFeatures(X, Y, WEIGHT), in_files(X, Y, WEIGHT)):
         heads.append(make_head())
         results.append(
-            fit_head(
+            fit(
                 heads[-1],
                 features,
                 features,
-                loss="sparse_categorical_crossentropy",
                 num_classes=3,
-                minority=[2],
                 gaussian=gaussian,
                 counts=COUNTS,
                 epochs=2,
                 tau=0.5,
-                verbose=0,
             )
         )
     assert results[0] == results[1]
@@ -291,8 +288,8 @@ def test_a_head_is_trained_and_scored_as_from_memory(in_files):
 def test_a_single_output_is_scored_as_from_memory(in_files):
     head = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
     labels = Y.clip(max=1)
-    expected = score_head(head, LabelledFeatures(X, labels), 2, [1])
-    assert score_head(head, in_files(X, labels), 2, [1]) == expected
+    expected = score(head, LabeledFeatures(X, labels), 2, [1])
+    assert score(head, in_files(X, labels), 2, [1]) == expected
 
 
 @pytest.fixture
@@ -317,7 +314,7 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
     ]
     assert bits(models[0]) == bits(models[1])
     assert reports[0].after == reports[1].after
-    assert reports[0].settings == reports[1].settings
+    assert reports[0].recipe.to_dict() == reports[1].recipe.to_dict()
     assert folders(tmp_path) == ["training", "validation", "view-0", "view-1"]
     assert load_features(tmp_path / "training").features.shape == (N, 5)
     with pytest.raises(ValueError, match=r"training holds a set"):
@@ -357,7 +354,7 @@ def test_a_retraining_chooses_its_settings(tmp_path, monkeypatch):
         make_model(),
         "features",
         (X, Y),
-        settings="auto",
+        recipe="auto",
         epochs=1,
         cache_dir=tmp_path,
         verbose=0,

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import heads
 from tests.independence import dependent
-from tf_pseudofeat.features import LabelledFeatures, extract_features
+from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
 
 # The package shows the function by this name, so the module is asked for by name.
@@ -238,7 +239,7 @@ def blobs():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     features = rng.normal(size=(60, SIZE)) + labels[:, np.newaxis]
-    return LabelledFeatures(features.astype("float32"), labels)
+    return LabeledFeatures(features.astype("float32"), labels)
 
 
 def trained(seed, *inside, **settings):
@@ -246,17 +247,14 @@ def trained(seed, *inside, **settings):
     last = keras.layers.Dense(2, "softmax")
     head = keras.Sequential([keras.Input((SIZE,)), *inside, last])
     data = blobs()
-    fit_head(
+    heads.fit(
         head,
         data,
         data,
-        loss="sparse_categorical_crossentropy",
         num_classes=2,
-        minority=[1],
         optimizer=keras.optimizers.SGD(0.0),
         epochs=1,
         seed=seed,
-        verbose=0,
         **settings,
     )
     return head

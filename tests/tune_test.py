@@ -1,4 +1,4 @@
-"""Tests for tune.py, and for settings="auto": real models on real digits."""
+"""Tests for tune.py, and for recipe="auto": real models on real digits."""
 
 import json
 
@@ -59,26 +59,25 @@ def test_tuning_leaves_the_model_as_it_is(model, digits):
 def test_auto_is_what_one_gets_by_hand(model, digits):
     before = model.get_weights()
     common = {"augment": jitter, "views": 2, "epochs": 2, "verbose": 0}
-    report = retrain_head(model, "features", digits[0], settings="auto", **common)
+    report = retrain_head(model, "features", digits[0], recipe="auto", **common)
     auto = model.get_weights()
     model.set_weights(before)
     assert report.tuning.judged_on == "a held-out view"
     if not report.tuning.chosen["on_views"]:
         common.update(augment=None, views=None)
-    keywords = report.tuning.keywords(10)
-    by_hand = retrain_head(model, "features", digits[0], **keywords, **common)
+    common["recipe"] = report.tuning.recipe
+    by_hand = retrain_head(model, "features", digits[0], **common)
     for one, other in zip(auto, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert by_hand.settings == report.settings
+    assert by_hand.recipe.to_dict() == report.recipe.to_dict()
     assert json.loads(json.dumps(report.to_dict()))["tuning"]["chosen"]
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"settings": "best"}, "`settings` is 'auto'.*'best'"),
-        ({"settings": "auto", "tau": 0.3}, r"leave out \['tau'\]"),
-        ({"settings": "auto", "fresh_head": True}, r"leave out \['fresh_head'\]"),
+        ({"recipe": "auto", "tau": 0.3}, r"leave out \['tau'\]"),
+        ({"recipe": "auto", "fresh_head": True}, r"leave out \['fresh_head'\]"),
     ],
 )
 def test_auto_takes_no_settings_beside_it(model, digits, settings, message):
@@ -86,3 +85,11 @@ def test_auto_takes_no_settings_beside_it(model, digits, settings, message):
     with pytest.raises(ValueError, match=message):
         retrain_head(model, "features", digits[0], **settings)
     assert state(model) == before
+
+
+@pytest.mark.parametrize("recipe", ["best", 3, {"tau": 0.3}])
+def test_a_recipe_is_an_object_or_auto(model, digits, recipe):
+    with pytest.raises(
+        TypeError, match="`recipe` is a HeadRecipe, or 'auto'; received"
+    ):
+        retrain_head(model, "features", digits[0], recipe=recipe)

@@ -9,14 +9,17 @@ from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.export import export_classifier, next_version
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.material import Material, prepare_material
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
 from tf_pseudofeat.moments_file import load_moments, save_moments
 from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.scores import (
@@ -37,6 +40,7 @@ from tf_pseudofeat.separating import SeparatingLayer, separating_layers
 from tf_pseudofeat.shards import ShardWriter, load_features, write_index
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.stored import StoredArray
+from tf_pseudofeat.task import Task
 from tf_pseudofeat.tune import tune
 from tf_pseudofeat.version import __version__
 
@@ -46,8 +50,11 @@ __all__ = [
     "ClassMoments",
     "CovarianceReport",
     "GaussianOverSampler",
+    "Extraction",
     "GeometricMean",
-    "LabelledFeatures",
+    "HeadRecipe",
+    "LabeledFeatures",
+    "Material",
     "MeanMinorityAccuracy",
     "MinClassAccuracy",
     "PerturbedOverSampler",
@@ -57,6 +64,7 @@ __all__ = [
     "ShardWriter",
     "Split",
     "StoredArray",
+    "Task",
     "Trial",
     "Tuning",
     "__version__",
@@ -81,6 +89,7 @@ __all__ = [
     "moments_of_batches",
     "multiply_minority",
     "next_version",
+    "prepare_material",
     "pseudo_counts",
     "retrain_head",
     "save_moments",

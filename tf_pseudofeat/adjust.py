@@ -2,7 +2,6 @@
 
 import math
 import warnings
-import weakref
 
 import keras
 import numpy as np
@@ -14,22 +13,18 @@ from tf_pseudofeat.strategies import scope_of
 __all__ = [
     "LogitAdjustment",
     "adjust_logits",
+    "check_movable",
     "check_tau",
     "final_dense",
     "logits_behind",
-    "remember_mix",
     "shift_bias",
 ]
 
 _ACTIVATIONS = ("softmax", "log_softmax", "linear", "sigmoid")
-_NOTICEABLE = 0.1  # log ratio of two priors; training moves logits by more.
-
-# {model: (prior that its outputs follow, its last weight at that time)}
-_mixes = weakref.WeakKeyDictionary()
 
 
-def adjust_logits(model, class_counts=None, tau=1.0):
-    """A copy of the classifier, sharing its layers, that favours no class.
+def adjust_logits(model, class_counts, tau=1.0):
+    """A copy of the classifier, sharing its layers, that favors no class.
 
     Use it where the head was trained on a mix that is not balanced, and every class is
     to count alike; it costs no training. `model` stays as it is. With prior = counts /
@@ -46,9 +41,8 @@ def adjust_logits(model, class_counts=None, tau=1.0):
 
     Args:
         model: Keras model with a graph of layers and one output `[B, C]` or `[B, 1]`.
-        class_counts: examples per class `[C]` that the head was trained on, the drawn
-            ones included, or the `RetrainingReport` of the retraining. None where
-            `retrain_head` trained the head: it left word of its mix.
+        class_counts: examples per class `[C]` that the head was trained on, or the
+            `RetrainingReport` of its retraining, whose `prior` its outputs follow.
         tau: how much of the prior to take off: 0 nothing, 1 all of it.
 
     Returns:
@@ -57,7 +51,7 @@ def adjust_logits(model, class_counts=None, tau=1.0):
 
     Raises:
         ValueError: The model has no graph, or outputs of another kind; a class has no
-            example; the counts are not known.
+            example; the report is of a retraining that was rolled back.
 
     Warns:
         UserWarning: The prior seems to have been taken off already.
@@ -73,17 +67,9 @@ def adjust_logits(model, class_counts=None, tau=1.0):
         here those of the mix that trained the head, whose prior the logits follow.
     """
     width = _output_width(model)
-    remembered = _remembered(model)
-    if class_counts is None and remembered is None:
-        raise ValueError(
-            f"It is not known what the head of {model.name!r} was trained on: no "
-            f"retraining of it was kept, or it was trained since. Pass the examples "
-            f"per class, or the report of the retraining, as `class_counts`."
-        )
-    prior = remembered if class_counts is None else _prior(class_counts, width)
-    network, offsets = functional(model), _offsets(prior, tau, width)
+    network, offsets = functional(model), _offsets(class_counts, tau, width)
     if offsets.any():
-        _warn_if_adjusted(model, prior, remembered)
+        _warn_if_adjusted(model)
     with scope_of(model):
         layer = LogitAdjustment(
             offsets, output_activation(model), dtype=network.outputs[0].dtype
@@ -131,7 +117,7 @@ def shift_bias(model, class_counts, tau=1.0):
 
     The model object then gives what `adjust_logits` would, exactly also where its
     probabilities round to 0 or 1, and keeps its layers and its file format. Every model
-    that shares the layer changes with it; `remember_mix` hears of this one.
+    that shares the layer changes with it.
 
         bias - tau * log(prior)                   [C]
         bias - tau * log(prior[1] / prior[0])     [1]
@@ -157,11 +143,9 @@ def shift_bias(model, class_counts, tau=1.0):
             f"of their own, with nothing but an activation behind it, so there is "
             f"nothing to shift. adjust_logits(model, class_counts) adds a layer."
         )
-    prior = _prior(class_counts, width)
-    offsets = _offsets(prior, tau, width)
+    offsets = _offsets(class_counts, tau, width)
     with scope_of(model):
         dense.bias.assign(keras.ops.convert_to_numpy(dense.bias) - offsets)
-    remember_mix(model, prior, tau)
 
 
 def final_dense(model):
@@ -197,52 +181,43 @@ def final_dense(model):
     return dense if movable else None
 
 
-def check_tau(tau, head):
-    """Refuses a `tau` that is no number, or that `shift_bias` could not take off."""
-    _checked_tau(tau)
-    if tau and final_dense(head) is None:
+def check_tau(tau):
+    """`tau` as a float; raises ValueError where it is no finite number."""
+    try:
+        if math.isfinite(tau):
+            return float(tau)
+    except TypeError:
+        pass
+    raise ValueError(f"`tau` is a finite number, by custom 1; received {tau!r}.")
+
+
+def check_movable(head, option):
+    """Raises where `shift_bias` could not do what `option`, such as tau=1, asks for."""
+    if final_dense(head) is None:
         raise ValueError(
-            f"tau={tau} shifts the bias of the Dense layer that makes the logits, and "
-            f"{head.name!r} does not end in one of its own. Leave `tau` at 0 and "
-            f"put adjust_logits(model, report) behind the retraining."
+            f"{option} shifts the bias of the Dense layer that makes the logits, and "
+            f"{head.name!r} does not end in one of its own. Leave it out and put "
+            f"adjust_logits(model, report) behind the retraining."
         )
-
-
-def remember_mix(model, class_counts, tau=0.0):
-    """Notes what the head of `model` was last trained on, for `adjust_logits`.
-
-    Call it when the head has its final weights: the note is void once they change. It
-    lives as long as the model object and is not saved with it.
-
-    Args:
-        model: any Keras model, also one without a graph.
-        class_counts: examples per class `[C]`, drawn ones included, or the
-            `RetrainingReport`.
-        tau: how much of their prior is off the logits again, by `shift_bias`.
-    """
-    check_is_keras_3(model)
-    prior = _prior(class_counts)
-    left = prior ** (1 - _checked_tau(tau))
-    _mixes[model] = left / left.sum(), _last_weight(model)
 
 
 # Priors.
 
 
-def _prior(class_counts, width=None):
-    """Counts `[C]`, or a report's, checked, as shares of their sum."""
-    if hasattr(class_counts, "real") and hasattr(class_counts, "pseudo"):
-        class_counts = _counts_of(class_counts)
+def _prior(class_counts, width):
+    """Counts `[C]`, or the prior of a report, checked, as shares of their sum."""
+    if hasattr(class_counts, "prior"):
+        class_counts = _prior_of_report(class_counts)
     try:
         counts = np.asarray(class_counts, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`class_counts` is one number per class; received {class_counts!r}."
         ) from error
-    classes = None if width is None else max(2, width)
-    if counts.ndim != 1 or counts.size < 2 or classes not in (None, counts.size):
+    classes = max(2, width)
+    if counts.shape != (classes,):
         raise ValueError(
-            f"`class_counts` must have shape [{classes or 'C'}], one number of "
+            f"`class_counts` must have shape [{classes}], one number of "
             f"examples per class of the model; received shape {list(counts.shape)}."
         )
     wrong = np.flatnonzero(~(counts > 0) | np.isinf(counts))
@@ -255,69 +230,33 @@ def _prior(class_counts, width=None):
     return counts / counts.sum()
 
 
-def _counts_of(report):
-    if not getattr(report, "kept", True):
+def _prior_of_report(report):
+    if not report.kept:
         raise ValueError(
             "The report is of a retraining that was rolled back: the head was not "
             "trained on its mix. Pass the counts it was trained on, perhaps "
             "report.real."
         )
-    return np.add(report.real, report.pseudo)
+    return report.prior
 
 
-def _offsets(prior, tau, width):
+def _offsets(class_counts, tau, width):
     """What comes off the logits `[C]`, or `[1]`."""
-    log_prior = np.log(prior)
+    log_prior = np.log(_prior(class_counts, width))
     if width == 1:
         log_prior = log_prior[1:] - log_prior[:1]
-    return _checked_tau(tau) * log_prior
+    return check_tau(tau) * log_prior
 
 
-def _checked_tau(tau):
-    try:
-        if math.isfinite(tau):
-            return float(tau)
-    except TypeError:
-        pass
-    raise ValueError(f"`tau` is a finite number, by custom 1; received {tau!r}.")
-
-
-def _remembered(model):
-    """The prior that the outputs of `model` follow, None where it is not known."""
-    prior, weight = _mixes.get(model, (None, None))
-    return prior if np.array_equal(weight, _last_weight(model)) else None
-
-
-def _last_weight(model):
-    """A copy of a part of the head; every training of it changes it."""
-    return [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights[-1:]]
-
-
-def _warn_if_adjusted(model, prior, remembered):
+def _warn_if_adjusted(model):
     last = maker(functional(model).outputs[0]).operation
-    found = None
-    if remembered is not None:
-        if np.abs(np.log(prior / remembered)).max() > _NOTICEABLE:
-            found = (
-                f"its head follows a mix of {_shares(remembered)} per class, not "
-                f"{_shares(prior)}. Pass the report of the retraining, or nothing; or, "
-                f"if the head was trained since, remember_mix(model, class_counts)"
-            )
-    elif isinstance(last, LogitAdjustment) and any(last.offsets):
-        found = (
-            f"it ends in {last.name!r}, which subtracts "
-            f"{np.round(last.offsets, 2).tolist()} from the logits. Adjust the model "
-            f"that it was made from"
-        )
-    if found:
+    if isinstance(last, LogitAdjustment) and any(last.offsets):
         warnings.warn(
-            f"This looks like a double correction of {model.name!r}: {found}.",
+            f"This looks like a double correction of {model.name!r}: it ends in "
+            f"{last.name!r}, which subtracts {np.round(last.offsets, 2).tolist()} from "
+            f"the logits. Adjust the model that it was made from.",
             stacklevel=3,
         )
-
-
-def _shares(prior):
-    return np.array2string(prior, precision=3, suppress_small=True, threshold=10)
 
 
 # Outputs.

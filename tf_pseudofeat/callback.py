@@ -1,8 +1,7 @@
-"""The whole cure as a Keras callback."""
+"""The whole retraining as a Keras callback."""
 
 import contextlib
 import hashlib
-import inspect
 import os
 import tempfile
 import warnings
@@ -12,6 +11,7 @@ import numpy as np
 
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.job import broken_weights, check_job
+from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.retrain import retrain_head
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
@@ -20,10 +20,12 @@ __all__ = ["PseudoFeatureHeadRetrainer"]
 class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     """Retrains the head of the model with pseudo-features when `fit` ends.
 
-    Put it last in the list of callbacks. Layer, data, labels and settings are checked
-    when `fit` begins, before the first step: a wrong layer name costs no training. Only
-    `BackupAndRestore`, which deletes its backup when its turn comes, belongs after it:
-    then a `fit` that is killed while the head is retrained has nothing to train again.
+    Put it last in the list of callbacks: `EarlyStopping(restore_best_weights=True)`
+    after it would undo the retraining when training ends. Only `BackupAndRestore`,
+    which deletes its backup when its turn comes, belongs after it: then a `fit` that is
+    killed while the head is retrained has nothing to train again. Layer, data, labels
+    and settings are checked when `fit` begins, before the first step: a wrong layer
+    name costs no training.
 
     What `fit` itself is given, `class_weight` or `sample_weight`, is for its own steps:
     the retraining sees what is in `data`. What `ModelCheckpoint` saves of an epoch is
@@ -32,13 +34,18 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     None, as `fit` has a history to return.
 
     Args:
-        layer_name: the layer whose output is the feature, see `retrain_head`.
+        layer: the layer whose output is the feature, or a `Split`; see `retrain_head`.
         data: the data whose features to use, usually the training data.
         every: also retrain after every `every`-th epoch; training goes on from there.
-        **settings: keyword arguments of `retrain_head`: `validation_data`,
-            `sampling_strategy`, `gaussian`, `sampler`, `seed`, ... Of a `cache_dir`
-            each retraining has a new folder for its features, and deletes it when it is
-            done: the trunk goes on, and they would not be its features any more.
+        validation_data: see `retrain_head`, as for all that follows.
+        recipe: `HeadRecipe`, or "auto".
+        extraction: `Extraction`. Of a `cache_dir` each retraining has a new folder for
+            its features, and deletes it when it is done: the trunk goes on, and they
+            would not be its features any more.
+        monitor: the score that must not get worse.
+        seed: two whole numbers.
+        verbose: 0 for silence; otherwise progress bars.
+        **options: fields of `HeadRecipe` and of `Extraction`.
 
     Attributes:
         report: the `RetrainingReport` of the last retraining; None before it, and
@@ -46,7 +53,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     Raises:
         TypeError: When made: a setting that `retrain_head` does not know.
-        ValueError: When `fit` begins: see `retrain_head`.
+        ValueError: When made: a setting that is out of its range.
+            When `fit` begins: see `retrain_head`.
 
     Example:
 
@@ -55,20 +63,41 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     >>> print(retrainer.report)
     """
 
-    def __init__(self, layer_name, data, *, every=None, **settings):
+    def __init__(
+        self,
+        layer,
+        data,
+        *,
+        every=None,
+        validation_data=None,
+        recipe=None,
+        extraction=None,
+        monitor="balanced_accuracy",
+        seed=(1, 2),
+        verbose="auto",
+        **options,
+    ):
         super().__init__()
-        inspect.signature(retrain_head).bind(None, layer_name, data, **settings)
-        self.layer_name = layer_name
+        self._cache_dir = resolve_options(recipe, extraction, options)[1].cache_dir
+        self._settings = {
+            "validation_data": validation_data,
+            "recipe": recipe,
+            "extraction": extraction,
+            "monitor": monitor,
+            "seed": seed,
+            **options,
+        }
+        self.verbose = verbose
+        self.layer = layer
         self.data = data
         self.every = None if every is None else whole_number("every", every)
-        self.settings = settings
         self.report = None
 
     def on_train_begin(self, logs=None):
-        """Checks everything, and warns of what would undo the retraining."""
+        """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
         self._left = None
-        check_job(self.model, self.layer_name, self.data, **self.settings)
+        check_job(self.model, self.layer, self.data, **self._settings)
         if _keeps_averages(self.model.optimizer):
             warnings.warn(
                 "The optimizer keeps moving averages of the weights (use_ema=True). "
@@ -76,14 +105,6 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 "overwrite it with them: compile with a new optimizer before that.",
                 stacklevel=2,
             )
-        for other in _callbacks_after(self):
-            if getattr(other, "restore_best_weights", False):
-                warnings.warn(
-                    f"{type(other).__name__}(restore_best_weights=True) stands after "
-                    f"PseudoFeatureHeadRetrainer and would undo the retraining when "
-                    f"training ends. Put PseudoFeatureHeadRetrainer last.",
-                    stacklevel=2,
-                )
 
     def on_epoch_end(self, epoch, logs=None):
         """Retrains after every `every`-th epoch."""
@@ -107,9 +128,13 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        with _new_cache(self.settings.get("cache_dir")) as cache:
+        with _new_cache(self._cache_dir) as cache:
             self.report = retrain_head(
-                self.model, self.layer_name, self.data, **{**self.settings, **cache}
+                self.model,
+                self.layer,
+                self.data,
+                verbose=self.verbose,
+                **{**self._settings, **cache},
             )
 
 
@@ -135,19 +160,3 @@ def _new_cache(cache_dir):
     os.makedirs(cache_dir, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir, prefix="features-") as folder:
         yield {"cache_dir": folder}
-
-
-def _callbacks_after(callback):
-    """The callbacks that Keras runs after this one.
-
-    Keras does not tell a callback of its neighbours, but it is the container that calls
-    `on_train_begin`, so the container is found among the callers.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        container = frame.f_locals.get("self")
-        if isinstance(container, keras.callbacks.CallbackList):
-            callbacks = list(container.callbacks)
-            return callbacks[callbacks.index(callback) + 1 :]
-        frame = frame.f_back
-    return []

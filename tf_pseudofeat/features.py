@@ -4,6 +4,7 @@ Features and labels come from the same pass. A shuffled dataset that is read twi
 for each, pairs them at random.
 """
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -13,82 +14,54 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.arguments import (
-    check_finite,
-    is_infinite,
-    stateless_seed,
-    whole_number,
-)
+from tf_pseudofeat.arguments import is_infinite, stateless_seed
 from tf_pseudofeat.graph import check_is_keras_3
-from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.options import resolve_extraction
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
-from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
 
 __all__ = [
     "augment_once",
-    "check_augmentation",
     "check_cache",
     "check_data",
-    "concatenate",
     "extract_features",
-    "extract_views",
     "first_batch",
     "labels_at_hand",
     "plain_and_views",
     "validation_features",
 ]
 
-_ARRAY_BATCH = 256
 _NO_BATCH = "The data has no batch; there are no features to extract."
 
 
 def extract_features(
-    trunk,
-    data,
-    *,
-    augment=None,
-    views=None,
-    steps=None,
-    seed=(1, 2),
-    cache_dir=None,
-    verbose="auto",
+    trunk, data, extraction=None, *, seed=(1, 2), verbose="auto", **options
 ):
     """Runs the trunk over the data in inference mode.
-
-    With `augment`, the data are read once for each view, and every time other
-    augmented inputs are seen. A trunk that has memorised its training images shows
-    their rare classes far too narrow; under views that it was not trained on they
-    spread as new images do.
 
     Args:
         trunk: the Keras model from inputs to features, as `split_at` gives it.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` of the same, or such a tuple of arrays.
-        augment: a Keras preprocessing layer or model, called with `training=True`, or
-            a function from a batch of inputs to such a batch; a function with an
-            argument `seed` gets another one, int32 `[2]`, for each batch.
-        views: how often to read the data, 3 by default; needs `augment`.
-        steps: batches to read; needed for an infinite dataset.
+        extraction: `Extraction`; with `augment` the data are read once for each view,
+            and not as they are.
         seed: two whole numbers; of the augmentation. Views and batches have streams of
             their own. What a function without `seed` draws does not follow from it.
-        cache_dir: a folder to write the features to, for a set that does not fit in
-            memory, or to use it again with `load_features`. One shard of 64 MiB is in
-            memory at a time. On an error or an interrupt nothing stays.
         verbose: 0 for silence; otherwise a progress bar.
+        **options: fields of `Extraction`, which override those of `extraction`.
 
     Returns:
-        extracted: `LabelledFeatures`, view after view;
+        extracted: `LabeledFeatures`, view after view, without examples of weight 0;
         `features, labels = extract_features(...)`. With `cache_dir` the features are a
         `StoredArray`; labels and weights are in memory.
 
     Raises:
         ValueError: `data` has another structure, is empty, is not batched, or is
             infinite with no `steps`; the lengths in a batch differ, or its features
-            are NaN or infinite; `views` without `augment`; `cache_dir` holds features
-            already.
-        TypeError: `trunk` is no model, `data` no data; `augment` cannot be called.
+            are NaN or infinite; `cache_dir` holds features already.
+        TypeError: `trunk` is no model, `data` no data; an option is unknown.
         OSError: `cache_dir` cannot be written to, or its disk is full.
 
     Example:
@@ -96,67 +69,46 @@ def extract_features(
     >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
     >>> features, labels = extract_features(trunk, train_ds, augment=augment, views=3)
     """
-    passes = _passes(trunk, data, augment, views, steps, seed, verbose)
-    if cache_dir is not None:
-        return _stored(passes, cache_dir)
-    return concatenate([_in_memory(parts) for parts in passes])
+    extraction = resolve_extraction(extraction, options)
+    check_data(data, extraction.steps)
+    stateless_seed(seed)
+    check_is_keras_3(trunk)
+    views = range(extraction.num_views) or [None]
+    passes = [_one_pass(trunk, data, extraction, seed, v, verbose) for v in views]
+    if extraction.cache_dir is not None:
+        return _stored(passes, extraction.cache_dir)
+    return LabeledFeatures.concatenate([_in_memory(parts) for parts in passes])
 
 
-def extract_views(
-    trunk,
-    data,
-    *,
-    augment=None,
-    views=None,
-    steps=None,
-    seed=(1, 2),
-    cache_dir=None,
-    verbose="auto",
-):
-    """The same as `extract_features`, view by view.
-
-    Returns:
-        views: a list of `LabelledFeatures`; one without `augment`. With `cache_dir`
-        each has a folder in it.
-    """
-    passes = _passes(trunk, data, augment, views, steps, seed, verbose)
-    if cache_dir is None:
-        return [_in_memory(parts) for parts in passes]
-    return [
-        _stored([parts], _cache_folder(cache_dir, f"view-{number}"))
-        for number, parts in enumerate(passes)
-    ]
-
-
-def plain_and_views(trunk, data, *, augment, steps, verbose, cache_dir=None, **views):
+def plain_and_views(trunk, data, extraction, *, seed, verbose):
     """Features of the data as they are, and of views of them where they are augmented.
 
     Returns:
-        plain: `LabelledFeatures`; with `cache_dir` in its folder "training".
-        views: a list of them; none without `augment`.
+        plain: `LabeledFeatures`; with `cache_dir` in its folder "training".
+        views: a list of them; none without `augment`. With `cache_dir` each is in a
+        folder of its own, "view-0" and on.
     """
-    reading = {"steps": steps, "verbose": verbose}
-    folder = _cache_folder(cache_dir, "training")
-    plain = extract_features(trunk, data, cache_dir=folder, **reading)
-    if augment is None:
-        return plain, []
-    reading["cache_dir"] = cache_dir
-    return plain, extract_views(trunk, data, augment=augment, **reading, **views)
+    folder = extraction.cache_dir
+
+    def read(view, name):
+        parts = _one_pass(trunk, data, extraction, seed, view, verbose)
+        return _in_memory(parts) if folder is None else _stored([parts], folder, name)
+
+    plain = read(None, "training")
+    return plain, [read(v, f"view-{v}") for v in range(extraction.num_views)]
 
 
-def validation_features(trunk, data, *, cache_dir=None, verbose="auto"):
+def validation_features(trunk, data, extraction, *, verbose):
     """Features to score on; with `cache_dir` in its folder "validation"."""
-    folder = _cache_folder(cache_dir, "validation")
-    return extract_features(trunk, data, cache_dir=folder, verbose=verbose)
-
-
-def _cache_folder(cache_dir, name):
-    """The folder of one of several sets; None where there is no `cache_dir`."""
-    return None if cache_dir is None else pathlib.Path(cache_dir) / name
+    whole = dataclasses.replace(extraction, augment=None, views=None, steps=None)
+    parts = _one_pass(trunk, data, whole, None, None, verbose)
+    if extraction.cache_dir is None:
+        return _in_memory(parts)
+    return _stored([parts], extraction.cache_dir, "validation")
 
 
 def check_cache(cache_dir):
-    """Refuses, before any pass, a `cache_dir` that not all sets can be written to.
+    """Raises, before any pass, where not all sets can be written to `cache_dir`.
 
     Raises:
         TypeError: It is no path.
@@ -169,69 +121,18 @@ def check_cache(cache_dir):
             check_free(folder)
 
 
-def concatenate(parts):
-    """Several `LabelledFeatures`, one after the other, as one.
-
-    Those that lie on disk stay there.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    weighted = parts[0].sample_weight is not None
-    stored = all(isinstance(part.features, StoredArray) for part in parts)
-    join = StoredArray.concatenate if stored else np.concatenate
-    return LabelledFeatures(
-        features=join([part.features for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        sample_weight=(
-            np.concatenate([part.sample_weight for part in parts]) if weighted else None
-        ),
-    )
-
-
-def check_augmentation(augment, views=None):
-    """How many views are meant; refuses what cannot be.
-
-    Returns:
-        views: 1 without `augment`, else `views` or 3.
-    """
-    views = None if views is None else whole_number("views", views)
-    if augment is None:
-        if views not in (None, 1):
-            raise ValueError(
-                f"views={views} without `augment` would be {views} times the same; "
-                f"pass a Keras preprocessing model or a function as `augment`."
-            )
-        return 1
-    if not callable(augment):
-        raise TypeError(
-            f"`augment` is a Keras preprocessing layer or model, or a function from a "
-            f"batch of inputs to such a batch; received {type(augment).__name__}."
-        )
-    return views or 3
-
-
 def augment_once(augment, x):
     """One batch of inputs, augmented, to see whether it works."""
     return _augmenter(augment, (0, 0))(x, 0)
 
 
-def _passes(trunk, data, augment, views, steps, seed, verbose):
-    """What is to be read, checked: for each view, an iterator of its batches."""
-    check_data(data, steps)
-    views = check_augmentation(augment, views)
-    stateless_seed(seed)
-    check_is_keras_3(trunk)
-    return [
-        _one_pass(trunk, data, augment, seed, view, steps, verbose)
-        for view in range(views)
-    ]
-
-
 def _in_memory(parts):
-    return concatenate(list(parts))
+    return LabeledFeatures.concatenate(list(parts))
 
 
-def _stored(passes, folder):
+def _stored(passes, cache_dir, name=None):
+    """Of several sets in one `cache_dir` each has a name."""
+    folder = cache_dir if name is None else pathlib.Path(cache_dir) / name
     with new_set(folder) as folder:
         for number, parts in enumerate(passes):
             prefix = f"view-{number:03d}" if len(passes) > 1 else ""
@@ -241,40 +142,32 @@ def _stored(passes, folder):
     return load_features(folder)
 
 
-def _one_pass(trunk, data, augment, seed, view, steps, verbose):
-    """Yields each batch as `LabelledFeatures`."""
-    augmented = (lambda x, _: x) if augment is None else _augmenter(augment, seed, view)
-    total = _num_batches(data, steps)
+def _one_pass(trunk, data, extraction, seed, view, verbose):
+    """Yields each batch as `LabeledFeatures`; augmented unless `view` is None."""
+    total = _num_batches(data, extraction)
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
-    read = 0
-    for x, y, weight in itertools.islice(_batches(data), total):
+    augmented = (lambda x, _: x) if view is None else None
+    augmented = augmented or _augmenter(extraction.augment, seed, view)
+    read, weightless = 0, True
+    for x, y, weight in itertools.islice(_batches(data, extraction), total):
         inputs = _for_keras(augmented(x, read))
-        features = _features_of(trunk, inputs)
+        features, labels = _features_of(trunk, inputs), _array(y)
         weight = None if weight is None else _array(weight)
-        part = LabelledFeatures(features, _array(y), weight)
-        _check_part(part, inputs, read)
-        yield part
         read += 1
         progress.update(read)
+        if weight is not None and weight.size and not weight.any():
+            continue  # nothing of this batch counts
+        weightless = False
+        try:
+            yield LabeledFeatures(features, labels, weight, inputs)
+        except ValueError as error:
+            raise ValueError(f"Batch {read - 1}, counted from 0: {error}") from error
     if not read:
         raise ValueError(_NO_BATCH)
+    if weightless:
+        raise ValueError("All sample weights are 0, so there is no example.")
     if total is None:
         progress.update(read, finalize=True)
-
-
-def _check_part(part, inputs, number):
-    """A batch out of step would shift all labels that follow."""
-    arrays = {field: getattr(part, field) for field in ("features", "labels")}
-    if part.sample_weight is not None:
-        arrays["sample_weight"] = part.sample_weight
-    lengths = {name: array.shape[:1] for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(
-            f"Batch {number}, counted from 0, has first dimensions {lengths}; every "
-            f"example needs a feature and a label of its own."
-        )
-    name = f"The features of batch {number}, counted from 0,"
-    check_finite(part.features, name, inputs)
 
 
 def _augmenter(augment, seed, view=0):
@@ -298,9 +191,9 @@ def _augmented_by_layer(layer, numbers, x, step):
         return layer(x, training=True)
 
 
-def first_batch(data):
+def first_batch(data, extraction):
     """One batch `(x, y, sample_weight or None)` of data that passed `check_data`."""
-    for batch in _batches(data):
+    for batch in _batches(data, extraction):
         return batch
     raise ValueError(_NO_BATCH)
 
@@ -331,8 +224,6 @@ def check_data(data, steps=None):
         ValueError: With what came, what was expected and what to do.
         TypeError: `data` is no dataset and no tuple of arrays.
     """
-    if steps is not None:
-        whole_number("steps", steps)
     if isinstance(data, tf.data.Dataset):
         _check_structure(data.element_spec)
         if is_infinite(data) and steps is None:
@@ -383,8 +274,9 @@ def _check_structure(elements):
     labels = keras.tree.flatten(elements[1])
     if len(labels) != 1:
         raise ValueError(
-            f"One set of labels is needed; `y` holds {len(labels)}. Name the output "
-            f"of the model that they are for, output=, or map the data to its labels."
+            f"One set of labels is needed; `y` holds {len(labels)}. Split the "
+            f"model for the output that they are for, split_at(model, layer, output=), "
+            f"or map the data to its labels."
         )
     rank = getattr(getattr(labels[0], "shape", None), "rank", None)
     if isinstance(labels[0], tf.TensorSpec) and rank == 0:
@@ -394,22 +286,22 @@ def _check_structure(elements):
         )
 
 
-def _num_batches(data, steps):
+def _num_batches(data, extraction):
     if isinstance(data, tf.data.Dataset):
         known = int(data.cardinality())
         known = None if known < 0 else known
     elif isinstance(data, tuple | list):
-        known = -(-len(keras.tree.flatten(data[1])[0]) // _ARRAY_BATCH)
+        known = -(-len(keras.tree.flatten(data[1])[0]) // extraction.batch_size)
     else:
         known = len(data)
-    bounds = [int(bound) for bound in (known, steps) if bound is not None]
+    bounds = [int(bound) for bound in (known, extraction.steps) if bound is not None]
     return min(bounds, default=None)
 
 
-def _batches(data):
+def _batches(data, extraction):
     """Yields `(x, y, sample_weight or None)`."""
     if isinstance(data, tuple | list):
-        data = _array_batches(_without_none(data))
+        data = _array_batches(_without_none(data), extraction.batch_size)
     elif isinstance(data, keras.utils.PyDataset):
         data = map(_checked_item, itertools.repeat(data), range(len(data)))
     for x, y, *weight in data:
@@ -427,10 +319,10 @@ def _without_none(arrays):
     return tuple(array for array in arrays if array is not None)
 
 
-def _array_batches(arrays):
+def _array_batches(arrays, batch_size):
     arrays = keras.tree.map_structure(np.asarray, arrays)
-    for start in range(0, len(keras.tree.flatten(arrays[1])[0]), _ARRAY_BATCH):
-        rows = slice(start, start + _ARRAY_BATCH)
+    for start in range(0, len(keras.tree.flatten(arrays[1])[0]), batch_size):
+        rows = slice(start, start + batch_size)
         yield keras.tree.map_structure(lambda array, rows=rows: array[rows], arrays)
 
 

@@ -11,18 +11,14 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.arguments import (
-    check_finite,
-    check_weights,
-    stateless_seed,
-    whole_number,
-)
+from tf_pseudofeat.arguments import stateless_seed, whole_number
 from tf_pseudofeat.gaussian import check_gaussian
-from tf_pseudofeat.labels import class_ids, labels_like
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.labels import labels_like
 from tf_pseudofeat.sampling import sample_gaussians
 from tf_pseudofeat.stored import StoredArray
 
-__all__ = ["interleave"]
+__all__ = ["interleave", "stream_features"]
 
 # Work is done by the chunk and then cut into batches: a batch of 43 rows is mostly
 # overhead. A chunk holds at most this many rows and this many numbers.
@@ -92,26 +88,37 @@ def interleave(
     >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
     10
     """
+    return stream_features(
+        LabeledFeatures(features, labels, sample_weight),
+        gaussian,
+        counts,
+        batch_size=batch_size,
+        seed=seed,
+        fresh_each_epoch=fresh_each_epoch,
+    )
+
+
+def stream_features(data, gaussian, counts, *, batch_size, seed, fresh_each_epoch):
+    """`interleave` of `LabeledFeatures`."""
+    features, batch_size = data.features, whole_number("batch_size", batch_size)
+    num_classes = int(data.ids.max()) + 1
     if gaussian is not None:
         check_gaussian(gaussian)
-    if not isinstance(features, StoredArray):
-        features = np.asarray(features)
-    ids = _check_real(features, labels, sample_weight, gaussian)
+        num_classes = gaussian.num_classes
+        data.class_counts(num_classes)  # raises where a label names none of them
     counts = _resolve_counts(counts, gaussian, features.shape[1:])
-    batch_size = whole_number("batch_size", batch_size)
-    num_classes = gaussian.num_classes if gaussian else int(ids.max()) + 1
-    columns = [np.asarray(labels)]
-    prototypes = [labels_like(np.arange(num_classes), columns[0], num_classes)]
-    if sample_weight is not None:
-        columns.append(np.asarray(sample_weight))
-        prototypes.append(_mean_weights(ids, columns[1], num_classes))
+    columns = [data.labels]
+    prototypes = [labels_like(np.arange(num_classes), data.labels, num_classes)]
+    if data.sample_weight is not None:
+        columns.append(data.sample_weight)
+        prototypes.append(_mean_weights(data.ids, data.sample_weight, num_classes))
     with tf.device("CPU"):
         columns = [tf.constant(column) for column in columns]
         prototypes = [tf.constant(prototype) for prototype in prototypes]
         rows = _row_maker(features, columns, gaussian, counts, prototypes)
         return _stream(
             rows,
-            total=len(features) + sum(counts.values()),
+            total=len(data) + sum(counts.values()),
             row_size=features[0].size,
             batch_size=batch_size,
             seed=stateless_seed(seed),
@@ -248,23 +255,6 @@ def _mean_weights(ids, sample_weight, num_classes):
     total = np.bincount(ids, weights=sample_weight, minlength=num_classes)
     count = np.bincount(ids, minlength=num_classes)
     return (total / np.maximum(count, 1)).astype(sample_weight.dtype)  # [C]
-
-
-def _check_real(features, labels, sample_weight, gaussian):
-    ids = class_ids(labels, gaussian.num_classes if gaussian else None)
-    lengths = {"features": len(features), "labels": ids.size}
-    if sample_weight is not None:
-        lengths["sample_weight"] = len(sample_weight)
-    if len(set(lengths.values())) != 1 or not ids.size or features.ndim < 2:
-        raise ValueError(
-            f"Features [N, ...], labels and weights must have one length above 0; "
-            f"received features of shape {features.shape} and lengths {lengths}."
-        )
-    if not isinstance(features, StoredArray):  # which was checked when it was written
-        check_finite(features)
-    if sample_weight is not None:
-        check_weights(np.asarray(sample_weight), ids.size)
-    return ids
 
 
 def _resolve_counts(counts, gaussian, feature_shape):

@@ -7,32 +7,28 @@ import keras
 import numpy as np
 
 from tf_pseudofeat.activation import output_activation
-from tf_pseudofeat.adjust import check_tau
-from tf_pseudofeat.arguments import (
-    check_weights,
-    is_infinite,
-    stateless_seed,
-    whole_number,
-)
-from tf_pseudofeat.blend import check_blend
-from tf_pseudofeat.budget import check_strategy
+from tf_pseudofeat.arguments import check_weights, is_infinite, stateless_seed
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
     augment_once,
-    check_augmentation,
     check_cache,
     check_data,
     first_batch,
     labels_at_hand,
+    plain_and_views,
+    validation_features,
 )
-from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, functional
-from tf_pseudofeat.head import borrowed, check_can_be_fresh
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.losses import check_loss
+from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.scores import check_monitor
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.strategies import check_one_worker, model_strategy
+from tf_pseudofeat.task import Task
+from tf_pseudofeat.weights import frozen_batch_norm
 
 __all__ = ["Job", "broken_weights", "check_job"]
 
@@ -42,113 +38,92 @@ class Job:
     """What a retraining works with.
 
     Attributes:
-        output: which of the model's outputs is cured.
+        split: the model in two halves.
+        task: `Task` of its head.
+        recipe: `HeadRecipe`; where `search` is true, of what is not searched for.
+        search: whether the rest of the recipe is to be chosen.
+        extraction: `Extraction`.
         data: training data, with the labels of the chosen output.
         validation_data: the same for scoring, or None.
-        trunk: model from inputs to features.
-        head: model from features to outputs, sharing its layers with the user's model.
-        layer_name: where the two meet.
-        loss: what `compile` takes.
-        num_classes: C; 2 for a model with one output.
-        threshold: above it a single output means class 1.
-        strategy: the model's `tf.distribute` strategy, None where there is none.
     """
 
-    output: Output
+    split: Split
+    task: Task
+    recipe: HeadRecipe
+    search: bool
+    extraction: Extraction
     data: object
     validation_data: object
-    trunk: keras.Model
-    head: keras.Model
-    layer_name: str
-    loss: object
-    num_classes: int
-    threshold: float
-    strategy: object
+
+    def extract(self, *, seed, verbose):
+        """Runs Step 2.
+
+        Returns:
+            plain: `LabeledFeatures` of the data as they are.
+            views: list of `LabeledFeatures` of the data, augmented.
+            validation: `LabeledFeatures`, None without validation data.
+        """
+        trunk, extraction = self.split.trunk, self.extraction
+        plain, views = plain_and_views(
+            trunk, self.data, extraction, seed=seed, verbose=verbose
+        )
+        validation = None
+        if self.validation_data is not None:
+            validation = validation_features(
+                trunk, self.validation_data, extraction, verbose=verbose
+            )
+        return plain, views, validation
 
 
 def check_job(
     model,
-    layer_name,
+    layer,
     data,
     *,
     validation_data=None,
-    output=None,
-    gaussian=None,
-    sampler=None,
-    epochs=None,
-    batch_size=256,
-    sampling_strategy="auto",
-    optimizer=None,
-    loss=None,
+    recipe=None,
+    extraction=None,
     monitor="balanced_accuracy",
-    augment=None,
-    views=None,
-    tau=0.0,
-    blend=0.0,
-    fresh_head=False,
-    freeze_batch_norm=True,
-    settings=None,
-    steps=None,
-    cache_dir=None,
-    trunk=None,
-    head=None,
     seed=(1, 2),
-    **other_settings,
+    **options,
 ):
     """Checks the arguments of `retrain_head` on one batch, without training anything.
 
     Args:
-        model: see `retrain_head`, as for all arguments; `other_settings` are those
-            that need no check here.
+        model: see `retrain_head`, as for all arguments.
 
     Returns:
         job: `Job`.
 
     Raises:
         ValueError: Something does not fit.
-        TypeError: `model` or `data` is something else.
+        TypeError: `model` or `data` is something else, or an option is unknown.
     """
-    del other_settings
-    _check_settings(
-        settings,
-        gaussian=gaussian is not None,
-        sampler=sampler is not None,
-        sampling_strategy=sampling_strategy != "auto",
-        fresh_head=fresh_head,
-        blend=blend,
-        tau=tau,
-        optimizer=optimizer is not None,
-    )
-    if cache_dir is not None:
-        _check_cache(cache_dir, sampler)
+    recipe, extraction, search = resolve_options(recipe, extraction, options)
+    if extraction.cache_dir is not None:
+        _check_cache(extraction.cache_dir, recipe.sampler)
     check_is_keras_3(model)
     check_one_worker(model)
     _check_weights(model)
-    chosen = choose_output(model, output)
+    chosen = _output_of(model, layer)
     data = chosen.data(data)
-    check_data(data, steps)
+    check_data(data, extraction.steps)
     if validation_data is not None:
         validation_data = chosen.data(validation_data)
         _check_validation(validation_data)
-    check_augmentation(augment, views)
-    check_blend(blend, fresh_head)
     stateless_seed(seed)
-    whole_number("epochs", 1 if epochs is None else epochs)
-    whole_number("batch_size", batch_size)
-    _check_optimizer(model, optimizer)
+    _check_optimizer(model, recipe.optimizer)
     check_monitor(monitor)
-    x, labels, weight = first_batch(data)
-    split = _split(model, layer_name, trunk, head, chosen, x)
+    x, labels, weight = first_batch(data, extraction)
+    split = _split(model, layer, chosen, x)
     split.check(model, x)
     _check_other_outputs(model, chosen, split)
-    _check_augmented(augment, x)
-    check_tau(tau, split.head)
-    if fresh_head:
-        check_can_be_fresh(split.head)
-    with borrowed(split.head, freeze_batch_norm):
+    _check_augmented(extraction.augment, x)
+    with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
     outputs = _outputs(model, chosen, x)
     num_classes = max(2, outputs.shape[-1])
+    recipe.check(split.head, num_classes)
     if len(labels) != len(outputs):
         raise ValueError(
             f"The first batch has {len(outputs)} inputs and {len(labels)} labels; each "
@@ -159,26 +134,22 @@ def check_job(
     if weight is not None:
         weight = np.asarray(keras.ops.convert_to_numpy(weight))
         check_weights(weight, len(outputs))
+        _check_sampler_and_weights(recipe.sampler)
     if validation_data is not None:
-        first = first_batch(validation_data)[1]
+        first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
-    check_strategy(sampling_strategy, num_classes)
-    _check_source(gaussian, sampler, sampling_strategy, weight, num_classes)
     activation = output_activation(split.head)
-    loss = _loss(model, chosen, loss, activation, outputs.shape[-1], at_hand)
+    loss = _loss(model, chosen, recipe.loss, activation, outputs.shape[-1], at_hand)
     check_loss(loss, outputs, labels, weight)
-    return Job(
-        output=chosen,
-        data=data,
-        validation_data=validation_data,
-        trunk=split.trunk,
+    task = Task(
         head=split.head,
-        layer_name=split.layer_name,
-        loss=loss,
         num_classes=num_classes,
+        loss=loss,
         threshold=0.0 if _gives_logits(activation, loss) else 0.5,
         strategy=model_strategy(model),
+        optimizer=getattr(model, "optimizer", None),
     )
+    return Job(split, task, recipe, search, extraction, data, validation_data)
 
 
 def broken_weights(model):
@@ -202,19 +173,6 @@ def _check_weights(model):
             f"{len(broken)} weights of {model.name!r} are NaN or infinite, the first "
             f"is {broken[0]!r}: its training has broken down, and a new head cannot "
             f"mend the trunk. Load a checkpoint from before."
-        )
-
-
-def _check_settings(settings, **given):
-    if settings not in (None, "auto"):
-        raise ValueError(
-            f"`settings` is 'auto', or None for those that are given; received "
-            f"{settings!r}."
-        )
-    given = [name for name, is_given in given.items() if is_given]
-    if settings and given:
-        raise ValueError(
-            f"settings='auto' chooses for itself; leave out {given}, or `settings`."
         )
 
 
@@ -253,10 +211,7 @@ def _check_validation(data):
 
 
 def _check_optimizer(model, optimizer):
-    if optimizer is None:
-        return
-    keras.optimizers.get(optimizer)  # refuses an unknown name
-    if optimizer is getattr(model, "optimizer", None):
+    if optimizer is not None and optimizer is getattr(model, "optimizer", None):
         raise ValueError(
             f"`optimizer` is the one that {model.name!r} was compiled with, which a "
             f"retraining leaves alone. Pass a new one, its name, or None for a new one "
@@ -264,18 +219,32 @@ def _check_optimizer(model, optimizer):
         )
 
 
-def _split(model, layer_name, trunk, head, chosen, x):
-    if (trunk is None) != (head is None):
-        raise ValueError("Pass `trunk` and `head` together, or neither.")
-    if trunk is None:
-        if layer_name is None:
-            raise ValueError("Name the layer to split at, or pass `trunk` and `head`.")
+def _check_sampler_and_weights(sampler):
+    if sampler is not None:
+        raise ValueError(
+            "The data have sample weights, and imbalanced-learn's samplers know none. "
+            "Map them away, or use the Gaussians."
+        )
+
+
+def _output_of(model, layer):
+    """The `Output` whose labels are the classes: the split's, or the only one."""
+    if not isinstance(layer, str | Split):
+        raise TypeError(
+            f"`layer` is the name of the layer to split at, or a Split(trunk, head); "
+            f"received {layer!r}."
+        )
+    output = layer.output if isinstance(layer, Split) else None
+    return output if isinstance(output, Output) else choose_output(model, output)
+
+
+def _split(model, layer, chosen, x):
+    split = layer
+    if isinstance(layer, str):
         if isinstance(model, keras.Sequential) and not model.built:
             model(x, training=False)  # as the first training step would
-        split = split_at(model, layer_name, output=next(iter(chosen.names), None))
-    else:
-        chosen = chosen if chosen.names else None
-        split = Split(trunk, head, layer_name or trunk.name, chosen)
+        split = split_at(model, layer)
+    split = dataclasses.replace(split, output=chosen if chosen.names else None)
     trunk_weights = {id(variable) for variable in split.trunk.trainable_variables}
     shared = [v.path for v in split.head.trainable_variables if id(v) in trunk_weights]
     if shared:
@@ -316,38 +285,9 @@ def _outputs(model, chosen, x):
         raise ValueError(
             f"A classifier with one output [B, C] is needed; {model.name!r} gives "
             f"outputs of shapes {shapes}. Of several in a dict, choose one with "
-            f"output='name'."
+            f"Split(trunk, head, output='name')."
         )
     return keras.ops.convert_to_numpy(outputs[0])
-
-
-def _check_source(gaussian, sampler, sampling_strategy, weight, num_classes):
-    if gaussian is not None and sampler is not None:
-        raise ValueError(
-            "Pass `gaussian` or `sampler`, not both: one makes the examples."
-        )
-    if gaussian is not None:
-        check_gaussian(gaussian)
-    if gaussian is not None and gaussian.num_classes != num_classes:
-        raise ValueError(
-            f"`gaussian` has {gaussian.num_classes} classes, the model {num_classes}. "
-            f"Pass ClassConditionalGaussian({num_classes})."
-        )
-    if sampler is not None and not hasattr(sampler, "fit_resample"):
-        raise ValueError(
-            f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
-            f"{type(sampler).__name__}."
-        )
-    if sampler is not None and sampling_strategy != "auto":
-        raise ValueError(
-            f"`sampling_strategy` steers the Gaussians, and there is a `sampler`. Set "
-            f"it there, {type(sampler).__name__}(sampling_strategy=...)."
-        )
-    if sampler is not None and weight is not None:
-        raise ValueError(
-            "The data have sample weights, and imbalanced-learn's samplers know none. "
-            "Map them away, or use the Gaussians."
-        )
 
 
 def _loss(model, chosen, loss, activation, width, labels):

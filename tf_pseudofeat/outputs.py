@@ -137,7 +137,8 @@ def choose_output(model, output=None):
         )
     raise ValueError(
         f"Model '{model.name}' has {len(outputs)} outputs, {names}. Pass output= to "
-        f"say whose labels name the classes and whose head is to be retrained."
+        f"split_at, and the split on, to say whose labels name the classes and whose "
+        f"head is to be retrained."
     )
 
 

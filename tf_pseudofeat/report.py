@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from tf_pseudofeat.covariance import CovarianceReport
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.search import Tuning
 
@@ -21,6 +22,8 @@ class RetrainingReport:
         pseudo: pseudo-features per class and epoch, a list of C; negative where a
             sampler took examples away.
         minority: class ids that count as minority in the scores.
+        prior: the class shares that the retrained head's outputs assume, a list of C;
+            NaN where a class has no example at all.
         scored_on: "validation data", or "training data" where there was none.
         before: scores of the model as it came, see `classification_scores`.
         after: scores with the retrained head.
@@ -28,8 +31,14 @@ class RetrainingReport:
         reason: why it did not, or "".
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
+        recipe: the `HeadRecipe` that reproduces the retraining, with `seed` and the
+            same data; its `epochs` are those that were run.
+        views: how many augmented views of the data were used.
+        monitor: the score that guarded the retraining, or None.
+        seed: two whole numbers.
+        optimizer: name of the optimizer's class.
+        learning_rate: at the first step.
         seconds: wall-clock seconds of each stage.
-        settings: what reproduces the retraining: seed, epochs, optimizer, ...
         covariance: `CovarianceReport` of the Gaussians, None with a sampler.
         tuning: `Tuning` that chose the settings, None where they were given.
     """
@@ -39,14 +48,20 @@ class RetrainingReport:
     real: list[int]
     pseudo: list[int]
     minority: list[int]
+    prior: list[float]
     scored_on: str
     before: dict
     after: dict
     kept: bool
     reason: str
     loss: list[float]
+    recipe: HeadRecipe
+    views: int
+    monitor: str | None
+    seed: tuple[int, int]
+    optimizer: str
+    learning_rate: float
     seconds: dict[str, float]
-    settings: dict
     covariance: CovarianceReport | None = None
     tuning: Tuning | None = None
 
@@ -55,7 +70,8 @@ class RetrainingReport:
 
         What is NaN or infinite is None, as JSON knows neither.
         """
-        return _plain(dataclasses.asdict(self))
+        names = [field.name for field in dataclasses.fields(self)]
+        return _plain({name: getattr(self, name) for name in names})
 
     def __str__(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
@@ -112,7 +128,7 @@ class RetrainingReport:
         figure = Figure(figsize=(10, 4), layout="constrained")
         recall, loss = figure.subplots(1, 2, width_ratios=[3, 1])
         self._draw_recall(recall)
-        epochs = self.settings["epochs"] / len(self.loss)
+        epochs = self.recipe.epochs / len(self.loss)
         ends = [epochs * (i + 1) for i in range(len(self.loss))]
         loss.plot(ends, self.loss, color="tab:blue", marker=".")
         loss.margins(y=0.1)
@@ -148,6 +164,10 @@ class RetrainingReport:
 
 
 def _plain(value):
+    if isinstance(value, HeadRecipe):
+        value = value.to_dict()
+    elif dataclasses.is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

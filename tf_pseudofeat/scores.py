@@ -46,11 +46,7 @@ def class_recalls(y_true, y_pred, num_classes=None):
     Returns:
         recalls: float64 `[C]`, NaN for a class without examples.
     """
-    y_true, y_pred = _id_pairs(y_true, y_pred, num_classes)
-    num_classes = num_classes or 1 + max(y_true.max(), y_pred.max())
-    total = np.bincount(y_true, minlength=num_classes)
-    found = np.bincount(y_true[y_true == y_pred], minlength=num_classes)
-    return np.where(total, found / np.maximum(total, 1), np.nan)
+    return _recalls(*_id_pairs(y_true, y_pred, num_classes), num_classes)
 
 
 def accuracy(y_true, y_pred):
@@ -60,7 +56,7 @@ def accuracy(y_true, y_pred):
 
 def balanced_accuracy(y_true, y_pred):
     """The mean of the class recalls: accuracy, if classes were equally common."""
-    return float(np.nanmean(class_recalls(y_true, y_pred)))
+    return _mean(class_recalls(y_true, y_pred))
 
 
 def geometric_mean(y_true, y_pred):
@@ -68,9 +64,7 @@ def geometric_mean(y_true, y_pred):
 
     Zero as soon as one class is never found.
     """
-    recalls = class_recalls(y_true, y_pred)
-    with np.errstate(divide="ignore"):  # log(0) = -inf, and exp gives back the zero
-        return float(np.exp(np.nanmean(np.log(recalls))))
+    return _geometric_mean(class_recalls(y_true, y_pred))
 
 
 def mean_minority_accuracy(y_true, y_pred, minority):
@@ -78,11 +72,7 @@ def mean_minority_accuracy(y_true, y_pred, minority):
 
     NaN if the labels have no example of them.
     """
-    y_true, y_pred = _id_pairs(y_true, y_pred)
-    rare = np.isin(y_true, class_ids(list(minority)))
-    if not rare.any():
-        return float("nan")
-    return balanced_accuracy(y_true[rare], y_pred[rare])
+    return _minority_mean(class_recalls(y_true, y_pred), minority)
 
 
 def min_class_accuracy(y_true, y_pred):
@@ -103,13 +93,14 @@ def classification_scores(y_true, y_pred, num_classes, minority):
         scores: dict of the five scores by function name, each in [0, 1], and
             `"recall"`, a list of C (None for a class without examples).
     """
-    recalls = class_recalls(y_true, y_pred, num_classes)
+    y_true, y_pred = _id_pairs(y_true, y_pred, num_classes)
+    recalls = _recalls(y_true, y_pred, num_classes)
     return {
-        "accuracy": accuracy(y_true, y_pred),
-        "balanced_accuracy": balanced_accuracy(y_true, y_pred),
-        "geometric_mean": geometric_mean(y_true, y_pred),
-        "mean_minority_accuracy": mean_minority_accuracy(y_true, y_pred, minority),
-        "min_class_accuracy": min_class_accuracy(y_true, y_pred),
+        "accuracy": float(np.mean(y_true == y_pred)),
+        "balanced_accuracy": _mean(recalls),
+        "geometric_mean": _geometric_mean(recalls),
+        "mean_minority_accuracy": _minority_mean(recalls, minority),
+        "min_class_accuracy": float(np.nanmin(recalls)),
         "recall": [None if np.isnan(recall) else float(recall) for recall in recalls],
     }
 
@@ -120,6 +111,29 @@ def check_monitor(monitor):
         raise ValueError(
             f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
         )
+
+
+def _recalls(true_ids, predicted_ids, num_classes=None):
+    num_classes = num_classes or 1 + max(true_ids.max(), predicted_ids.max())
+    total = np.bincount(true_ids, minlength=num_classes)
+    found = np.bincount(true_ids[true_ids == predicted_ids], minlength=num_classes)
+    return np.where(total, found / np.maximum(total, 1), np.nan)  # [C]
+
+
+def _mean(recalls):
+    """The mean of those that are known; NaN where none is."""
+    known = recalls[~np.isnan(recalls)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _minority_mean(recalls, minority):
+    rare = np.unique(class_ids(list(minority)))
+    return _mean(recalls[rare[rare < recalls.size]])
+
+
+def _geometric_mean(recalls):
+    with np.errstate(divide="ignore"):  # log(0) = -inf, and exp gives back the zero
+        return float(np.exp(np.nanmean(np.log(recalls))))
 
 
 def _id_pairs(y_true, y_pred, num_classes=None):

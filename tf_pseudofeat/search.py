@@ -9,23 +9,17 @@ import numpy as np
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import final_dense, logits_behind
-from tf_pseudofeat.blend import blend_weights, weights_of
-from tf_pseudofeat.budget import (
-    class_counts,
-    minority_classes,
-    multiply_minority,
-    pseudo_counts,
-)
-from tf_pseudofeat.features import concatenate
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head, head_outputs, restored_unless_kept
-from tf_pseudofeat.labelled import LabelledFeatures
-from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.budget import minority_classes, multiply_minority
+from tf_pseudofeat.head import fit_head
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.material import prepare_material
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.scores import class_recalls
 from tf_pseudofeat.seeds import numbers_for
-from tf_pseudofeat.stored import StoredArray
+from tf_pseudofeat.task import predicted_classes
+from tf_pseudofeat.weights import blend_weights, restored_unless_kept, weights_of
 
-__all__ = ["Trial", "Tuning", "search_settings"]
+__all__ = ["Trial", "Tuning", "search_recipe"]
 
 # The first value of each is where the search begins.
 _SPACE = {
@@ -39,8 +33,8 @@ _SPACE = {
 # These two cost no training: every trained head is judged with all of them.
 _BLENDS = (0.5, 0.0)
 _TAUS = (0.0, 0.15, 0.3, 0.5, 0.65, 0.8, 1.0, 1.25)
-# A trunk this sure of its training data has learned them by heart.
-_MEMORISED = 0.98
+# A trunk this sure of its training data has memorized them.
+_MEMORIZED = 0.98
 _HELD_OUT = 0.2
 _ROWS = 10  # of the table that is printed
 
@@ -50,7 +44,7 @@ class Trial:
     """One combination of settings, and what it did on the data to judge by.
 
     Attributes:
-        settings: {name: value}, see `Tuning.keywords`.
+        settings: {name: value}: how the recipe was changed, and on which features.
         balanced_accuracy: mean of the class recalls.
         standard_error: of it, from the number of examples of each class.
         minority_recall: mean recall of the minority classes.
@@ -69,7 +63,9 @@ class Tuning:
     """What was tried and what was chosen; prints as a table.
 
     Attributes:
-        chosen: settings {name: value}.
+        recipe: the `HeadRecipe` that was chosen.
+        chosen: its settings {name: value}; where "on_views" is False, the features of
+            the data as they are were better than those of augmented views.
         judged_on: "validation data", "a held-out view", "held-out features" or
             "nothing".
         trials: list of `Trial`, in the order they were made.
@@ -77,32 +73,12 @@ class Tuning:
         complete: whether the budget of time sufficed for the whole search.
     """
 
+    recipe: HeadRecipe
     chosen: dict
     judged_on: str
     trials: list[Trial]
     seconds: float
     complete: bool
-
-    def keywords(self, num_classes):
-        """The chosen settings as arguments of `retrain_head`, apart from the data's.
-
-        `on_views` is not among them: where it is False, leave `augment` out.
-        """
-        multiplier = self.chosen["multiply_minority"]
-        return {
-            "gaussian": ClassConditionalGaussian(
-                num_classes,
-                covariance_type=self.chosen["covariance_type"],
-                shrinkage=self.chosen["shrinkage"],
-                covariance_scale=self.chosen["covariance_scale"],
-            ),
-            "sampling_strategy": multiply_minority(multiplier)
-            if multiplier
-            else "auto",
-            "fresh_head": self.chosen["fresh_head"],
-            "blend": self.chosen["blend"],
-            "tau": self.chosen["tau"],
-        }
 
     def __str__(self):
         rows = [
@@ -123,30 +99,24 @@ class Tuning:
         return "\n".join(rows)
 
 
-def search_settings(
-    head,
+def search_recipe(
+    task,
     plain,
     views=(),
     validation=None,
     *,
-    loss,
-    num_classes,
-    optimizer=None,
-    threshold=0.5,
+    recipe=None,
     time_budget=60.0,
-    batch_size=256,
-    epochs=None,
     seed=(1, 2),
-    strategy=None,
 ):
-    """Chooses settings by balanced accuracy on data that the head was not trained on.
+    """Chooses a recipe by balanced accuracy on data that the head was not trained on.
 
     One setting after the other is varied, from the defaults on, and kept where it is
     better. `blend` and `tau` are free: every trained head is judged with all of their
     values.
 
     Without validation data a view that was held out stands for new data, because a
-    trunk that has memorised its images has not memorised that view. It is a weaker
+    trunk that has memorized its images has not memorized that view. It is a weaker
     judge, so three things differ. A setting is changed only for a gain of more than one
     standard error. The heads that are judged have seen other views of the same images,
     and the one from before has not, so what is kept of it cannot be judged: `blend` is
@@ -157,46 +127,44 @@ def search_settings(
     kept, with a warning.
 
     Args:
-        head: Keras model; it has its weights back afterwards.
-        plain: `LabelledFeatures` of the data as they are.
-        views: list of `LabelledFeatures` of the same data, augmented.
-        validation: `LabelledFeatures` to judge by, or None.
-        loss: what `compile` takes.
-        num_classes: C.
-        optimizer: a function that makes one from the number of steps, see `fit_head`.
-        threshold: of outputs `[B, 1]`.
+        task: `Task`; its head has its weights back afterwards.
+        plain: `LabeledFeatures` of the data as they are.
+        views: list of `LabeledFeatures` of the same data, augmented.
+        validation: `LabeledFeatures` to judge by, or None.
+        recipe: `HeadRecipe` with what is not searched for, such as `batch_size`.
         time_budget: seconds after which no further head is trained.
-        batch_size: see `fit_head`.
-        epochs: see `fit_head`.
         seed: two whole numbers.
-        strategy: a `tf.distribute` strategy, or None.
 
     Returns:
         tuning: `Tuning`.
     """
-    began = time.perf_counter()
-    real = class_counts(plain.labels, num_classes)
-    judge = _Judge(head, real, num_classes, threshold)
+    began, recipe = time.perf_counter(), recipe or HeadRecipe()
+    judge = _Judge(task, plain.class_counts(task.num_classes))
     materials, judged, judged_on = _parts(judge, plain, views, validation, seed)
     start = {name: values[0] for name, values in _SPACE.items()}
     start["on_views"] = True in materials
+    unchanged = {**start, "blend": 0.0, "tau": 0.0}
     if judged is None:
         warnings.warn(
             "The settings were left at their defaults: the trunk is right on "
-            f"{100 * _MEMORISED:g} % or more of the training data, so they cannot tell "
+            f"{100 * _MEMORIZED:g} % or more of the training data, so they cannot tell "
             "settings apart. Pass `validation_data`, or `augment` for views of them.",
             stacklevel=2,
         )
-        return Tuning({**start, "blend": 0.0, "tau": 0.0}, judged_on, [], 0.0, True)
+        kept = _changed(recipe, unchanged)
+        return Tuning(kept, unchanged, judged_on, [], 0.0, True)
     blends = _BLENDS if validation is not None else _BLENDS[:1]
     untold = () if validation is not None else ("fresh_head",)
+    head = task.head
     old = weights_of(head)
 
     def trials_of(settings):
         stage = time.perf_counter()
-        material = materials[settings["on_views"]]
         with restored_unless_kept(head):
-            fit = _fit(head, material, judged, settings, common)
+            tried = _changed(recipe, settings)
+            features = materials[settings["on_views"]]
+            material = prepare_material(features, tried, task.num_classes)
+            fit = fit_head(task, material, tried, seed=seed, verbose=0)
             seconds = time.perf_counter() - stage
             trials, new = [], weights_of(head)
             for blend in (0.0,) if settings["fresh_head"] else blends:
@@ -205,18 +173,6 @@ def search_settings(
                 trials += judge.trials(judged, blended, seconds)
             return trials if fit.kept else []
 
-    common = {
-        "loss": loss,
-        "num_classes": num_classes,
-        "minority": judge.minority,
-        "threshold": threshold,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "seed": seed,
-        "strategy": strategy,
-        "verbose": 0,
-        "optimizer": optimizer,
-    }
     trials, complete = trials_of(start), True
     chosen, best = start, _best(trials)
     for name, values in _SPACE.items():
@@ -232,9 +188,24 @@ def search_settings(
                 chosen, best = {**chosen, name: value}, _best(tried)
     if validation is None:
         best = _leaning(trials, chosen, best)
-    chosen = best.settings if best else {**start, "blend": 0.0, "tau": 0.0}
+    chosen = best.settings if best else unchanged
     seconds = time.perf_counter() - began
-    return Tuning(chosen, judged_on, trials, seconds, complete)
+    recipe = _changed(recipe, chosen)
+    return Tuning(recipe, chosen, judged_on, trials, seconds, complete)
+
+
+def _changed(recipe, settings):
+    """The recipe with the settings of a trial."""
+    multiplier = settings["multiply_minority"]
+    names = ("covariance_type", "shrinkage", "covariance_scale")
+    return dataclasses.replace(
+        recipe,
+        gaussian={name: settings[name] for name in names},
+        sampling_strategy=multiply_minority(multiplier) if multiplier else "auto",
+        fresh_head=settings["fresh_head"],
+        blend=settings.get("blend", 0.0),
+        tau=settings.get("tau", 0.0),
+    )
 
 
 def _unlike_default(trial):
@@ -251,15 +222,15 @@ def _parts(judge, plain, views, validation, seed):
     elif views:
         *views, judged = views
         judged_on = "a held-out view"
-    elif judge.trials(plain, {}, 0.0)[0].balanced_accuracy >= _MEMORISED:
+    elif judge.trials(plain, {}, 0.0)[0].balanced_accuracy >= _MEMORIZED:
         return {}, None, "nothing"
     else:
-        held_out = _held_out(class_ids(plain.labels), seed)
-        judged, plain = _rows(plain, held_out), _rows(plain, ~held_out)
+        held_out = _held_out(plain.ids, seed)
+        judged, plain = plain.select(held_out), plain.select(~held_out)
         judged_on = "held-out features"
     materials = {False: plain}
     if views:
-        materials[True] = concatenate([plain, *views])
+        materials[True] = LabeledFeatures.concatenate([plain, *views])
     return materials, judged, judged_on
 
 
@@ -273,61 +244,27 @@ def _held_out(ids, seed):
     return rank < np.floor(_HELD_OUT * np.bincount(ids)[ids])
 
 
-def _rows(extracted, rows):
-    features, weight = extracted.features, extracted.sample_weight
-    stored = isinstance(features, StoredArray)
-    return LabelledFeatures(
-        features.select(rows) if stored else features[rows],
-        extracted.labels[rows],
-        None if weight is None else weight[rows],
-    )
-
-
-def _fit(head, material, judged, settings, common):
-    gaussian = ClassConditionalGaussian(
-        common["num_classes"],
-        covariance_type=settings["covariance_type"],
-        shrinkage=settings["shrinkage"],
-        covariance_scale=settings["covariance_scale"],
-    )
-    gaussian.adapt(material.features, material.labels)
-    multiplier = settings["multiply_minority"]
-    strategy = multiply_minority(multiplier) if multiplier else "auto"
-    return fit_head(
-        head,
-        material,
-        judged,
-        gaussian=gaussian,
-        counts=pseudo_counts(material.labels, strategy),
-        fresh_head=settings["fresh_head"],
-        **common,
-    )
-
-
 class _Judge:
     """Scores a head with every tau at the cost of one."""
 
-    def __init__(self, head, real, num_classes, threshold):
-        self.head, self.num_classes = head, num_classes
-        self.minority = minority_classes(real)
-        self.activation = output_activation(head)
-        self.threshold = threshold
-        movable = final_dense(head) is not None and real.all()
+    def __init__(self, task, real):
+        self.task, self.minority = task, minority_classes(real)
+        self.activation = output_activation(task.head)
+        movable = final_dense(task.head) is not None and real.all()
         self.taus = _TAUS if movable else (0.0,)
         self.log_prior = np.log(np.maximum(real, 1) / real.sum())
 
     def trials(self, judged, settings, seconds):
         by_tau = [[] for _ in self.taus]
-        for outputs in head_outputs(self.head, judged.features):
+        for outputs in self.task.outputs(judged.features):
             outputs = outputs.astype(np.float64)
             for tau, predicted in zip(self.taus, by_tau, strict=True):
                 predicted.append(self._predicted(outputs, tau).astype(np.int32))
-        ids = class_ids(judged.labels)
-        total = np.bincount(ids, minlength=self.num_classes)
+        total = judged.class_counts(self.task.num_classes)
         trials = []
         for tau, predicted in zip(self.taus, by_tau, strict=True):
             predicted = np.concatenate(predicted)
-            recalls = class_recalls(ids, predicted, self.num_classes)
+            recalls = class_recalls(judged.ids, predicted, self.task.num_classes)
             variance = recalls * (1 - recalls) / np.maximum(total, 1)
             trials.append(
                 Trial(
@@ -341,10 +278,8 @@ class _Judge:
         return trials
 
     def _predicted(self, outputs, tau):
-        if outputs.shape[-1] > 1 and not tau:
-            return outputs.argmax(axis=-1)
         if not tau:
-            return (outputs[:, 0] > self.threshold).astype(int)
+            return predicted_classes(outputs, self.task.threshold)
         logits = logits_behind(outputs, self.activation)
         logits = keras.ops.convert_to_numpy(logits)
         if outputs.shape[-1] > 1:

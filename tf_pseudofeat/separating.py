@@ -88,8 +88,8 @@ def separating_layers(model, *, output=None):
     if functional(model) is None:
         raise ValueError(
             f"Model '{model.name}' ({type(model).__name__}) has no graph of layers to "
-            f"list. A Sequential model has one once it is built; for any other, pass "
-            f"trunk= and head= to retrain_head."
+            f"list. A Sequential model has one once it is built; any other is "
+            f"split by hand, Split(trunk, head)."
         )
     chosen = None if output is None else choose_output(model, output)
     return SeparatingLayers(_cuts(graph_to(model, chosen), {}, set(), (0, 1)))

@@ -31,7 +31,7 @@ from tf_pseudofeat.arguments import (
     check_weights,
     whole_number,
 )
-from tf_pseudofeat.labelled import LabelledFeatures
+from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
@@ -52,7 +52,7 @@ _NAME = re.compile(r"(?:[\w.-]*-)?\d{5,}")
 
 
 class ShardWriter:
-    """Writes labelled features into a folder, shard by shard.
+    """Writes labeled features into a folder, shard by shard.
 
     A context manager: what is left is written when it ends; on an error or an
     interrupt, its shards are removed. One shard is held in memory. Several writers may
@@ -283,7 +283,7 @@ def load_features(folder):
         folder: `cache_dir` of `extract_features`, or what `write_index` finished.
 
     Returns:
-        extracted: `LabelledFeatures`; labels and weights in memory, the features a
+        extracted: `LabeledFeatures`; labels and weights in memory, the features a
         `StoredArray`.
 
     Raises:
@@ -310,7 +310,7 @@ def load_features(folder):
                 f"each file: files were changed. Extract anew."
             )
         arrays[kind] = array if kind == "features" else array[:]
-    return LabelledFeatures(arrays["features"], arrays["labels"], arrays.get("weights"))
+    return LabeledFeatures(arrays["features"], arrays["labels"], arrays.get("weights"))
 
 
 def check_free(folder):

@@ -34,7 +34,8 @@ _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # Every other dtype: 1e-4.
 class Split:
     """A model in two halves: `head(trunk(x))` is `model(x)`.
 
-    It unpacks: `trunk, head = split_at(model, "features")`.
+    It unpacks: `trunk, head = split_at(model, "features")`. A model without a graph is
+    split by hand, `Split(trunk, head)`.
 
     Attributes:
         trunk: the Keras model from the model's inputs, in their own structure, to the
@@ -42,14 +43,21 @@ class Split:
         head: the Keras model from the features to the model's outputs, in their own
             structure. Its layers are the model's: what is trained here is trained
             there. A layer called on both sides of the cut is the trunk's, too.
-        layer_name: the layer that computes the features.
-        output: the one of the model's outputs that the head gives; None for all.
+        layer_name: the layer that computes the features; by default the trunk's name.
+        output: the one of the model's outputs that the head gives, an `Output` or its
+            name; None for all.
     """
 
     trunk: keras.Model
     head: keras.Model
-    layer_name: str
-    output: Output | None = None
+    layer_name: str | None = None
+    output: Output | str | None = None
+
+    def __post_init__(self):
+        for half in self:
+            check_is_keras_3(half)
+        if self.layer_name is None:
+            object.__setattr__(self, "layer_name", self.trunk.name)
 
     def __iter__(self):
         return iter((self.trunk, self.head))
@@ -101,8 +109,8 @@ class Split:
                 f"largest difference {largest:.3g}, tolerance {tolerance:g}. Look for "
                 "an empty batch, a NaN in the model's own output (the features are "
                 "finite), a layer that draws random numbers in inference, or a model "
-                "with a `call` of its own; for the last, pass trunk= and head= to "
-                "retrain_head."
+                "with a `call` of its own; for the last, make a Split(trunk, head) of "
+                "its two halves."
             )
         return largest
 
@@ -247,8 +255,8 @@ def _check_arguments(model, layer_name, call_index):
         )
     raise ValueError(
         f"Model '{model.name}' ({type(model).__name__}) has no graph of layers to "
-        "split: what it computes is written in Python. Pass its two halves, trunk= and "
-        "head=, to retrain_head."
+        "split: what it computes is written in Python. Pass its two halves as "
+        "Split(trunk, head)."
     )
 
 

@@ -1,0 +1,174 @@
+"""Features with the labels and weights that belong to them, valid by construction."""
+
+import dataclasses
+
+import numpy as np
+
+from tf_pseudofeat.arguments import check_finite, check_weights
+from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.stored import StoredArray
+
+__all__ = ["LabeledFeatures"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabeledFeatures:
+    """Features, labels and weights; unpacks to `features, labels`.
+
+    Whoever holds one needs no further check: features are finite real numbers in native
+    byte order, each has one label, and each weight is above 0. Examples of weight 0 are
+    left out when it is made, so that they count nowhere.
+
+    Args:
+        features: `[N, ...]`, an array, or a `StoredArray` of features on disk, which
+            were checked when they were written.
+        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, in the form that the loss expects.
+        sample_weight: `[N]`, finite and not negative, or None.
+        inputs: what the features were computed from, arrays `[N, ...]` in any
+            structure, to tell in an error which of the two is to blame.
+
+    Attributes:
+        features: `[N, ...]`.
+        labels: as they came.
+        sample_weight: `[N]`, or None.
+        ids: class id of each example, int64 `[N]`.
+
+    Raises:
+        ValueError: Lengths differ or are 0; features are not real or not finite; labels
+            are no class ids; a weight is negative or not finite, or all are 0.
+
+    Example:
+
+    >>> features, labels = LabeledFeatures(np.eye(3), [0, 1, 1])
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    sample_weight: np.ndarray | None = None
+    inputs: dataclasses.InitVar[object] = None
+    ids: np.ndarray = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self, inputs):
+        arrays = {"features": self.features, "labels": self.labels}
+        if self.sample_weight is not None:
+            arrays["sample_weight"] = self.sample_weight
+        arrays = {name: _native(array) for name, array in arrays.items()}
+        _check_lengths({key: array.shape for key, array in arrays.items()})
+        arrays["ids"] = class_ids(arrays["labels"])
+        if not isinstance(self.features, StoredArray):
+            check_finite(arrays["features"], inputs=inputs)
+        if self.sample_weight is not None:
+            check_weights(arrays["sample_weight"], arrays["ids"].size)
+            arrays = _without_weightless(arrays)
+        self._set(**arrays)
+
+    def __iter__(self):
+        yield self.features
+        yield self.labels
+
+    def __len__(self):
+        return self.ids.size
+
+    def class_counts(self, num_classes):
+        """Examples per class, int64 `[C]`.
+
+        Raises:
+            ValueError: A label names no class below C, or one-hot rows are not C wide.
+        """
+        width = self.labels.shape[1] if self.labels.ndim == 2 else 1
+        if width not in (1, num_classes) or self.ids.max() >= num_classes:
+            class_ids(self.labels, num_classes)  # raises, and says which
+        return np.bincount(self.ids, minlength=num_classes)
+
+    def select(self, rows):
+        """Some of the examples, by a mask or by number; what is on disk stays there.
+
+        Args:
+            rows: bool `[N]`, or whole numbers `[M]`.
+
+        Returns:
+            selected: `LabeledFeatures`.
+        """
+        stored = isinstance(self.features, StoredArray)
+        return self._like(
+            features=self.features.select(rows) if stored else self.features[rows],
+            labels=self.labels[rows],
+            sample_weight=(
+                None if self.sample_weight is None else self.sample_weight[rows]
+            ),
+            ids=self.ids[rows],
+        )
+
+    @classmethod
+    def concatenate(cls, parts):
+        """Several `LabeledFeatures` as one; what is all on disk stays there."""
+        first, *rest = parts
+        if not rest:
+            return first
+        stored = all(isinstance(part.features, StoredArray) for part in parts)
+        join = StoredArray.concatenate if stored else np.concatenate
+        weighted = first.sample_weight is not None
+        return cls._like(
+            features=join([part.features for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            sample_weight=(
+                np.concatenate([part.sample_weight for part in parts])
+                if weighted
+                else None
+            ),
+            ids=np.concatenate([part.ids for part in parts]),
+        )
+
+    @classmethod
+    def _like(cls, **arrays):
+        """One made of the parts of valid ones: there is nothing to check."""
+        made = cls.__new__(cls)
+        made._set(**arrays)
+        return made
+
+    def _set(self, *, features, labels, ids, sample_weight=None):
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "sample_weight", sample_weight)
+        object.__setattr__(self, "ids", ids)
+
+
+def _native(array):
+    """The same numbers in the machine's byte order, none wider than float64."""
+    if isinstance(array, StoredArray):
+        return array
+    array = np.asarray(array)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_lengths(shapes):
+    if len({shape[:1] for shape in shapes.values()}) != 1 or not all(
+        shape and shape[0] for shape in shapes.values()
+    ):
+        raise ValueError(
+            f"Features [N, ...], labels and weights must have one length above 0; "
+            f"received shapes { {name: list(s) for name, s in shapes.items()} }."
+        )
+    if len(shapes["features"]) < 2:
+        raise ValueError(
+            f"Features have shape [N, ...], at least one number for each of the N "
+            f"examples; received shape {list(shapes['features'])}."
+        )
+
+
+def _without_weightless(arrays):
+    counted = arrays["sample_weight"] > 0
+    if not counted.any():
+        raise ValueError(
+            f"All {counted.size} sample weights are 0, so there is no example. Give "
+            f"some a weight above 0."
+        )
+    if counted.all():
+        return arrays
+    rows = np.flatnonzero(counted)
+    stored = isinstance(arrays["features"], StoredArray)
+    kept = {name: array[rows] for name, array in arrays.items() if name != "features"}
+    features = arrays["features"]
+    return {"features": features.select(rows) if stored else features[rows], **kept}

@@ -1,0 +1,88 @@
+"""Steps 3 and 4 of Konno and Iwazume (2018): what a head trains on."""
+
+import dataclasses
+
+import numpy as np
+
+from tf_pseudofeat.budget import minority_classes, pseudo_counts
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.interleave import stream_features
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.labels import labels_like
+
+__all__ = ["Material", "prepare_material"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Material:
+    """Real features, and the pseudo-features that are drawn beside them.
+
+    Attributes:
+        features: `LabeledFeatures` to train on; with a sampler what it made of them.
+        real: real examples per class, int64 `[C]`.
+        gaussian: fitted `ClassConditionalGaussian`, or None.
+        counts: {class: pseudo-features to draw in each epoch}.
+    """
+
+    features: LabeledFeatures
+    real: np.ndarray
+    gaussian: ClassConditionalGaussian | None = None
+    counts: dict | None = None
+
+    @property
+    def pseudo(self):
+        """Pseudo-features per class, int64 `[C]`; negative where some were taken."""
+        made = [(self.counts or {}).get(c, 0) for c in range(self.real.size)]
+        return self.features.class_counts(self.real.size) - self.real + made
+
+    @property
+    def minority(self):
+        """The classes that count as rare, see `minority_classes`."""
+        return minority_classes(self.real)
+
+    def stream(self, recipe, seed):
+        """The batches of one epoch after the other, see `interleave`."""
+        return stream_features(
+            self.features,
+            self.gaussian,
+            self.counts,
+            batch_size=recipe.batch_size,
+            seed=seed,
+            fresh_each_epoch=recipe.fresh_each_epoch,
+        )
+
+
+def prepare_material(features, recipe, num_classes):
+    """Fits the Gaussians of a recipe, or runs its sampler, and counts what to draw.
+
+    Args:
+        features: `LabeledFeatures` of the training data.
+        recipe: `HeadRecipe`; a Gaussian of its own is fitted.
+        num_classes: C.
+
+    Returns:
+        material: `Material`.
+
+    Raises:
+        ValueError: A label names no class, a class has too few examples for its
+            covariance, or the sampling strategy does not fit them.
+
+    References:
+        Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
+    """
+    real = features.class_counts(num_classes)
+    if recipe.sampler is not None:
+        return Material(_resampled(features, recipe.sampler, num_classes), real)
+    gaussian = recipe.gaussian_for(num_classes)
+    counts = pseudo_counts(features.ids, recipe.sampling_strategy)
+    gaussian.adapt(features.features, features.ids)
+    return Material(features, real, gaussian, counts)
+
+
+def _resampled(data, sampler, num_classes):
+    features, labels = data
+    flat, ids = sampler.fit_resample(
+        features.reshape(len(features), -1).astype(np.float32), data.ids
+    )
+    features = np.asarray(flat).reshape(-1, *features.shape[1:]).astype(features.dtype)
+    return LabeledFeatures(features, labels_like(ids, labels, num_classes))

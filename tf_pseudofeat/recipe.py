@@ -1,0 +1,240 @@
+"""How a head is retrained: every choice of Steps 3 to 5 in one object."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.adjust import check_movable, check_tau
+from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.budget import check_strategy
+from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
+from tf_pseudofeat.graph import functional
+from tf_pseudofeat.losses import check_loss_name
+
+__all__ = ["HeadRecipe"]
+
+_PRIORS = ("uniform", "training")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class HeadRecipe:
+    """How the head is retrained; every field is optional.
+
+    Attributes:
+        gaussian: a `ClassConditionalGaussian` with the settings to use, or a dict of
+            its arguments without `num_classes`; it is fitted to the features by the
+            retraining. By default full covariances with "oas" shrinkage.
+        sampler: an imbalanced-learn sampler to use instead of the Gaussians, such as
+            `SMOTE()`. It sees features `[N, D]` and class ids.
+        sampling_strategy: how many pseudo-features, see `pseudo_counts`.
+        epochs: passes over real and pseudo-features; by default as many as make about
+            1,000 steps, from 5 to 100.
+        batch_size: B of the head's training.
+        optimizer: a Keras optimizer that no other model uses, its name, or a function
+            that makes one from the number of steps. By default a new one of the
+            model's own kind, whose learning rate falls from that kind's default to
+            zero in the last quarter of the steps.
+        loss: what `compile` takes; by default the one that the model was compiled
+            with; for a model that was not, the cross-entropy that fits its last
+            activation.
+        fresh_head: start from new initial weights, as the paper does, and not from the
+            trained ones.
+        fresh_each_epoch: draw new pseudo-features in each epoch; False for the paper's
+            fixed set.
+        freeze_batch_norm: keep BatchNormalization layers in the head as they are.
+        blend: share of the trained weights in the result, 0 to 1: the mean of two heads
+            of which one was trained from the other is often better than either [1].
+        tau: after training, `tau * log(prior)` of the real examples is taken off the
+            logits [2], which leans further towards what is rare.
+        target_prior: the class shares that the outputs assume afterwards: "uniform",
+            "training" for those of the real examples, or numbers `[C]`. Exact, as the
+            mix that the head was trained on is known. None leaves them at that mix.
+
+    Raises:
+        ValueError: A value is out of its range, or two fields contradict each other.
+        TypeError: A value is of the wrong kind.
+
+    Example:
+
+    >>> HeadRecipe(gaussian={"covariance_type": "tied"}, blend=0.5).blend
+    0.5
+
+    References:
+        [1] Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022,
+        arXiv 2109.01903.
+        [2] Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, arXiv
+        2007.07314.
+    """
+
+    gaussian: object = None
+    sampler: object = None
+    sampling_strategy: object = "auto"
+    epochs: int | None = None
+    batch_size: int = 256
+    optimizer: object = None
+    loss: object = None
+    fresh_head: bool = False
+    fresh_each_epoch: bool = True
+    freeze_batch_norm: bool = True
+    blend: float = 0.0
+    tau: float = 0.0
+    target_prior: object = None
+
+    @classmethod
+    def paper(cls):
+        """Exactly Konno and Iwazume (2018): singular Gaussians, a new head, one set."""
+        return cls(gaussian={"shrinkage": 0.0}, fresh_head=True, fresh_each_epoch=False)
+
+    def __post_init__(self):
+        _check_source(self)
+        if self.epochs is not None:
+            self._set("epochs", whole_number("epochs", self.epochs))
+        self._set("batch_size", whole_number("batch_size", self.batch_size))
+        _check_optimizer(self.optimizer)
+        if self.loss is not None:
+            check_loss_name(self.loss)
+        _check_blend(self.blend, self.fresh_head)
+        self._set("blend", float(self.blend))
+        self._set("tau", check_tau(self.tau))
+        _check_target(self.target_prior, self.tau)
+
+    def _set(self, name, value):
+        object.__setattr__(self, name, value)
+
+    def check(self, head, num_classes):
+        """Raises what only the head and its number of classes tell to be wrong."""
+        check_strategy(self.sampling_strategy, num_classes)
+        if self.tau:
+            check_movable(head, f"tau={self.tau}")
+        if self.target_prior is not None:
+            check_movable(head, f"target_prior={self.target_prior!r}")
+            self.target_shares(np.ones(num_classes))
+        if self.fresh_head and functional(head) is None:
+            raise ValueError(
+                f"fresh_head=True needs a head with a graph of layers, to make a new "
+                f"one from; {head.name!r} is a {type(head).__name__}. Build it as a "
+                f"functional or Sequential model, or start from its trained weights."
+            )
+        if self.gaussian_for(num_classes).num_classes != num_classes:
+            raise ValueError(
+                f"`gaussian` has {self.gaussian.num_classes} classes, the model "
+                f"{num_classes}. Pass ClassConditionalGaussian({num_classes})."
+            )
+
+    def gaussian_for(self, num_classes):
+        """The `ClassConditionalGaussian` to fit: the user's own, or a new one."""
+        if isinstance(self.gaussian, ClassConditionalGaussian):
+            return self.gaussian
+        return ClassConditionalGaussian(num_classes, **self.gaussian or {})
+
+    def target_shares(self, real):
+        """`target_prior` as shares `[C]` that add up to 1; None where it is None.
+
+        Args:
+            real: real examples per class `[C]`.
+        """
+        if self.target_prior is None:
+            return None
+        named = {"uniform": np.ones(len(real)), "training": real}
+        target = self.target_prior
+        target = np.asarray(named[target] if isinstance(target, str) else target, float)
+        if target.shape != (len(real),):
+            raise ValueError(
+                f"`target_prior` has one share for each of {len(real)} classes; "
+                f"received shape {list(target.shape)}."
+            )
+        return target / target.sum()
+
+    def to_dict(self):
+        """The fields in plain words and numbers, objects by their names."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def _plain(value):
+    """A value as JSON knows it: an object by its name, or by what it says of itself."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) or hasattr(value, "get_params"):
+        return str(value)
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def _check_source(recipe):
+    gaussian, sampler = recipe.gaussian, recipe.sampler
+    if gaussian is not None and sampler is not None:
+        raise ValueError(
+            "Pass `gaussian` or `sampler`, not both: one makes the examples."
+        )
+    if isinstance(gaussian, dict):
+        ClassConditionalGaussian(1, **gaussian)  # raises where an argument is wrong
+    elif gaussian is not None:
+        check_gaussian(gaussian)
+    if sampler is None:
+        return
+    if not hasattr(sampler, "fit_resample"):
+        raise ValueError(
+            f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
+            f"{type(sampler).__name__}."
+        )
+    if recipe.sampling_strategy != "auto":
+        raise ValueError(
+            f"`sampling_strategy` steers the Gaussians, and there is a `sampler`. Set "
+            f"it there, {type(sampler).__name__}(sampling_strategy=...)."
+        )
+
+
+def _check_optimizer(optimizer):
+    if optimizer is None or isinstance(optimizer, keras.optimizers.Optimizer):
+        return
+    if isinstance(optimizer, str | dict):
+        keras.optimizers.get(optimizer)  # raises for an unknown name
+    elif not callable(optimizer):
+        raise TypeError(
+            f"`optimizer` is a Keras optimizer, its name, or a function that makes one "
+            f"from the number of steps; received {optimizer!r}."
+        )
+
+
+def _check_blend(blend, fresh_head):
+    try:
+        fits = 0 <= blend <= 1
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"`blend` is a share from 0 to 1; received {blend!r}.")
+    if blend and fresh_head:
+        raise ValueError(
+            f"blend={blend} is a mean of the head from before and the one trained from "
+            f"it; a fresh head has nothing in common with it. Choose one of the two."
+        )
+
+
+def _check_target(target, tau):
+    if target is None:
+        return
+    if tau:
+        raise ValueError(
+            f"tau={tau} and `target_prior` both say what to take off the logits. "
+            f"Choose one of the two."
+        )
+    if isinstance(target, str):
+        fits = target in _PRIORS
+    else:
+        try:
+            shares = np.asarray(target, float)
+            fits = shares.ndim == 1 and bool((np.isfinite(shares) & (shares > 0)).all())
+        except (TypeError, ValueError):
+            fits = False
+    if not fits:
+        raise ValueError(
+            f"`target_prior` is one of {_PRIORS}, or a positive share for each class; "
+            f"received {target!r}."
+        )

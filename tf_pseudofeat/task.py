@@ -1,0 +1,131 @@
+"""What a head is trained for, and how its outputs are read."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.losses import check_loss_name
+from tf_pseudofeat.scores import classification_scores
+from tf_pseudofeat.stored import StoredArray
+from tf_pseudofeat.strategies import check_one_worker, undistributed
+
+__all__ = ["Task", "predicted_classes"]
+
+_SCORING_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A head with what its model says of it.
+
+    Attributes:
+        head: Keras model, features `[B, ...]` -> outputs `[B, C]` or `[B, 1]`.
+        num_classes: C; 2 for one output.
+        loss: what `compile` takes.
+        threshold: above it a single output means class 1: 0.5 for a probability, 0.0
+            for a logit.
+        strategy: the model's `tf.distribute` strategy, None where there is none.
+        optimizer: the one that the model was compiled with, see `head_optimizer`.
+
+    Raises:
+        ValueError: `num_classes` is no whole number from 1, or `loss` an unknown name.
+        TypeError: `head` is not a Keras 3 model.
+
+    Example:
+
+    >>> task = Task(head, 10, "sparse_categorical_crossentropy")
+    >>> fit_head(task, prepare_material(features, recipe, 10), recipe)
+    """
+
+    head: keras.Model
+    num_classes: int
+    loss: object
+    threshold: float = 0.5
+    strategy: object = None
+    optimizer: object = None
+
+    def __post_init__(self):
+        count = whole_number("num_classes", self.num_classes)
+        object.__setattr__(self, "num_classes", count)
+        check_is_keras_3(self.head)
+        check_one_worker(self.head)
+        check_loss_name(self.loss)
+
+    def check(self, features, name):
+        """Raises where the head cannot be trained or scored on `LabeledFeatures`."""
+        if not isinstance(features, LabeledFeatures):
+            raise TypeError(
+                f"`{name}` is a LabeledFeatures, as from extract_features; received "
+                f"{type(features).__name__}. LabeledFeatures(features, labels) makes "
+                f"one."
+            )
+        features.class_counts(self.num_classes)
+        graph, shape = functional(self.head), features.features.shape
+        if graph is not None and not _fits(graph.inputs[0].shape, shape):
+            raise ValueError(
+                f"{self.head.name!r} takes features of shape "
+                f"{list(graph.inputs[0].shape)}; those of `{name}` have {list(shape)}. "
+                f"Extract them at its layer."
+            )
+
+    def score(self, features, minority):
+        """`classification_scores` of the head on `LabeledFeatures`."""
+        predicted = [
+            predicted_classes(outputs, self.threshold)
+            for outputs in self.outputs(features.features)
+        ]
+        return classification_scores(
+            features.ids, np.concatenate(predicted), self.num_classes, minority
+        )
+
+    def outputs(self, features):
+        """Yields what the head gives for features, `[M, C]` or `[M, 1]`, in order.
+
+        Of an array all at once, of a `StoredArray` for some 64 MiB of features a time.
+        """
+        chunks = [features]
+        if isinstance(features, StoredArray):
+            chunks = features.chunks(multiple_of=_SCORING_BATCH)
+        for chunk in chunks:
+            with undistributed():
+                outputs = self.head.predict(chunk, batch_size=_SCORING_BATCH, verbose=0)
+            outputs = keras.tree.flatten(outputs)[0]
+            self._check_outputs(outputs)
+            yield outputs
+
+    def _check_outputs(self, outputs):
+        widths = (1, 2) if self.num_classes == 2 else (self.num_classes,)
+        if outputs.ndim != 2 or outputs.shape[1] not in widths:
+            raise ValueError(
+                f"A head of {self.num_classes} classes gives outputs "
+                f"[B, {self.num_classes}], or [B, 1] for two; {self.head.name!r} gives "
+                f"{list(outputs.shape)}. Pass its number of classes as `num_classes`, "
+                f"or another head."
+            )
+
+
+def predicted_classes(outputs, threshold=0.5):
+    """The class that outputs `[B, C]` or `[B, 1]` name.
+
+    Args:
+        outputs: probabilities or logits; `[B, 1]` for two classes.
+        threshold: class 1 is above it: 0.5 for probabilities, 0.0 for logits.
+
+    Returns:
+        ids: int64 `[B]`.
+    """
+    outputs = np.asarray(outputs)
+    if outputs.shape[-1] > 1:
+        return outputs.argmax(axis=-1)
+    return (outputs.astype(np.float32).reshape(-1) > threshold).astype(np.int64)
+
+
+def _fits(expected, shape):
+    return len(expected) == len(shape) and all(
+        size in (None, received)
+        for size, received in zip(expected[1:], shape[1:], strict=True)
+    )

@@ -1,0 +1,70 @@
+"""The weights of a head: copied, averaged, frozen for a while, and put back."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.graph import layers_inside
+
+__all__ = ["blend_weights", "frozen_batch_norm", "restored_unless_kept", "weights_of"]
+
+
+def weights_of(head):
+    """A copy of every variable of a head, as numpy arrays."""
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
+
+
+def blend_weights(head, old, new, blend):
+    """Gives a head `blend * old + (1 - blend) * new`, where weights are trained.
+
+    Args:
+        head: Keras model.
+        old: its `weights_of` before training.
+        new: its `weights_of` after training.
+        blend: share of `old`, from 0 to 1.
+    """
+    trained = {id(variable) for variable in head.trainable_variables}
+    for variable, before, after in zip(head.variables, old, new, strict=True):
+        if id(variable) in trained:
+            mean = blend * before.astype(np.float64) + (1 - blend) * after
+            variable.assign(mean.astype(before.dtype))
+
+
+@contextlib.contextmanager
+def restored_unless_kept(head):
+    """Puts back every variable of the head unless the yielded function was called."""
+    saved = weights_of(head)
+    kept = []
+    try:
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            for variable, value in zip(head.variables, saved, strict=True):
+                variable.assign(value)
+
+
+@contextlib.contextmanager
+def frozen_batch_norm(head, freeze=True):
+    """Freezes BatchNormalization layers for a while, if `freeze` says so.
+
+    Raises:
+        ValueError: No weight of the head is left to train.
+    """
+    frozen = []
+    try:
+        for layer in layers_inside(head) if freeze else ():
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+                layer.trainable = False
+                frozen.append(layer)
+        if not head.trainable_variables:
+            names = [layer.name for layer in layers_inside(head)]
+            raise ValueError(
+                f"The head has no weight that can be trained (layers: {names}; "
+                f"{len(frozen)} BatchNormalization frozen). Split at an earlier layer, "
+                f"set `trainable` on its layers, or pass freeze_batch_norm=False."
+            )
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = True
