@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from examples.data import imbalance, load_images, training_stream
-from examples.resume import whole_file
+from tf_pseudofeat.files import whole_file
 
 FLAGS = flags.FLAGS
 

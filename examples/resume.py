@@ -4,34 +4,14 @@ A kill is SIGKILL, Ctrl-C, or an error of the process or of the disk. What a pow
 leaves of the last files is up to the file system.
 """
 
-import contextlib
-import os
 import pathlib
 
 import keras
 
+from tf_pseudofeat.files import whole_file
 from tf_pseudofeat.strategies import scope_of
 
-__all__ = ["EpochBackup", "restore", "skip_epochs", "whole_file"]
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """Where to write a file that takes its place, and that of an old one, when whole.
-
-    Args:
-        path: of the file.
-
-    Yields:
-        aside: path in the same folder, with the same ending.
-    """
-    path = pathlib.Path(path)
-    aside = path.with_name(f".unfinished-{path.name}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+__all__ = ["EpochBackup", "restore", "skip_epochs"]
 
 
 class EpochBackup(keras.callbacks.Callback):

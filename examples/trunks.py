@@ -17,7 +17,8 @@ import numpy as np
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, only_classes, random_views, training_stream
 from examples.resnet import compiled_resnet
-from examples.resume import EpochBackup, restore, skip_epochs, whole_file
+from examples.resume import EpochBackup, restore, skip_epochs
+from tf_pseudofeat.files import whole_file
 
 __all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
 

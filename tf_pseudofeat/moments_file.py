@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 
+from tf_pseudofeat.files import whole_file
 from tf_pseudofeat.moments import ClassMoments, no_moments
 
 __all__ = ["load_moments", "save_moments"]
@@ -37,16 +38,8 @@ def save_moments(moments, file):
     if hasattr(file, "write"):
         np.savez(file, **arrays)
         return
-    file = os.fspath(file)
-    aside = f"{file}.unfinished-{os.getpid()}"
-    try:
-        with open(aside, "wb") as opened:
-            np.savez(opened, **arrays)
-        os.replace(aside, file)
-    except BaseException:
-        if os.path.exists(aside):
-            os.unlink(aside)
-        raise
+    with whole_file(file) as aside, open(aside, "wb") as opened:
+        np.savez(opened, **arrays)
 
 
 def load_moments(file):

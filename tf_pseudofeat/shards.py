@@ -31,6 +31,7 @@ from tf_pseudofeat.arguments import (
     check_weights,
     whole_number,
 )
+from tf_pseudofeat.files import UNFINISHED, whole_file
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.stored import StoredArray
 
@@ -47,7 +48,9 @@ _SHARD_BYTES = 2**26
 _VERSION = 1
 _INDEX = "index.json"
 _KINDS = ("weights", "labels", "features")  # in this order: features make it whole
-_FILE = re.compile(r"(weights|labels|features)-((?:[\w.-]*-)?\d{5,})\.npy(\.part)?")
+_FILE = re.compile(
+    rf"({re.escape(UNFINISHED)})?(weights|labels|features)-((?:[\w.-]*-)?\d{{5,}})\.npy"
+)
 _NAME = re.compile(r"(?:[\w.-]*-)?\d{5,}")
 
 
@@ -399,7 +402,7 @@ def _names(folder):
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _FILE.fullmatch(path.name)
         if match:
-            kind, name, part = match.groups()
+            part, kind, name = match.groups()
             found.setdefault(name, set()).update([] if part else [kind])
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
@@ -413,7 +416,7 @@ def _order(name):
 def _remove(folder, prefix=None):
     for path in list(folder.iterdir()):
         match = _FILE.fullmatch(path.name)
-        if match and prefix in (None, match[2].rstrip("0123456789")):
+        if match and prefix in (None, match[3].rstrip("0123456789")):
             path.unlink(missing_ok=True)
 
 
@@ -427,15 +430,10 @@ def _file_of(array):
 
 
 def _write_whole(path, pieces):
-    """A file that is there whole, on the disk, or not at all."""
-    aside = path.with_name(path.name + ".part")
+    """A whole file, or an error that says how large it is and what is free."""
     try:
-        with open(aside, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with whole_file(path) as aside, open(aside, "wb") as file:
+            file.writelines(pieces)
     except OSError as error:
         needed = sum(map(len, pieces)) / 2**20
         free = shutil.disk_usage(path.parent).free / 2**20
@@ -444,8 +442,6 @@ def _write_whole(path, pieces):
             f"{path} of {needed:,.1f} MiB cannot be written ({error.strerror}); "
             f"{free:,.1f} MiB are free there. Make room, or pass another folder.",
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _read_index(folder):
