@@ -128,7 +128,7 @@ def test_densities_of_many_classes_are_made_some_at_a_time(
     features, labels = make_data((5,) * 9, size=6)
     gaussian = fitted((features, labels), covariance_type, num_classes=9)
     expected = gaussian(features)
-    monkeypatch.setattr("tf_pseudofeat.densities._DEVIATIONS", 6 * classes_at_a_time)
+    monkeypatch.setattr("tf_pseudofeat.diagonal._DEVIATIONS", 6 * classes_at_a_time)
     for call in (gaussian, compiled(gaussian)):
         np.testing.assert_allclose(call(features), expected, rtol=1e-5, atol=1e-5)
     slope = gradient(lambda x: keras.ops.sum(gaussian(x)[:, 4]), features)
@@ -295,7 +295,7 @@ def test_a_loop_over_many_classes_draws_what_their_products_do(monkeypatch, labe
     loc, scale = fitted().parameters()
     labels, seed = np.array(labels, "int32"), tf.constant([5, 6])
     expected = sample_gaussians(loc, scale, labels, seed)
-    monkeypatch.setattr("tf_pseudofeat.sampling._UNROLLED_CLASSES", 2)
+    monkeypatch.setattr("tf_pseudofeat.triangular._UNROLLED_CLASSES", 2)
     for draw in (sample_gaussians, tf.function(sample_gaussians)):
         received = draw(loc, scale, labels, seed)
         np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-6)
