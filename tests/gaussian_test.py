@@ -1,6 +1,9 @@
 """Tests for gaussian.py: against scipy in float64, and the law of the samples."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import keras
 import ml_dtypes
@@ -266,6 +269,35 @@ def test_samples_follow_the_law_they_claim(covariance_type, size, seed):
             assert stats.kstest(coordinate, "norm").pvalue > 1e-3
             neighbours = np.corrcoef(coordinate[:-1], coordinate[1:])[0, 1]
             assert abs(neighbours) < 5 / np.sqrt(num)
+
+
+READS_DISTRIBUTION = """
+import sys
+
+import numpy as np
+import tf_pseudofeat as tfpf
+
+def imported():
+    return {"tensorflow_probability", "tf_keras"} & sys.modules.keys()
+
+gaussian = tfpf.ClassConditionalGaussian(2)
+gaussian.adapt(np.arange(8.0).reshape(4, 2) ** 2, [0, 1, 0, 1])
+gaussian.sample([0, 1], seed=(1, 2))
+assert not imported(), imported()
+assert type(gaussian.distribution).__name__ == "MultivariateNormalTriL"
+assert len(imported()) == 2, imported()
+"""
+
+
+def test_tensorflow_probability_is_imported_where_a_distribution_is_read():
+    done = subprocess.run(
+        [sys.executable, "-c", READS_DISTRIBUTION],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @every_type

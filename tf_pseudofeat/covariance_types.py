@@ -14,7 +14,7 @@ class CovarianceType(typing.NamedTuple):
 
     Attributes:
         kind: of the `ClassMoments` that it is estimated from.
-        scale_class: what the estimate is held in.
+        scale_class: what the estimate is held in, with all that `TriangularScale` has.
         is_shared: whether all classes have the same.
         has_rank: whether it takes a `rank`, and its moments keep a sketch.
         shrinkage: the only weight that it has, or None.
