@@ -231,7 +231,7 @@ def test_every_endpoint_says_that_the_batch_may_have_any_size(tmp_path):
 
 @pytest.mark.parametrize("classes_at_a_time", [1, 2, 3])
 def test_densities_of_low_rank_are_served(tmp_path, monkeypatch, classes_at_a_time):
-    monkeypatch.setattr("tf_pseudofeat.densities._DEVIATIONS", 5 * classes_at_a_time)
+    monkeypatch.setattr("tf_pseudofeat.diagonal._DEVIATIONS", 5 * classes_at_a_time)
     model, gaussian = dense_model(), ClassConditionalGaussian(3, "low_rank", rank=2)
     gaussian.adapt(RNG.normal(size=(60, 5)), np.arange(60) % 3)
     export_classifier(model, tmp_path / "1", layer_name="features", gaussian=gaussian)

@@ -1,6 +1,9 @@
 """Tests for gaussian.py: against scipy in float64, and the law of the samples."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import keras
 import ml_dtypes
@@ -128,7 +131,7 @@ def test_densities_of_many_classes_are_made_some_at_a_time(
     features, labels = make_data((5,) * 9, size=6)
     gaussian = fitted((features, labels), covariance_type, num_classes=9)
     expected = gaussian(features)
-    monkeypatch.setattr("tf_pseudofeat.densities._DEVIATIONS", 6 * classes_at_a_time)
+    monkeypatch.setattr("tf_pseudofeat.diagonal._DEVIATIONS", 6 * classes_at_a_time)
     for call in (gaussian, compiled(gaussian)):
         np.testing.assert_allclose(call(features), expected, rtol=1e-5, atol=1e-5)
     slope = gradient(lambda x: keras.ops.sum(gaussian(x)[:, 4]), features)
@@ -268,6 +271,35 @@ def test_samples_follow_the_law_they_claim(covariance_type, size, seed):
             assert abs(neighbours) < 5 / np.sqrt(num)
 
 
+READS_DISTRIBUTION = """
+import sys
+
+import numpy as np
+import tf_pseudofeat as tfpf
+
+def imported():
+    return {"tensorflow_probability", "tf_keras"} & sys.modules.keys()
+
+gaussian = tfpf.ClassConditionalGaussian(2)
+gaussian.adapt(np.arange(8.0).reshape(4, 2) ** 2, [0, 1, 0, 1])
+gaussian.sample([0, 1], seed=(1, 2))
+assert not imported(), imported()
+assert type(gaussian.distribution).__name__ == "MultivariateNormalTriL"
+assert len(imported()) == 2, imported()
+"""
+
+
+def test_tensorflow_probability_is_imported_where_a_distribution_is_read():
+    done = subprocess.run(
+        [sys.executable, "-c", READS_DISTRIBUTION],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @every_type
 @pytest.mark.parametrize(
     "labels", [[2, 0, 1, 1, 0, 2, 2], [1], [1, 1, 1], [], list(range(3)) * 9]
@@ -295,7 +327,7 @@ def test_a_loop_over_many_classes_draws_what_their_products_do(monkeypatch, labe
     loc, scale = fitted().parameters()
     labels, seed = np.array(labels, "int32"), tf.constant([5, 6])
     expected = sample_gaussians(loc, scale, labels, seed)
-    monkeypatch.setattr("tf_pseudofeat.sampling._UNROLLED_CLASSES", 2)
+    monkeypatch.setattr("tf_pseudofeat.triangular._UNROLLED_CLASSES", 2)
     for draw in (sample_gaussians, tf.function(sample_gaussians)):
         received = draw(loc, scale, labels, seed)
         np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-6)

@@ -1,32 +1,22 @@
 """One multivariate Gaussian per class: Steps 3 and 4 of Konno and Iwazume (2018).
 
-The mathematics is in `covariance.py`, `sampling.py` and `densities.py`; the Keras layer
-here estimates, holds, saves and evaluates the parameters.
+The mathematics is in `covariance.py`, `sampling.py` and the scale of each type, such as
+`triangular.py`; the Keras layer here estimates, holds, saves and evaluates parameters.
 """
 
 import contextlib
+import dataclasses
 import functools
+import itertools
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tf_pseudofeat.arguments import resolve_rank, stateless_seed, whole_number
-from tf_pseudofeat.covariance import (
-    check_settings,
-    estimate_covariance,
-    moment_kind,
-    report_covariance,
-)
-from tf_pseudofeat.densities import (
-    WhitenedGaussians,
-    diagonals,
-    log_densities,
-    whiten,
-)
+from tf_pseudofeat.covariance import check_settings, estimate_covariance
+from tf_pseudofeat.covariance_types import COVARIANCE_TYPES, as_scale, plain
 from tf_pseudofeat.labels import class_ids
-from tf_pseudofeat.low_rank import LowRankScale
 from tf_pseudofeat.moments import (
     ClassMoments,
     labelled_batches,
@@ -38,6 +28,8 @@ from tf_pseudofeat.sampling import sample_gaussians
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["ClassConditionalGaussian", "check_gaussian"]
+
+_ARRAYS = ("count", "mean", "scatter", "sketch")  # of `ClassMoments`
 
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
@@ -109,9 +101,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self.shrinkage = shrinkage
         self.covariance_scale = covariance_scale
         self.rank = rank
-        self._moments = None
-        self._make_report = None
-        self._feature_shape = None
+        self._type = COVARIANCE_TYPES[covariance_type]
+        self._moments = self._estimate = self._feature_shape = None
 
     # Fitting.
 
@@ -124,11 +115,13 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 batches.
             labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         """
-        with self._fitted_anew():
+        with self._or_as_before():
+            self.reset_state()
             if labels is not None:
                 self.update_state(features, labels)
             else:
                 self._update_from_batches(features)
+            self.finalize_state()
 
     def adapt_moments(self, moments, feature_shape=None):
         """The same as `adapt`, from statistics that were gathered elsewhere.
@@ -145,29 +138,27 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 kind or rank.
         """
         shape = _shape_of_moments(self, moments, feature_shape)
-        with self._fitted_anew():
+        with self._or_as_before():
+            self.reset_state()
             self._add(moments, (None, *shape))
+            self.finalize_state()
 
     def update_state(self, features, labels):
         """Adds examples to the statistics; `finalize_state` makes them count."""
         if not isinstance(features, StoredArray):
             features = np.asarray(features)
         self._checked_shape(features.shape)
-        kind = moment_kind(self.covariance_type)
-        moments = moments_of(features, labels, self.num_classes, kind, self.rank)
+        how = self.num_classes, self._type.kind, self.rank
+        moments = moments_of(features, labels, *how)
         self._add(moments, features.shape)
 
     def merge_state(self, others):
         """Adds the statistics of a list of layers with the same settings."""
-        before = self._moments, self._feature_shape
-        try:
+        with self._or_as_before():
             for other in others:
                 _check_mergeable(self, other)
                 if other.moments is not None:
                     self._add(other.moments, (None, *other.seen_shape))
-        except BaseException:
-            self._moments, self._feature_shape = before
-            raise
 
     def finalize_state(self):
         """Turns the statistics into the parameters of the Gaussians."""
@@ -181,16 +172,12 @@ class ClassConditionalGaussian(keras.layers.Layer):
         )
         if not self.built:
             self.build((None, *self._feature_shape))
-        self._assign(self._moments, estimate.scale)
-        self._make_report = functools.cache(
-            functools.partial(
-                report_covariance, self._moments, self.covariance_type, self.shrinkage
-            )
-        )
+        self._assign(self._moments, as_scale(estimate.scale))
+        self._estimate = dataclasses.replace(estimate, scale=None)
 
     def reset_state(self):
         """Forgets the statistics; the parameters stay until `finalize_state`."""
-        self._moments = self._make_report = None
+        self._moments = self._estimate = None
         if not self.built:
             self._feature_shape = None
 
@@ -208,7 +195,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         It is made when it is first asked for: that takes the eigenvalues of every
         covariance, about as long as the fit.
         """
-        return None if self._make_report is None else self._make_report()
+        return None if self._estimate is None else self._estimate.report
 
     @property
     def feature_shape(self):
@@ -236,14 +223,11 @@ class ClassConditionalGaussian(keras.layers.Layer):
         mean in float32: where that is 100 deviations away from 0, it is up to a hundred
         times less exact than `call`.
         """
+        # Here, since the import takes seconds, and most never read this.
+        from tensorflow_probability import distributions as tfd
+
         loc, scale = self.parameters()
-        if isinstance(scale, LowRankScale):
-            return tfp.distributions.MultivariateNormalDiagPlusLowRankCovariance(
-                loc, tf.square(scale.diag), scale.factor
-            )
-        if scale.shape.rank == 2:
-            return tfp.distributions.MultivariateNormalDiag(loc, scale_diag=scale)
-        return tfp.distributions.MultivariateNormalTriL(loc, scale_tril=scale)
+        return as_scale(scale).to_tfp(tfd, loc)
 
     def parameters(self, classes=None):
         """A snapshot of `(loc [C, D], scale)`, constants on the host, for `tf.data`.
@@ -261,10 +245,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
             return tf.constant(values)
 
         with tf.init_scope(), tf.device("CPU"):
-            loc, scale = snapshot(self.loc), snapshot(self.scale)
-            if self.covariance_type == "low_rank":
-                scale = LowRankScale(scale, snapshot(self.factor))
-            return loc, scale
+            arrays = map(snapshot, self._scale_variables())
+            return snapshot(self.loc), plain(self._type.scale_class(*arrays))
 
     def sample(self, labels, seed):
         """Draws pseudo-features, one per label (Step 4 of the paper).
@@ -307,21 +289,30 @@ class ClassConditionalGaussian(keras.layers.Layer):
         # Without it, `call` would take [B, 2 D] for [2 B, D].
         self.input_spec = keras.layers.InputSpec(shape=(None, *self._feature_shape))
         classes, size = self.num_classes, int(np.prod(self._feature_shape))
-        factors = {"full": (classes, size, size), "tied": (1, size, size)}
-        scale_shape = factors.get(self.covariance_type, (classes, size))
+        scale_shape, *others = self._type.shapes(classes, size, _rank_of(self, size))
         normaliser = keras.initializers.Constant(-size / 2 * np.log(2 * np.pi))
-        self.loc = self._parameter("loc", (classes, size), "zeros")
-        self.scale = self._parameter("scale", scale_shape, _unit_factors)
-        self.centre = self._parameter("centre", (size,), "zeros")
-        self.whitening = self._parameter("whitening", scale_shape, _unit_factors)
-        self.whitened_loc = self._parameter("whitened_loc", (classes, size), "zeros")
-        self.log_normaliser = self._parameter("log_normaliser", (classes,), normaliser)
-        if self.covariance_type == "low_rank":
-            shape = classes, size, resolve_rank(self.rank, size)
-            self.factor = self._parameter("factor", shape, "zeros")
+        parameter = functools.partial(
+            self.add_weight, dtype="float32", trainable=False, autocast=False
+        )
+        self.loc = parameter((classes, size), "zeros", name="loc")
+        self.scale = parameter(scale_shape, self._unit, name="scale")
+        self.centre = parameter((size,), "zeros", name="centre")
+        self.whitening = parameter(scale_shape, self._unit, name="whitening")
+        self.whitened_loc = parameter((classes, size), "zeros", name="whitened_loc")
+        self.log_normaliser = parameter((classes,), normaliser, name="log_normaliser")
+        names = self._type.scale_class._fields[1:]
+        for name, shape in zip(names, others, strict=True):
+            setattr(self, name, parameter(shape, "zeros", name=name))
 
     def call(self, features):
         """Log densities `[B, C]` of features `[B, ...]`.
+
+            white_c     = whitening_c (x - centre) - whitened_loc_c
+            log_density = log_normaliser_c - |white_c|^2 / 2
+
+        A triangular solve for each class is slow, and so is its backward pass. So the
+        factors are inverted when they are fitted, in float64, and what is left for each
+        batch is a matrix product.
 
         In float32. Of examples of the class itself they were within 2e-5 of the exact
         ones at a condition of 1e4, 2e-3 at 1e8 and 0.02 at 1e10 (6 features;
@@ -330,8 +321,11 @@ class ClassConditionalGaussian(keras.layers.Layer):
         ops = keras.ops
         features = ops.cast(features, "float32")  # as the parameters are
         features = ops.reshape(features, (-1, self.loc.shape[1]))
-        log_density = log_densities(features, self._whitened())
-        return ops.cast(log_density, self.compute_dtype)
+        _, *others = self._scale_variables()
+        distance = self._type.scale_class.distances(
+            features - self.centre, self.whitening, self.whitened_loc, *others
+        )
+        return ops.cast(self.log_normaliser - 0.5 * distance, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """`[B, C]`."""
@@ -339,14 +333,14 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments, as Keras saves them."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "covariance_type": self.covariance_type,
-            "shrinkage": self.shrinkage,
-            "covariance_scale": self.covariance_scale,
-            "rank": self.rank,
-        }
+        names = (
+            "num_classes",
+            "covariance_type",
+            "shrinkage",
+            "covariance_scale",
+            "rank",
+        )
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_config(cls, config):
@@ -359,66 +353,62 @@ class ClassConditionalGaussian(keras.layers.Layer):
         if self._moments is None:  # not fitted, but perhaps given by `set_weights`
             super().save_own_variables(store)
             return
-        for field in self._fields():
-            store[field] = getattr(self._moments, field)
+        for field in _ARRAYS:
+            if getattr(self._moments, field) is not None:
+                store[field] = getattr(self._moments, field)
 
     def load_own_variables(self, store):
         """Loads the statistics and derives the parameters again."""
-        self._moments = self._make_report = None
+        self._moments = self._estimate = None
         if "count" not in store:
             super().load_own_variables(store)
             return
-        fields = {f: np.asarray(store[f]) for f in self._fields()}
-        self._moments = ClassMoments(**fields, kind=moment_kind(self.covariance_type))
+        fields = {f: np.asarray(store[f]) for f in _ARRAYS if f in store}
+        self._moments = ClassMoments(**fields, kind=self._type.kind)
         self.finalize_state()
 
     # The steps of the above.
 
     @contextlib.contextmanager
-    def _fitted_anew(self):
-        """Forgets, lets statistics be added, and finalizes; or all stays as it was."""
-        before = self._moments, self._make_report, self._feature_shape
-        self.reset_state()
+    def _or_as_before(self):
+        """What fails changes nothing."""
+        before = self._moments, self._estimate, self._feature_shape
         try:
             yield
-            self.finalize_state()
         except BaseException:
-            self._moments, self._make_report, self._feature_shape = before
+            self._moments, self._estimate, self._feature_shape = before
             raise
 
-    def _fields(self):
-        """Those of `ClassMoments` that hold its arrays."""
-        sketch = ("sketch",) if self.covariance_type == "low_rank" else ()
-        return ("count", "mean", "scatter", *sketch)
+    def _unit(self, shape, dtype):
+        """The first array of the scale of standard normals."""
+        one = np.zeros(shape[1:])
+        self._type.scale_class.factorize(one, 1.0)
+        # A copy, or torch would keep one matrix for all classes, not to be written to.
+        return keras.ops.copy(keras.ops.broadcast_to(one.astype(dtype), shape))
 
-    def _parameter(self, name, shape, initializer):
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=initializer,
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-        )
-
-    def _whitened(self):
-        names = WhitenedGaussians._fields
-        return WhitenedGaussians(*(getattr(self, name, None) for name in names))
+    def _scale_variables(self):
+        names = self._type.scale_class._fields[1:]
+        return [self.scale, *(getattr(self, name) for name in names)]
 
     @np.errstate(over="ignore")  # what overflows is refused
     def _assign(self, moments, scale):
         """Parameters from float64 moments and factors; all of them, or none."""
+        # The mean of all examples is taken off before float32 loses what differs.
+        centre = moments.count @ moments.mean / moments.count.sum()  # [D]
+        centre = centre.astype(np.float32)
+        whitening, whitened_loc = scale.whiten(moments.mean - centre)
+        normaliser = -moments.feature_size / 2 * np.log(2 * np.pi) - scale.log_det()
         values = {
             "loc": moments.mean,
-            "scale": scale.diag if isinstance(scale, LowRankScale) else scale,
-            **whiten(moments, scale)._asdict(),
+            "scale": scale[0],
+            "centre": centre,
+            "whitening": whitening,
+            "whitened_loc": whitened_loc,
+            "log_normaliser": np.where(moments.count > 0, normaliser, -np.inf),
+            **dict(zip(scale._fields[1:], scale[1:], strict=True)),
         }
-        values = {
-            name: value.astype(np.float32)
-            for name, value in values.items()
-            if value is not None
-        }
-        _check_in_range(values, moments.mean, diagonals(scale))
+        values = {name: value.astype(np.float32) for name, value in values.items()}
+        _check_in_range(values, moments.mean, scale.diag)
         for name, value in values.items():
             getattr(self, name).assign(value)
 
@@ -445,27 +435,13 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self._moments = moments if mine is None else merge(mine, moments)
 
     def _update_from_batches(self, batches):
-        shapes = []
-
-        def noted(batches):
-            for features, labels in labelled_batches(batches):
-                if not shapes:
-                    shapes.append(features.shape)
-                    self._checked_shape(features.shape)
-                yield features, labels
-
-        kind = moment_kind(self.covariance_type)
-        moments = moments_of_batches(noted(batches), self.num_classes, kind, self.rank)
-        self._add(moments, shapes[0])
-
-
-def _unit_factors(shape, dtype):
-    """Of standard normals: identities, or standard deviations of 1."""
-    ops = keras.ops
-    if len(shape) == 2:
-        return ops.ones(shape, dtype)
-    # A copy, or torch would keep one matrix for all classes, not to be written to.
-    return ops.copy(ops.broadcast_to(ops.eye(shape[-1], dtype=dtype), shape))
+        batches = labelled_batches(batches)
+        first = list(itertools.islice(batches, 1))
+        for features, _ in first:
+            self._checked_shape(features.shape)
+        how = self.num_classes, self._type.kind, self.rank
+        moments = moments_of_batches(itertools.chain(first, batches), *how)
+        self._add(moments, first[0][0].shape)
 
 
 def _check_in_range(values, mean, spread):
@@ -497,7 +473,7 @@ def _shape_of_moments(layer, moments, feature_shape):
             f"go into adapt(features, labels)."
         )
     received = moments.num_classes, moments.kind
-    expected = layer.num_classes, moment_kind(layer.covariance_type)
+    expected = layer.num_classes, layer._type.kind
     if received != expected:
         raise ValueError(
             f"{layer.name} has {expected[0]} classes and {layer.covariance_type!r}, "
@@ -533,12 +509,9 @@ def _check_mergeable(layer, other):
         )
     if other.moments is None:
         return
-    size = other.moments.feature_size
-    mine, theirs = (
-        (each.num_classes, moment_kind(each.covariance_type), _rank_of(each, size))
-        for each in (layer, other)
-    )
-    if mine != theirs:
+    moments = other.moments
+    mine = layer.num_classes, layer._type.kind, _rank_of(layer, moments.feature_size)
+    if mine != (moments.num_classes, moments.kind, moments.rank):
         raise ValueError(
             f"Only layers of the same classes and covariance type merge; {layer.name} "
             f"has {layer.num_classes} classes and {_described(layer)}, "
@@ -547,8 +520,7 @@ def _check_mergeable(layer, other):
 
 
 def _rank_of(layer, size):
-    is_low_rank = layer.covariance_type == "low_rank"
-    return resolve_rank(layer.rank, size) if is_low_rank else None
+    return resolve_rank(layer.rank, size) if layer._type.has_rank else None
 
 
 def _described(layer):

@@ -14,10 +14,17 @@ References:
         the Royal Statistical Society B 61(3), 1999.
 """
 
-import typing
+import collections
+import functools
 
+import keras
 import numpy as np
 import scipy.linalg
+import tensorflow as tf
+
+from tf_pseudofeat.diagonal import Independent, distances_by_class
+from tf_pseudofeat.sample_covariance import SampleCovariance
+from tf_pseudofeat.triangular import matmul_by_class
 
 __all__ = [
     "LowRankScale",
@@ -25,7 +32,6 @@ __all__ = [
     "low_rank_part",
     "no_sketch",
     "rows_at_a_time",
-    "sketch_shape",
     "turned",
 ]
 
@@ -37,27 +43,108 @@ _ROUNDING = 1e-6
 _CHUNK_ROWS = 4096
 
 
-class LowRankScale(typing.NamedTuple):
+class _SampleDirections(SampleCovariance):
+    """A sample covariance as a factor `[D, K]` and a diagonal `[D]`.
+
+    What is done to it never needs the matrix `[D, D]`.
+    """
+
+    def __init__(self, scale_class, scatter, count, shrinkage, unit, class_id, sketch):
+        self.variance = scatter / (count - 1)
+        rows = sketch / np.sqrt(count - 1)
+        self.directions, self.rest = low_rank_part(self.variance, rows)
+        self.lengths = np.square(self.directions).sum(axis=0)  # [K], eigenvalues
+        self.rank = self.lengths.size
+        super().__init__(scale_class, scatter, count, shrinkage, unit, class_id)
+        # Variances of what is independent, after shrinkage [D].
+        self.independent = (1 - self.weight) * self.rest + self.weight * self.target
+
+    def factor(self, diag, factor):
+        """Writes the deviations `[D]` and the factor `[D, rank]`."""
+        np.sqrt(self.independent + self.jitter, out=diag)
+        directions = turned(np.sqrt(1 - self.weight) * self.directions, diag)
+        factor[:, : directions.shape[1]] = directions
+
+    @functools.cached_property
+    def bounds(self):
+        longest = (1 - self.weight) * self.lengths.max(initial=0.0)
+        return np.array([self.independent.min(), self.independent.max() + longest])
+
+    def _mean_variance(self):
+        return self.variance.mean()
+
+    def _mean_square(self):
+        held = np.square(self.directions).sum(axis=1)  # [D]
+        # The columns of the factor are orthogonal.
+        squares = np.square(self.lengths).sum()
+        squares += (self.rest * (2 * held + self.rest)).sum()
+        return squares / self.size**2
+
+    def _note(self):
+        share = self.lengths.sum() / (self.target * self.size)
+        return f"{100 * share:.0f} % of the variance in {self.rank} directions"
+
+
+class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag factor")):
     """covariance_c = diag(diag_c^2) + factor_c factor_c^T.
 
     Attributes:
-        diag: standard deviations `[C, D]` of what is independent.
+        diag: standard deviations `[C, D]` of what is independent. The scatter of their
+            moments is `[C, D]`, and there is a sketch.
         factor: directions `[C, D, rank]`, orthogonal in units of `diag`, with zeros
             where a class has fewer than `rank`.
     """
 
-    diag: object
-    factor: object
+    axes = ("CD", "CDR")
+    sample_class = _SampleDirections
 
+    def log_det(self):
+        """`[C]`."""
+        # Class by class: at once, it would be twice [C, D, rank] in float64.
+        classes = zip(self.diag, self.factor, strict=True)
+        squares = [np.square(u / d[:, None]).sum(axis=0) for d, u in classes]
+        return super().log_det() + np.log1p(squares).sum(axis=1) / 2
 
-def sketch_shape(num_classes, rank, feature_size):
-    """`[C, 2 rank, D]`."""
-    return num_classes, 2 * rank, feature_size
+    def matmul(self, noise, labels):
+        """`[diag(diag_c), factor_c] noise_i` `[B, D]`, c = labels_i (TensorFlow)."""
+        size = self.diag.shape[-1]
+        deviation = super().matmul(noise[:, :size], labels)
+        return deviation + matmul_by_class(noise[:, size:], self.factor, labels)
+
+    @staticmethod
+    def distances(centred, whitening, whitened_loc, factor):
+        """Squared Mahalanobis distances `[B, C]`, on any backend.
+
+            y        = (x - loc) / diag
+            distance = |y - U U^T y|^2 + sum_k (U^T y)_k^2 / (1 + s_k^2)
+
+        with diag^-1 factor = U s, U of orthonormal columns. This is what Woodbury's
+        formula comes to, without its difference of two large numbers.
+        """
+        ops = keras.ops
+
+        def some(whitening, whitened_loc, factor):
+            white = centred * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
+            basis = factor * whitening[:, :, None]  # U s, [K, D, rank]
+            squares = ops.sum(ops.square(basis), axis=1)[:, None]  # s^2, [K, 1, rank]
+            inverse = ops.where(squares > 0, 1 / ops.where(squares > 0, squares, 1), 0)
+            along = ops.matmul(white, basis)  # s U^T y, [K, B, rank]
+            white -= ops.matmul(along * inverse, ops.transpose(basis, (0, 2, 1)))
+            along = ops.square(along) * inverse / (1 + squares)
+            return ops.sum(ops.square(white), axis=-1) + ops.sum(along, axis=-1)
+
+        return distances_by_class(some, whitening, whitened_loc, factor)
+
+    def to_tfp(self, tfd, loc):
+        """The Gaussians as a distribution of `tfd`, `tfp.distributions`."""
+        return tfd.MultivariateNormalDiagPlusLowRankCovariance(
+            loc, tf.square(self.diag), self.factor
+        )
 
 
 def no_sketch(num_classes, rank, feature_size):
     """Sketches of no rows, float32 `[C, 2 rank, D]`."""
-    return np.zeros(sketch_shape(num_classes, rank, feature_size), np.float32)
+    return np.zeros((num_classes, 2 * rank, feature_size), np.float32)
 
 
 def rows_at_a_time(sketch):
@@ -112,7 +199,7 @@ def _spectrum(rows):
     """Squared singular values `[K]`, largest first, above 0, and their directions."""
     rows = np.asarray(rows, np.float64)
     wide = len(rows) < rows.shape[1]
-    # From SciPy's BLAS, as all that is large here: see `moments._lower_gram`.
+    # From SciPy's BLAS, as all that is large here: see `triangular._lower_gram`.
     gram = scipy.linalg.blas.dsyrk(1.0, rows.T, trans=int(wide), lower=1)
     squares, vectors = _eigenvalues(gram)
     kept = np.count_nonzero(squares > max(_NOTHING * squares[0], 0.0))

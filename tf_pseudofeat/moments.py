@@ -9,21 +9,12 @@ import itertools
 import os
 
 import numpy as np
-import scipy.linalg
 
-from tf_pseudofeat.arguments import (
-    check_rank,
-    check_real,
-    is_infinite,
-    resolve_rank,
-)
+from tf_pseudofeat.arguments import check_rank, check_real, is_infinite, resolve_rank
+from tf_pseudofeat.covariance_types import MOMENT_KINDS
+from tf_pseudofeat.diagonal import sums_by_class
 from tf_pseudofeat.labels import class_ids
-from tf_pseudofeat.low_rank import (
-    add_rows,
-    no_sketch,
-    rows_at_a_time,
-    sketch_shape,
-)
+from tf_pseudofeat.low_rank import add_rows, no_sketch, rows_at_a_time
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
@@ -43,8 +34,6 @@ _CENTRE_ROWS = 256
 # A class whose features scatter less loses digits in float32: below 2**-126 numbers get
 # shorter, and what is 2**-24 of the largest square should still be whole.
 _SMALLEST_SCATTER = 2.0**-100
-# Rows of a matrix that are transposed at a time.
-_TILE = 64
 # Rows of a stream that are collected before the classes are told apart.
 _BUFFER_ROWS = 4 * _CHUNK_ROWS
 
@@ -81,6 +70,11 @@ class ClassMoments:
         return self.mean.shape[1]
 
     @property
+    def scale_class(self):
+        """The class that knows their scatter, such as `TriangularScale`."""
+        return MOMENT_KINDS[self.kind].scale_class
+
+    @property
     def rank(self):
         """Directions that a "low_rank" covariance of them has; None of other kinds."""
         return None if self.sketch is None else self.sketch.shape[1] // 2
@@ -93,25 +87,22 @@ def no_moments(num_classes, feature_size, kind="full", rank=None):
         ValueError: `kind` is unknown, `rank` is not one of it, or the statistics cannot
             fit in memory.
     """
-    shapes = {
-        "full": (num_classes, feature_size, feature_size),
-        "tied": (feature_size, feature_size),
-        "diag": (num_classes, feature_size),
-        "low_rank": (num_classes, feature_size),
-    }
-    if kind not in shapes:
-        raise ValueError(f"`kind` must be one of {sorted(shapes)}; received {kind!r}.")
+    if kind not in MOMENT_KINDS:
+        known = sorted(MOMENT_KINDS)
+        raise ValueError(f"`kind` must be one of {known}; received {kind!r}.")
     check_rank(kind, rank)
-    _check_memory(shapes[kind], 8)
-    sketch = None
-    if kind == "low_rank":
-        shape = num_classes, resolve_rank(rank, feature_size), feature_size
-        _check_memory(sketch_shape(*shape), 4)
-        sketch = no_sketch(*shape)
+    settings, sketch = MOMENT_KINDS[kind], None
+    shape = settings.shapes(num_classes, feature_size)[0]
+    shape = shape[1:] if settings.is_shared else shape
+    _check_memory(shape, 8)
+    if settings.has_rank:
+        rank = resolve_rank(rank, feature_size)
+        _check_memory((num_classes, 2 * rank, feature_size), 4)
+        sketch = no_sketch(num_classes, rank, feature_size)
     return ClassMoments(
         count=np.zeros(num_classes),
         mean=np.zeros((num_classes, feature_size)),
-        scatter=np.zeros(shapes[kind]),
+        scatter=np.zeros(shape),
         kind=kind,
         sketch=sketch,
     )
@@ -145,22 +136,22 @@ def moments_of(features, labels, num_classes, kind="full", rank=None):
         ValueError: Lengths differ, a label is out of range, a feature is NaN or
             infinite, or `rank` does not fit.
     """
-    check_rank(kind, rank)
     if isinstance(features, StoredArray):
         pieces = _stored_pieces(features, class_ids(labels, num_classes))
         return _moments_of_pieces(pieces, num_classes, kind, rank)
     features, ids = _check_rows(features, labels, num_classes)
-    if kind == "low_rank":
-        empty = no_moments(num_classes, features.shape[1], kind, rank)
+    empty = no_moments(num_classes, features.shape[1], kind, rank)
+    if empty.sketch is not None:
         return _sketched(empty, features, ids)
-    moments = _moments_of_rows(features, ids, num_classes, kind)
-    small = _vanishing(moments)
+    moments = _moments_of_rows(features, ids, empty)
+    small = moments.scale_class.squares(moments.scatter).max(axis=-1)
+    small = (small < _SMALLEST_SCATTER) & (moments.count > 0)  # [C]
     if features.dtype == np.float64 or not small.any():
         return moments
     rows = small[ids]
     again = features[rows].astype(np.float64), ids[rows]
-    again = _moments_of_rows(*again, num_classes, kind)
-    if kind == "tied":
+    again = _moments_of_rows(*again, no_moments(*moments.mean.shape, kind))
+    if rows.all():
         return again
     moments.mean[small] = again.mean[small]
     moments.scatter[small] = again.scatter[small]
@@ -168,32 +159,29 @@ def moments_of(features, labels, num_classes, kind="full", rank=None):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
-def _moments_of_rows(features, ids, num_classes, kind):
+def _moments_of_rows(features, ids, moments):
     """`moments_of` floats `[N, D]` with class ids `[N]`, in their own precision."""
-    moments = no_moments(num_classes, features.shape[1], kind)
+    num_classes, scatter = moments.num_classes, moments.scatter
     moments.count[:] = np.bincount(ids, minlength=num_classes)
     order = _by_class(ids, num_classes)
     ids = ids[order]
     centre = _centres(features, order, ids, num_classes)  # [C, D]
     rest = np.zeros_like(moments.mean)  # sums of the centred rows
-    for rows in _chunks(ids, one_class=kind == "full"):
-        classes, starts = np.unique(ids[rows], return_index=True)
-        centred = features.take(order[rows], axis=0)
-        centred -= centre[ids[rows]] if classes.size > 1 else centre[classes]
-        rest[classes] += _sums(centred, starts)
-        if kind == "diag":
-            squares = np.square(centred, out=centred)
-            moments.scatter[classes] += _sums(squares, starts)
-        else:
-            target = moments.scatter if kind == "tied" else moments.scatter[classes[0]]
-            target += _lower_gram(centred)
-    if kind != "diag":
-        _mirror(moments.scatter)
+
+    def centred_rows():
+        for rows in _chunks(ids, one_class=scatter.ndim == 3):
+            classes, starts = np.unique(ids[rows], return_index=True)
+            centred = features.take(order[rows], axis=0)
+            centred -= centre[ids[rows]] if classes.size > 1 else centre[classes]
+            rest[classes] += sums_by_class(centred, starts)
+            yield centred, classes, starts
+
+    moments.scale_class.add_rows(scatter, centred_rows())
     offset = rest / np.maximum(moments.count, 1)[:, None]
     moments.mean[:] = centre + offset
     _check_finite(moments.mean, features, order, ids)
-    _add_between(moments.scatter, -moments.count, offset, kind)
-    if not np.isfinite(moments.scatter).all():
+    moments.scale_class.add_between(scatter, -moments.count[:, None] * offset, offset)
+    if not np.isfinite(scatter).all():
         raise ValueError(
             f"Products of features overflow {features.dtype}: the largest magnitude "
             f"is {np.abs(features).max():.3g}. Scale the features down, or pass them "
@@ -228,10 +216,10 @@ def _moments_of_pieces(pieces, num_classes, kind, rank):
     for features, labels in pieces:
         if total is None:
             total = moments_of(features, labels, num_classes, kind, rank)
-        elif kind == "low_rank":  # a sketch of all classes for each piece is too much
-            total = _sketched(total, *_check_rows(features, labels, num_classes))
-        else:
+        elif total.sketch is None:
             total = merge(total, moments_of(features, labels, num_classes, kind))
+        else:  # a sketch of all classes for each piece is too much
+            total = _sketched(total, *_check_rows(features, labels, num_classes))
     if total is None:
         raise ValueError("The stream of features is empty; nothing can be estimated.")
     return total
@@ -246,10 +234,7 @@ def _stored_pieces(features, ids):
 
 
 def labelled_batches(batches):
-    """Yields the `(features, labels)` of a stream as arrays.
-
-    Args:
-        batches: see `moments_of_batches`.
+    """Yields the `(features, labels)` of a stream, see `moments_of_batches`, as arrays.
 
     Raises:
         ValueError: A batch is no pair, or the stream has no end.
@@ -295,7 +280,7 @@ def merge(first, second):
     """
     _check_same(first, second)
     merged = _merged(first, second)
-    if first.kind != "low_rank":
+    if first.sketch is None:
         return merged
     _check_single(merged.scatter)
     sketch = first.sketch.copy()
@@ -313,7 +298,7 @@ def _merged(first, second):
     delta = second.mean - first.mean  # [C, D]
     weight = first.count * share  # [C], n_a n_b / (n_a + n_b)
     scatter = first.scatter + second.scatter
-    _add_between(scatter, weight, delta, first.kind)
+    first.scale_class.add_between(scatter, weight[:, None] * delta, delta)
     mean = first.mean + share[:, None] * delta
     return ClassMoments(count=count, mean=mean, scatter=scatter, kind=first.kind)
 
@@ -344,27 +329,6 @@ def _sketched(total, features, ids):
     return dataclasses.replace(merged, sketch=total.sketch)
 
 
-def _add_between(scatter, weight, delta, kind):
-    """Adds `weight_c delta_c delta_c^T` to the scatter, in place."""
-    weighted = weight[:, None] * delta  # [C, D]
-    if kind == "tied":
-        scatter += weighted.T @ delta
-    elif scatter.ndim == 2:
-        scatter += weighted * delta
-    else:
-        for class_id in np.flatnonzero(weight):  # at once, it would be [C, D, D] more
-            scatter[class_id] += np.outer(weighted[class_id], delta[class_id])
-
-
-def _vanishing(moments):
-    """Classes whose squares may have lost digits in float32, or all of them `[C]`."""
-    squares = moments.scatter
-    if moments.kind != "diag":
-        squares = np.diagonal(squares, axis1=-2, axis2=-1)
-    small = squares.max(axis=-1) < _SMALLEST_SCATTER  # [C], or of all classes []
-    return small & (moments.count > 0)
-
-
 def _by_class(ids, num_classes):
     """The rows class by class; of numbers this short NumPy's sort is one by digits."""
     short = np.uint16 if num_classes <= 2**16 else np.int64
@@ -388,32 +352,6 @@ def _centres(features, order, ids, num_classes):
     return centre
 
 
-def _lower_gram(rows):
-    """The lower triangle of `rows^T rows`, zeros above it.
-
-    From SciPy's BLAS, because the factors come from it: the threads of NumPy's own
-    would still be waiting for work then, and be in the way.
-    """
-    (syrk,) = scipy.linalg.get_blas_funcs(["syrk"], [rows])
-    return syrk(1.0, rows.T).T
-
-
-def _mirror(lower):
-    """Fills the upper triangles of `[..., D, D]`, in place."""
-    for matrix in lower.reshape(-1, *lower.shape[-2:]):
-        for start in range(0, len(matrix), _TILE):  # at once, it would miss the cache
-            some = slice(start, start + _TILE)
-            matrix[some, start:] += np.tril(matrix[start:, some], -1).T
-
-
-def _sums(rows, starts):
-    """Sums of the rows from one start to the next `[starts, D]`."""
-    (gemv,) = scipy.linalg.get_blas_funcs(["gemv"], [rows])
-    ones = np.ones(len(rows), rows.dtype)
-    parts = np.split(rows, starts[1:])
-    return np.stack([gemv(1.0, part.T, ones[: len(part)]) for part in parts])
-
-
 def _borders(ids):
     """Where the classes begin in sorted ids, and the end."""
     return [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), ids.size]
@@ -429,9 +367,9 @@ def _chunks(ids, one_class):
 
 def _buffered(batches):
     pending, size = [], 0
-    for features, labels in batches:
-        pending.append((features, labels))
-        size += len(pending[-1][0])
+    for batch in batches:
+        pending.append(batch)
+        size += len(batch[0])
         if size >= _BUFFER_ROWS:
             yield tuple(map(np.concatenate, zip(*pending, strict=True)))
             pending, size = [], 0

@@ -33,8 +33,7 @@ def save_moments(moments, file):
             f"`moments` is a ClassMoments; received {type(moments).__name__}. Those of "
             f"a ClassConditionalGaussian are its `moments`."
         )
-    arrays = {name: getattr(moments, name) for name in _FIELDS}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
+    arrays = {name: value for name, value in vars(moments).items() if value is not None}
     if hasattr(file, "write"):
         np.savez(file, **arrays)
         return

@@ -77,10 +77,10 @@ class GaussianOverSampler(_OverSampler):
     # Checked where they are used, by `estimate_covariance`.
     _parameter_constraints: typing.ClassVar[dict] = {
         **_OverSampler._parameter_constraints,
-        "covariance_type": "no_validation",
-        "shrinkage": "no_validation",
-        "covariance_scale": "no_validation",
-        "rank": "no_validation",
+        **dict.fromkeys(
+            ("covariance_type", "shrinkage", "covariance_scale", "rank"),
+            "no_validation",
+        ),
     }
 
     def __init__(

@@ -1,0 +1,136 @@
+"""The sample covariance of a class, and what it takes to make it positive definite."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+__all__ = ["ClassCovariance", "SampleCovariance"]
+
+# Tried in turn, as fractions of the mean variance, until the condition is within reach.
+_JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
+# A float32 factor of a worse conditioned matrix samples noise, not the class.
+_LARGEST_CONDITION = 1e12
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassCovariance:
+    """How the covariance of one class was made.
+
+    Attributes:
+        class_id: which class; None for the one that all classes share ("tied").
+        count: examples that it rests on.
+        rank: rank of the sample covariance; of "low_rank", directions of its factor.
+        shrinkage: weight of the spherical target, in [0, 1].
+        jitter: variance added to every feature.
+        condition: largest over smallest eigenvalue of the result; of "low_rank", what
+            it is at most, (max diag^2 + |factor|^2) / min diag^2.
+        note: what was out of the ordinary, or "".
+    """
+
+    class_id: int | None
+    count: int
+    rank: int
+    shrinkage: float
+    jitter: float
+    condition: float
+    note: str = ""
+
+
+class SampleCovariance:
+    """One sample covariance S, and how it is regularized.
+
+        sigma = (1 - weight) S + weight target I + jitter I,    target = tr(S) / D
+
+    Args:
+        scale_class: the class of the scale to make, such as `TriangularScale`.
+        scatter: (n - 1) S, as that class has it: `[D, D]`, or a diagonal `[D]`.
+        count: n.
+        shrinkage: the weight, or "oas".
+        unit: of jitter, where S is 0.
+        class_id: whose it is; None if it is of all classes.
+        sketch: of the class, where its moments have one.
+    """
+
+    def __init__(
+        self, scale_class, scatter, count, shrinkage, unit, class_id=None, sketch=None
+    ):
+        self.scale_class, self.scatter, self.size = scale_class, scatter, len(scatter)
+        self.count, self.class_id = int(count), class_id
+        self.target = self._mean_variance()
+        self.unit = self.target or unit
+        self.weight = self._oas() if shrinkage == "oas" else float(shrinkage)
+
+    def factor(self, out):
+        """Writes the array of the scale."""
+        np.multiply(self.scatter, (1 - self.weight) / (self.count - 1), out=out)
+        self.scale_class.factorize(out, self.weight * self.target + self.jitter)
+
+    def row(self):
+        """`ClassCovariance`."""
+        smallest, largest = self.bounds + self.jitter
+        return ClassCovariance(
+            class_id=self.class_id,
+            count=self.count,
+            rank=self.rank,
+            shrinkage=self.weight,
+            jitter=self.jitter,
+            condition=float(largest / smallest),
+            note=self._note() if self.target else "all examples are the same point",
+        )
+
+    @functools.cached_property
+    def bounds(self):
+        """What no eigenvalue is below or above, after shrinkage `[2]`."""
+        ends = self._eigenvalues[[0, -1]]
+        return (1 - self.weight) * ends + self.weight * self.target
+
+    @functools.cached_property
+    def rank(self):
+        """Of S."""
+        digits = self.size * self.scale_class.rounding
+        positive = self._eigenvalues > digits * self._eigenvalues[-1]
+        return int(np.sum(positive)) if self.target else 0
+
+    @functools.cached_property
+    def jitter(self):
+        """The first rung of the ladder that brings the condition within reach."""
+        # No eigenvalue is above the trace or below what shrinkage mixes in: mostly that
+        # settles it, without the eigenvalues.
+        if self.target and self.weight * _LARGEST_CONDITION >= self.size:
+            return 0.0
+        for jitter in np.multiply(_JITTERS, self.unit):
+            smallest, largest = self.bounds + jitter
+            if smallest > 0 and largest / smallest <= _LARGEST_CONDITION:
+                return float(jitter)
+        owner = "all classes" if self.class_id is None else f"class {self.class_id}"
+        raise ValueError(
+            f"The covariance of {owner} spans variances {self.bounds[0]:.3g} to "
+            f"{self.bounds[1]:.3g} and stays singular with jitter {jitter:.3g}. Scale "
+            f"the features, or raise `shrinkage`."
+        )
+
+    @functools.cached_property
+    def _eigenvalues(self):
+        """Of S, ascending `[D]`."""
+        return self.scale_class.eigenvalues(self.scatter / (self.count - 1))
+
+    def _mean_variance(self):
+        return self.scale_class.squares(self.scatter).mean() / (self.count - 1)
+
+    def _mean_square(self):
+        """Of the D * D entries of S."""
+        # Not `np.vdot`: the threads of NumPy's BLAS and of SciPy's, in turns, get in
+        # each other's way.
+        return np.square(self.scatter / (self.count - 1)).sum() / self.size**2
+
+    def _oas(self):
+        """The weight of equation (23) of Chen et al. (2010), see `covariance.py`."""
+        alpha, mu = self._mean_square(), self.target
+        numerator = alpha + mu**2
+        denominator = (self.count + 1) * (alpha - mu**2 / self.size)
+        return 1.0 if denominator <= 0 else float(min(numerator / denominator, 1.0))
+
+    def _note(self):
+        singular = f"sample covariance is singular ({self.rank} of {self.size})"
+        return singular if self.rank < self.size else ""
