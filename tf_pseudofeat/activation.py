@@ -10,25 +10,10 @@ _OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "si
 
 
 def output_activation(model):
-    """Names the activation that makes the output of `model`.
+    """The activation that makes the output of `model`: "softmax", "linear", ...
 
-    Use it to learn whether a classifier returns logits or probabilities. Nested models
-    and casts at the end are looked through.
-
-    Args:
-        model: a Keras model.
-
-    Returns:
-        activation: a name such as "softmax", "sigmoid" or "linear"; None if it is not
-            known, if the model has several outputs, or if it has no graph.
-
-    Raises:
-        TypeError: `model` is not a Keras 3 model.
-
-    Example:
-
-    >>> output_activation(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
-    'linear'
+    Nested models and casts at the end are looked through. None if it is not known, if
+    the model has several outputs, or if it has no graph.
     """
     check_is_keras_3(model)
     network = functional(model)

@@ -151,20 +151,8 @@ def shift_bias(model, class_counts, tau=1.0):
 def final_dense(model):
     """The Dense layer whose bias moves the logits of `model`, or None.
 
-    Use it to learn whether `shift_bias` can do its work. Nested models, casts and an
-    activation of its own are looked through.
-
-    Args:
-        model: a Keras model.
-
-    Returns:
-        dense: `keras.layers.Dense` with a bias, called only once; None without one.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="out")])
-    >>> final_dense(model).name
-    'out'
+    It has a bias and is called once. Nested models, casts and an activation of its own
+    are looked through.
     """
     check_is_keras_3(model)
     if _refusal(model):

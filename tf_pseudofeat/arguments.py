@@ -19,19 +19,10 @@ _DEFAULT_RANK = 16
 
 
 def whole_number(name, value):
-    """A number from 1, such as of epochs, as an int.
-
-    Args:
-        name: what the user knows it by.
-        value: an int, or what equals one: 2.0, a scalar array or tensor.
+    """A number from 1, such as of epochs, as an int: 3, 3.0, a scalar array or tensor.
 
     Raises:
         ValueError: Anything else, NaN and infinity included.
-
-    Example:
-
-    >>> whole_number("epochs", 2.0)
-    2
     """
     try:
         number = int(value)
@@ -43,11 +34,7 @@ def whole_number(name, value):
 
 
 def check_rank(covariance_type, rank):
-    """Refuses a rank that is no whole number from 1, or not of "low_rank".
-
-    Raises:
-        ValueError: With what came and what was expected.
-    """
+    """Raises for a rank that is no whole number from 1, or not of "low_rank"."""
     if rank is None:
         return
     if covariance_type != "low_rank":
@@ -59,11 +46,7 @@ def check_rank(covariance_type, rank):
 
 
 def resolve_rank(rank, feature_size):
-    """The number of directions to keep of D features; 16 unless D is less.
-
-    Raises:
-        ValueError: `rank` is above D, or no whole number from 1.
-    """
+    """The number of directions to keep of D features; 16 unless D is less."""
     if rank is None:
         return min(_DEFAULT_RANK, feature_size)
     rank = whole_number("rank", rank)
@@ -79,13 +62,8 @@ def resolve_rank(rank, feature_size):
 def stateless_seed(seed):
     """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
 
-    Args:
-        seed: two whole numbers, of which the lowest 31 bits count, or an integer
-            tensor `[2]`.
-
-    Raises:
-        ValueError: Anything else, a single number included: that would be a stateful
-            seed, with which a graph and a resumed run draw other numbers.
+    Of numbers the lowest 31 bits count. A single one is refused: that would be a
+    stateful seed, with which a graph and a resumed run draw other numbers.
     """
     if tf.is_tensor(seed):
         fits = seed.dtype.is_integer and seed.shape.is_compatible_with([2])
@@ -109,16 +87,10 @@ def is_infinite(data):
 
 
 def check_finite(features, name="The features", inputs=None):
-    """Refuses features that are no real numbers, or NaN, or infinite.
+    """Raises for features that are no real numbers, NaN, or infinite.
 
-    Args:
-        features: array `[N, ...]`.
-        name: what to call them in an error.
-        inputs: what they were computed from, arrays `[N, ...]` in any structure, to
-            tell which of the two is to blame.
-
-    Raises:
-        ValueError: With how many rows are wrong, and the first of them.
+    `inputs`, which they were computed from, `[N, ...]` in any structure, tell which of
+    the two is to blame.
     """
     check_real(features, name)
     chunks = range(0, len(features), _CHUNK_ROWS)
@@ -155,15 +127,7 @@ def _finite_rows(array):
 
 
 def check_weights(sample_weight, count):
-    """Refuses sample weights that are not one finite number from 0 per example.
-
-    Args:
-        sample_weight: array `[N]`.
-        count: N.
-
-    Raises:
-        ValueError: With what came.
-    """
+    """Raises for weights that are not one finite number from 0 for each example."""
     check_real(sample_weight, "`sample_weight`")
     if sample_weight.shape != (count,):
         raise ValueError(

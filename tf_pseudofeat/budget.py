@@ -137,16 +137,7 @@ def pseudo_counts(labels, sampling_strategy="auto"):
 
 
 def check_strategy(sampling_strategy, num_classes):
-    """Refuses, before there are labels, a strategy that no labels can follow.
-
-    Args:
-        sampling_strategy: see `pseudo_counts`.
-        num_classes: C.
-
-    Raises:
-        ValueError: It is unknown, or names a class that is none of the C.
-        TypeError: It is none of what `pseudo_counts` takes.
-    """
+    """Raises, before there are labels, for a strategy that no labels can follow."""
     if callable(sampling_strategy):
         return
     _check_kind(sampling_strategy)

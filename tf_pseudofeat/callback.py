@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import os
 import tempfile
 import warnings
@@ -37,15 +38,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         layer: the layer whose output is the feature, or a `Split`; see `retrain_head`.
         data: the data whose features to use, usually the training data.
         every: also retrain after every `every`-th epoch; training goes on from there.
-        validation_data: see `retrain_head`, as for all that follows.
-        recipe: `HeadRecipe`, or "auto".
-        extraction: `Extraction`. Of a `cache_dir` each retraining has a new folder for
-            its features, and deletes it when it is done: the trunk goes on, and they
-            would not be its features any more.
-        monitor: the score that must not get worse.
-        seed: two whole numbers.
-        verbose: 0 for silence; otherwise progress bars.
-        **options: fields of `HeadRecipe` and of `Extraction`.
+        **settings: keyword arguments of `retrain_head`: `validation_data`, `recipe`,
+            `extraction`, their fields, `seed`, ... Of a `cache_dir` each retraining has
+            a new folder for its features, and deletes it when it is done: the trunk
+            goes on, and they would not be its features any more.
 
     Attributes:
         report: the `RetrainingReport` of the last retraining; None before it, and
@@ -63,31 +59,14 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     >>> print(retrainer.report)
     """
 
-    def __init__(
-        self,
-        layer,
-        data,
-        *,
-        every=None,
-        validation_data=None,
-        recipe=None,
-        extraction=None,
-        monitor="balanced_accuracy",
-        seed=(1, 2),
-        verbose="auto",
-        **options,
-    ):
+    def __init__(self, layer, data, *, every=None, **settings):
         super().__init__()
-        self._cache_dir = resolve_options(recipe, extraction, options)[1].cache_dir
-        self._settings = {
-            "validation_data": validation_data,
-            "recipe": recipe,
-            "extraction": extraction,
-            "monitor": monitor,
-            "seed": seed,
-            **options,
-        }
-        self.verbose = verbose
+        given = inspect.signature(retrain_head).bind(None, layer, data, **settings)
+        given.apply_defaults()
+        names = ("recipe", "extraction", "options")
+        _, extraction, _ = resolve_options(*map(given.arguments.get, names))
+        self._cache_dir = extraction.cache_dir
+        self.settings = settings
         self.layer = layer
         self.data = data
         self.every = None if every is None else whole_number("every", every)
@@ -97,7 +76,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
         self._left = None
-        check_job(self.model, self.layer, self.data, **self._settings)
+        check_job(self.model, self.layer, self.data, **self.settings)
         if _keeps_averages(self.model.optimizer):
             warnings.warn(
                 "The optimizer keeps moving averages of the weights (use_ema=True). "
@@ -130,11 +109,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             return
         with _new_cache(self._cache_dir) as cache:
             self.report = retrain_head(
-                self.model,
-                self.layer,
-                self.data,
-                verbose=self.verbose,
-                **{**self._settings, **cache},
+                self.model, self.layer, self.data, **{**self.settings, **cache}
             )
 
 

@@ -108,13 +108,7 @@ def validation_features(trunk, data, extraction, *, verbose):
 
 
 def check_cache(cache_dir):
-    """Raises, before any pass, where not all sets can be written to `cache_dir`.
-
-    Raises:
-        TypeError: It is no path.
-        ValueError: A set, or what is left of one, is there.
-        OSError: It cannot be written to.
-    """
+    """Raises, before any pass, where not all sets can be written to `cache_dir`."""
     check_free(cache_dir)
     for pattern in ("training", "validation", "view-*"):
         for folder in pathlib.Path(cache_dir).glob(pattern):
@@ -138,7 +132,7 @@ def _stored(passes, cache_dir, name=None):
             prefix = f"view-{number:03d}" if len(passes) > 1 else ""
             with ShardWriter(folder, prefix=prefix) as writer:
                 for part in parts:
-                    writer.add(part.features, part.labels, part.sample_weight)
+                    writer.write(part)
     return load_features(folder)
 
 
@@ -199,31 +193,14 @@ def first_batch(data, extraction):
 
 
 def labels_at_hand(data, batch):
-    """The labels that are known without reading on.
-
-    Args:
-        data: data that passed `check_data`.
-        batch: the labels of its first batch.
-
-    Returns:
-        labels: all of them where `data` are arrays, else those of the batch.
-    """
+    """All labels where `data` are arrays, else those of the first batch."""
     if isinstance(data, tuple | list):
         batch = keras.tree.flatten(data[1])[0]
     return _array(batch)
 
 
 def check_data(data, steps=None):
-    """Refuses, before anything is read, data that cannot be extracted from.
-
-    Args:
-        data: what a user passes as `data`, see `extract_features`.
-        steps: batches to read, or None for all.
-
-    Raises:
-        ValueError: With what came, what was expected and what to do.
-        TypeError: `data` is no dataset and no tuple of arrays.
-    """
+    """Raises, before anything is read, for data that cannot be extracted from."""
     if isinstance(data, tf.data.Dataset):
         _check_structure(data.element_spec)
         if is_infinite(data) and steps is None:

@@ -85,12 +85,10 @@ def check_job(
     extraction=None,
     monitor="balanced_accuracy",
     seed=(1, 2),
+    verbose=None,
     **options,
 ):
     """Checks the arguments of `retrain_head` on one batch, without training anything.
-
-    Args:
-        model: see `retrain_head`, as for all arguments.
 
     Returns:
         job: `Job`.
@@ -99,6 +97,7 @@ def check_job(
         ValueError: Something does not fit.
         TypeError: `model` or `data` is something else, or an option is unknown.
     """
+    del verbose  # nothing is said
     recipe, extraction, search = resolve_options(recipe, extraction, options)
     if extraction.cache_dir is not None:
         _check_cache(extraction.cache_dir, recipe.sampler)
@@ -134,7 +133,11 @@ def check_job(
     if weight is not None:
         weight = np.asarray(keras.ops.convert_to_numpy(weight))
         check_weights(weight, len(outputs))
-        _check_sampler_and_weights(recipe.sampler)
+        if recipe.sampler is not None:
+            raise ValueError(
+                "The data have sample weights, and imbalanced-learn's samplers know "
+                "none. Map them away, or use the Gaussians."
+            )
     if validation_data is not None:
         first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
@@ -216,14 +219,6 @@ def _check_optimizer(model, optimizer):
             f"`optimizer` is the one that {model.name!r} was compiled with, which a "
             f"retraining leaves alone. Pass a new one, its name, or None for a new one "
             f"of its kind."
-        )
-
-
-def _check_sampler_and_weights(sampler):
-    if sampler is not None:
-        raise ValueError(
-            "The data have sample weights, and imbalanced-learn's samplers know none. "
-            "Map them away, or use the Gaussians."
         )
 
 

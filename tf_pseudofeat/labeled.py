@@ -10,6 +10,8 @@ from tf_pseudofeat.stored import StoredArray
 
 __all__ = ["LabeledFeatures"]
 
+_ARRAYS = ("features", "labels", "sample_weight", "ids")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabeledFeatures:
@@ -53,14 +55,13 @@ class LabeledFeatures:
         if self.sample_weight is not None:
             arrays["sample_weight"] = self.sample_weight
         arrays = {name: _native(array) for name, array in arrays.items()}
-        _check_lengths({key: array.shape for key, array in arrays.items()})
+        _check_shapes({name: list(array.shape) for name, array in arrays.items()})
         arrays["ids"] = class_ids(arrays["labels"])
         if not isinstance(self.features, StoredArray):
             check_finite(arrays["features"], inputs=inputs)
         if self.sample_weight is not None:
-            check_weights(arrays["sample_weight"], arrays["ids"].size)
             arrays = _without_weightless(arrays)
-        self._set(**arrays)
+        self._set(arrays)
 
     def __iter__(self):
         yield self.features
@@ -89,48 +90,27 @@ class LabeledFeatures:
         Returns:
             selected: `LabeledFeatures`.
         """
-        stored = isinstance(self.features, StoredArray)
-        return self._like(
-            features=self.features.select(rows) if stored else self.features[rows],
-            labels=self.labels[rows],
-            sample_weight=(
-                None if self.sample_weight is None else self.sample_weight[rows]
-            ),
-            ids=self.ids[rows],
-        )
+        return self._like({name: _take(getattr(self, name), rows) for name in _ARRAYS})
 
     @classmethod
     def concatenate(cls, parts):
         """Several `LabeledFeatures` as one; what is all on disk stays there."""
-        first, *rest = parts
-        if not rest:
-            return first
-        stored = all(isinstance(part.features, StoredArray) for part in parts)
-        join = StoredArray.concatenate if stored else np.concatenate
-        weighted = first.sample_weight is not None
+        if len(parts) == 1:
+            return parts[0]
         return cls._like(
-            features=join([part.features for part in parts]),
-            labels=np.concatenate([part.labels for part in parts]),
-            sample_weight=(
-                np.concatenate([part.sample_weight for part in parts])
-                if weighted
-                else None
-            ),
-            ids=np.concatenate([part.ids for part in parts]),
+            {name: _join([getattr(part, name) for part in parts]) for name in _ARRAYS}
         )
 
     @classmethod
-    def _like(cls, **arrays):
+    def _like(cls, arrays):
         """One made of the parts of valid ones: there is nothing to check."""
         made = cls.__new__(cls)
-        made._set(**arrays)
+        made._set(arrays)
         return made
 
-    def _set(self, *, features, labels, ids, sample_weight=None):
-        object.__setattr__(self, "features", features)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "sample_weight", sample_weight)
-        object.__setattr__(self, "ids", ids)
+    def _set(self, arrays):
+        for name in _ARRAYS:
+            object.__setattr__(self, name, arrays.get(name))
 
 
 def _native(array):
@@ -143,32 +123,41 @@ def _native(array):
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _check_lengths(shapes):
-    if len({shape[:1] for shape in shapes.values()}) != 1 or not all(
-        shape and shape[0] for shape in shapes.values()
-    ):
+def _check_shapes(shapes):
+    lengths = {shape[0] if shape else 0 for shape in shapes.values()}
+    if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
             f"Features [N, ...], labels and weights must have one length above 0; "
-            f"received shapes { {name: list(s) for name, s in shapes.items()} }."
+            f"received shapes {shapes}."
         )
-    if len(shapes["features"]) < 2:
+    if 0 in shapes["features"] or len(shapes["features"]) < 2:
         raise ValueError(
             f"Features have shape [N, ...], at least one number for each of the N "
-            f"examples; received shape {list(shapes['features'])}."
+            f"examples; received shape {shapes['features']}."
         )
+
+
+def _take(array, rows):
+    if array is None:
+        return None
+    return array.select(rows) if isinstance(array, StoredArray) else array[rows]
+
+
+def _join(arrays):
+    if arrays[0] is None:
+        return None
+    stored = all(isinstance(array, StoredArray) for array in arrays)
+    return (StoredArray if stored else np).concatenate(arrays)
 
 
 def _without_weightless(arrays):
-    counted = arrays["sample_weight"] > 0
-    if not counted.any():
+    check_weights(arrays["sample_weight"], len(arrays["labels"]))
+    rows = np.flatnonzero(arrays["sample_weight"])
+    if not rows.size:
         raise ValueError(
-            f"All {counted.size} sample weights are 0, so there is no example. Give "
-            f"some a weight above 0."
+            f"All {len(arrays['labels'])} sample weights are 0, so there is no "
+            f"example. Give some a weight above 0."
         )
-    if counted.all():
+    if rows.size == len(arrays["labels"]):
         return arrays
-    rows = np.flatnonzero(counted)
-    stored = isinstance(arrays["features"], StoredArray)
-    kept = {name: array[rows] for name, array in arrays.items() if name != "features"}
-    features = arrays["features"]
-    return {"features": features.select(rows) if stored else features[rows], **kept}
+    return {name: _take(array, rows) for name, array in arrays.items()}

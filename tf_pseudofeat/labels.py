@@ -7,6 +7,8 @@ into `fit` has the form that came in, because the loss of the model expects it.
 
 import numpy as np
 
+from tf_pseudofeat.arguments import whole_number
+
 __all__ = ["class_ids", "labels_like"]
 
 
@@ -30,7 +32,7 @@ def class_ids(labels, num_classes=None):
     array([1, 0])
     """
     if num_classes is not None:
-        _check_num_classes(num_classes)
+        num_classes = whole_number("num_classes", num_classes)
     labels = np.asarray(labels)
     if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
         raise ValueError(
@@ -65,13 +67,6 @@ def labels_like(ids, labels, num_classes):
     if labels.ndim == 2 and labels.shape[1] > 1:
         return np.eye(num_classes, dtype=labels.dtype)[ids]  # [M, C]
     return ids.astype(labels.dtype).reshape((-1,) + (1,) * (labels.ndim - 1))
-
-
-def _check_num_classes(num_classes):
-    if not isinstance(num_classes, int | np.integer) or num_classes < 1:
-        raise ValueError(
-            f"`num_classes` is a whole number from 1; received {num_classes!r}."
-        )
 
 
 def _ids_of_one_hot(labels, num_classes):

@@ -16,12 +16,6 @@ def check_loss_name(loss):
 def check_loss(loss, outputs, labels, sample_weight=None):
     """Evaluates a loss on one batch, as `fit` would.
 
-    Args:
-        loss: what `compile` takes.
-        outputs: of the model, `[B, C]` or `[B, 1]`.
-        labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
-        sample_weight: `[B]`, or None.
-
     Raises:
         ValueError: The loss takes other labels, or another number of outputs. What a
             loss of the user's own raises, other than ValueError, TypeError or

@@ -1,6 +1,7 @@
 """How a head is retrained: every choice of Steps 3 to 5 in one object."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
 from tf_pseudofeat.graph import functional
 from tf_pseudofeat.losses import check_loss_name
 
-__all__ = ["HeadRecipe"]
+__all__ = ["HeadRecipe", "plain"]
 
 _PRIORS = ("uniform", "training")
 
@@ -148,22 +149,31 @@ class HeadRecipe:
 
     def to_dict(self):
         """The fields in plain words and numbers, objects by their names."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return {name: _plain(getattr(self, name)) for name in names}
+        return plain(self)
 
 
-def _plain(value):
-    """A value as JSON knows it: an object by its name, or by what it says of itself."""
+def plain(value):
+    """A value as JSON knows it; what is NaN or infinite is None.
+
+    A dataclass becomes a dict of its fields; an object its name, or what it says of
+    itself where it is a strategy or a sampler.
+    """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | str):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if dataclasses.is_dataclass(value) or hasattr(value, "get_params"):
+        return [plain(item) for item in value]
+    is_data = dataclasses.is_dataclass(value)
+    if hasattr(value, "get_params") or (is_data and callable(value)):
         return str(value)
+    if is_data:
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: plain(getattr(value, name)) for name in names}
     return getattr(value, "__name__", type(value).__name__)
 
 

@@ -1,10 +1,9 @@
 """What a retraining did, in numbers: for the eye, for a file and as a picture."""
 
 import dataclasses
-import math
 
 from tf_pseudofeat.covariance import CovarianceReport
-from tf_pseudofeat.recipe import HeadRecipe
+from tf_pseudofeat.recipe import HeadRecipe, plain
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.search import Tuning
 
@@ -70,8 +69,7 @@ class RetrainingReport:
 
         What is NaN or infinite is None, as JSON knows neither.
         """
-        names = [field.name for field in dataclasses.fields(self)]
-        return _plain({name: getattr(self, name) for name in names})
+        return plain(self)
 
     def __str__(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
@@ -161,18 +159,6 @@ class RetrainingReport:
 
     def _star(self, class_id):
         return "*" if class_id in self.minority else ""
-
-
-def _plain(value):
-    if isinstance(value, HeadRecipe):
-        value = value.to_dict()
-    elif dataclasses.is_dataclass(value):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _percent(value):

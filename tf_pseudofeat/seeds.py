@@ -17,27 +17,13 @@ _USES = {"views": 0, "noise of the head": 1, "held-out rows": 2}
 
 
 def numbers_for(use, seed, part=0):
-    """A NumPy generator that no other use, part or seed has.
-
-    Args:
-        use: what is drawn: "views", "noise of the head" or "held-out rows".
-        seed: two whole numbers, of which the lowest 31 bits count.
-        part: a number from 0, such as of a view.
-
-    Returns:
-        generator: `numpy.random.Generator`.
-    """
+    """A NumPy generator that no other use, seed or part (a number from 0) has."""
     seed = [int(number) % 2**31 for number in seed]
     return np.random.default_rng([*seed, part, _USES[use]])
 
 
 def seed_layers(layer, numbers):
-    """Has each random layer, such as Dropout, draw what follows from `numbers`.
-
-    Args:
-        layer: Keras layer or model, with all that is inside it.
-        numbers: `numpy.random.Generator`.
-    """
+    """Has each random layer inside, such as Dropout, follow from `numbers`."""
     for variable in layer.variables:
         # The state of a `keras.random.SeedGenerator`, whatever its layer calls it.
         if variable.name == "seed_generator_state":
@@ -50,9 +36,6 @@ def noise_from(numbers):
 
     On torch a Dropout that was given no seed draws from torch's own generator (Keras
     3.15), which is as it was afterwards. Elsewhere there is no such noise.
-
-    Args:
-        numbers: `numpy.random.Generator`.
     """
     if keras.backend.backend() != "torch":
         yield

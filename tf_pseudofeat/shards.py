@@ -25,12 +25,7 @@ import shutil
 import numpy as np
 from numpy.lib import format as npy
 
-from tf_pseudofeat.arguments import (
-    check_finite,
-    check_real,
-    check_weights,
-    whole_number,
-)
+from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.files import UNFINISHED, whole_file
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.stored import StoredArray
@@ -117,13 +112,17 @@ class ShardWriter:
             labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
             sample_weight: `[B]`, or None; given always or never.
         """
-        batch = {"labels": np.asarray(labels), "features": np.asarray(features)}
-        if sample_weight is not None:
-            batch = {"weights": np.asarray(sample_weight), **batch}
+        self.write(LabeledFeatures(features, labels, sample_weight))
+
+    def write(self, data):
+        """Adds `LabeledFeatures`, see `add`."""
+        batch = {"labels": data.labels, "features": data.features}
+        if data.sample_weight is not None:
+            batch = {"weights": data.sample_weight, **batch}
         self._check(batch)
         if self._buffers is None:
             self._buffers = self._empty(batch)
-        count, start = len(batch["labels"]), 0
+        count, start = len(data), 0
         while start < count:
             stop = min(count, start + self._rows_per_shard - self._filled)
             place = slice(self._filled, self._filled + stop - start)
@@ -159,17 +158,6 @@ class ShardWriter:
             raise
 
     def _check(self, batch):
-        features, labels = batch["features"], batch["labels"]
-        sizes = features.shape[1:]
-        if not sizes or 0 in sizes or features.shape[:1] != labels.shape[:1]:
-            raise ValueError(
-                f"Features [B, ...] and labels must have one length; received shapes "
-                f"{list(features.shape)} and {list(labels.shape)}."
-            )
-        check_real(labels, "Labels")
-        if "weights" in batch:
-            check_weights(batch["weights"], len(labels))
-        check_finite(features)
         if self._buffers is None:
             return
         before, now = (

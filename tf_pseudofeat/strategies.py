@@ -44,10 +44,7 @@ def batch_multiple():
     """What the rows of a batch must be a multiple of, for devices to share them.
 
     `keras.distribution` of Keras on jax cuts each batch into equal parts, and fails
-    where it cannot (Keras 3.15).
-
-    Returns:
-        multiple: 1 without a distribution.
+    where it cannot (Keras 3.15). 1 without a distribution.
     """
     distribution = keras.distribution.distribution()
     if distribution is None:
@@ -68,11 +65,7 @@ def undistributed():
 
 
 def check_one_worker(model):
-    """Refuses, on each worker by itself, a model that several workers share.
-
-    Raises:
-        ValueError: With what to do.
-    """
+    """Raises, on each worker by itself, for a model that several workers share."""
     if spans_workers(model):
         raise ValueError(
             f"{model.name!r} was made under a MultiWorkerMirroredStrategy of several "

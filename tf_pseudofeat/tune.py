@@ -29,10 +29,7 @@ def tune(
 
     Args:
         model: see `retrain_head`, as for all that is not named here.
-        layer: the layer to split at, or a `Split`.
-        data: training data.
         validation_data: data to judge by. Whoever chooses by them cannot test by them.
-        extraction: `Extraction`.
         time_budget: seconds after which no further head is trained.
         seed: two whole numbers. It fixes each trial, but not how many `time_budget`
             leaves time for.

@@ -16,14 +16,7 @@ def weights_of(head):
 
 
 def blend_weights(head, old, new, blend):
-    """Gives a head `blend * old + (1 - blend) * new`, where weights are trained.
-
-    Args:
-        head: Keras model.
-        old: its `weights_of` before training.
-        new: its `weights_of` after training.
-        blend: share of `old`, from 0 to 1.
-    """
+    """Gives a head `blend * old + (1 - blend) * new`, where weights are trained."""
     trained = {id(variable) for variable in head.trainable_variables}
     for variable, before, after in zip(head.variables, old, new, strict=True):
         if id(variable) in trained:
