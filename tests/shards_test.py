@@ -236,20 +236,28 @@ def test_rows_of_a_shard(tmp_path, rows):
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((X, Y[:9]), r"one length; received shapes \[25, 3\] and \[9\]"),
-        ((X[:, 0], Y), "one length"),
-        ((X[:, :0], Y), "one length"),
+        ((X, Y[:9]), r"one length above 0; received .*\[25, 3\], 'labels': \[9\]"),
+        ((X[:, 0], Y), r"one number for each .* shape \[25\]"),
+        ((X[:, :0], Y), r"one number for each .* shape \[25, 0\]"),
         ((np.where(X.max() > X, X, np.nan), Y), "NaN or infinite in 1 of 25 rows"),
         ((X.astype(str), Y), "real numbers; received dtype"),
-        ((X, Y.astype(str)), "Labels must be real numbers"),
+        ((X, Y.astype(str)), "Labels must be numbers .*received dtype"),
         ((X, Y, -WEIGHT), "not below 0"),
-        ((X, Y, WEIGHT[:3]), r"shape \[25\]; received shape \[3\]"),
+        ((X, Y, WEIGHT[:3]), r"'labels': \[25\], 'sample_weight': \[3\]"),
     ],
 )
 def test_batches_that_do_not_belong_together(tmp_path, batch, message):
     with pytest.raises(ValueError, match=message):
         write(tmp_path, *batch)
     assert files(tmp_path) == []
+
+
+def test_what_has_no_weight_is_not_written(tmp_path):
+    weight = np.where(np.arange(25) < 10, 0.0, WEIGHT)
+    write(tmp_path, X, Y, weight, sizes=(5, 5, 5, 10), rows_per_shard=4)
+    loaded = load_features(tmp_path)
+    np.testing.assert_array_equal(loaded.features[:], X[10:])
+    np.testing.assert_array_equal(loaded.sample_weight, weight[10:])
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,9 @@ class ShardWriter:
             labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
             sample_weight: `[B]`, or None; given always or never.
         """
-        self.write(LabeledFeatures(features, labels, sample_weight))
+        counts = labels if sample_weight is None else np.flatnonzero(sample_weight)
+        if len(counts):  # a batch of a worker may be of nothing
+            self.write(LabeledFeatures(features, labels, sample_weight))
 
     def write(self, data):
         """Adds `LabeledFeatures`, see `add`."""
