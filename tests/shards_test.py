@@ -255,6 +255,7 @@ def test_batches_that_do_not_belong_together(tmp_path, batch, message):
 def test_what_has_no_weight_is_not_written(tmp_path):
     weight = np.where(np.arange(25) < 10, 0.0, WEIGHT)
     write(tmp_path, X, Y, weight, sizes=(5, 5, 5, 10), rows_per_shard=4)
+    write_index(tmp_path)
     loaded = load_features(tmp_path)
     np.testing.assert_array_equal(loaded.features[:], X[10:])
     np.testing.assert_array_equal(loaded.sample_weight, weight[10:])
