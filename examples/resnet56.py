@@ -201,8 +201,8 @@ def main(argv):
         # Scored on the test set, so nothing may be chosen by the score: no monitor.
         "validation_data": (images.test_images, images.test_labels),
         "monitor": None,
-        "sampling_strategy": (
-            tfpf.multiply_minority(FLAGS.multiply_minority)
+        "recipe": tfpf.HeadRecipe(
+            sampling_strategy=tfpf.multiply_minority(FLAGS.multiply_minority)
             if FLAGS.multiply_minority
             else "auto"
         ),

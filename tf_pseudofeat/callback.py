@@ -61,7 +61,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     def __init__(self, layer, data, *, every=None, **settings):
         super().__init__()
-        given = inspect.signature(retrain_head).bind(None, layer, data, **settings)
+        given = inspect.signature(check_job).bind(None, layer, data, **settings)
         given.apply_defaults()
         names = ("recipe", "extraction", "options")
         _, extraction, _ = resolve_options(*map(given.arguments.get, names))
