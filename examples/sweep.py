@@ -29,7 +29,7 @@ __all__ = ["BLENDS", "MATERIALS", "TAUS", "Material", "grid_scores", "sweep"]
 
 FLAGS = flags.FLAGS
 
-BLENDS = (0.0, 0.3, 0.5, 0.7)
+BLENDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.7)
 TAUS = (0.0, 0.3, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5)
 _PASSES = {
     "plain": (True, 0),
@@ -252,7 +252,7 @@ def grid_scores(file, kernel, bias, blends=BLENDS, taus=TAUS):
 
     Returns:
         grid: {"blends", "taus", and for each score a list for each blend of one number
-        for each tau}; scores in [0, 1] to four digits.
+        for each tau}; scores in hundredths of a percent.
     """
     features = file.test_features.astype(np.float64)
     old, new = features @ file.kernel + file.bias, features @ kernel + bias
@@ -267,12 +267,11 @@ def grid_scores(file, kernel, bias, blends=BLENDS, taus=TAUS):
             recalls[i, j] = np.bincount(hits, minlength=file.num_classes) / totals
     scores = {
         "accuracy": recalls @ totals / totals.sum(),
-        "balanced_accuracy": recalls.mean(axis=-1),
         "geometric_mean": recalls.prod(axis=-1) ** (1 / file.num_classes),
         "mean_minority_accuracy": recalls[..., file.minority].mean(axis=-1),
         "min_class_accuracy": recalls.min(axis=-1),
     }
-    scores = {name: score.round(4).tolist() for name, score in scores.items()}
+    scores = {k: (1e4 * v).round().astype(int).tolist() for k, v in scores.items()}
     return {"blends": list(blends), "taus": list(taus), **scores}
 
 

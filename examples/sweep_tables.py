@@ -25,7 +25,6 @@ __all__ = ["Network", "Recipe", "best_recipes", "read_networks", "report", "shar
 
 FLAGS = flags.FLAGS
 
-_SCORES = (*SCORE_LABELS, "balanced_accuracy")
 _SHARED = ("accuracy", "geometric_mean")
 _AS_GOOD = 1.0  # percent of the gap, within which the cheaper recipe is taken
 
@@ -56,6 +55,15 @@ _RIVALS = {
     "plain pass over all, Gaussians": Recipe("all a class, plain, Gaussians", 0.0, 0.0),
     "the same, blend 0.5, tau 0.8": Recipe("all a class, plain, Gaussians", 0.5, 0.8),
 }
+# Where the sweep began.
+_LEADS = {
+    str(recipe): recipe
+    for recipe in (
+        Recipe("1000 a class, 2 views, Gaussians", 0.5, 0.8),
+        Recipe("250 a class, 2 views, Gaussians", 0.3, 0.8),
+        Recipe("1000 a class, 2 views, Gaussians to twice", 0.0, 0.0),
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Network:
 
     Attributes:
         name: as in the results.
+        experiment: the data and the network, as in the results.
         kind: "step" or "long tail".
         scores: {`Recipe`: {score: mean over head seeds}}.
         forward_passes: {arm: inputs that the trunk sees}.
@@ -71,6 +80,7 @@ class Network:
     """
 
     name: str
+    experiment: str
     kind: str
     scores: dict
     forward_passes: dict
@@ -112,19 +122,20 @@ def _network(name, lines):
         if network != name:
             continue
         kind = "long tail" if entry["num_minority"] is None else "step"
+        experiment = entry["experiment"]
         if "same_as" in entry:
             entry = lines[name, seed, entry["same_as"]]
         seeds.add(seed)
         forward_passes[arm] = entry.get("forward_passes", 0)
         for i, blend in enumerate(entry["blends"]):
             for j, tau in enumerate(entry["taus"]):
-                scores = [entry[score][i][j] for score in _SCORES]
+                scores = [entry[score][i][j] / 1e4 for score in SCORE_LABELS]
                 found.setdefault(Recipe(arm, blend, tau), []).append(scores)
     scores = {
-        recipe: dict(zip(_SCORES, np.mean(values, axis=0), strict=True))
+        recipe: dict(zip(SCORE_LABELS, np.mean(values, axis=0), strict=True))
         for recipe, values in found.items()
     }
-    return Network(name, kind, scores, forward_passes, len(seeds))
+    return Network(name, experiment, kind, scores, forward_passes, len(seeds))
 
 
 def share(network, recipe, score):
@@ -203,35 +214,32 @@ def report(choosing, confirming):
     rows = {f"chosen: {chosen}": chosen}
     if first != chosen:
         rows = {f"best: {first}": first} | rows
-    rivals = {label: recipe for label, recipe in _RIVALS.items() if recipe in common}
-    rows = {"as trained": AS_TRAINED} | rows | rivals | {"oracle": ORACLE}
+    fixed = {label: r for label, r in (_LEADS | _RIVALS).items() if r in common}
+    rows = {"as trained": AS_TRAINED} | rows | fixed | {"oracle": ORACLE}
+    everywhere = [*choosing, *confirming]
     return "\n".join(
         [
             _verdict(rows, chosen, choosing, confirming),
-            *(
-                _scores_table(rows, networks, f"the {name} networks")
-                for name, networks in (("confirming", confirming), *_kinds(confirming))
-            ),
+            _scores_table(rows, confirming),
+            _losses_table(rows, chosen, everywhere),
+            _experiments_table(rows, everywhere),
             _networks_table(rows, choosing, confirming),
             _best_table(best, choosing, confirming),
+            _grid_table(chosen.arm, choosing, "choosing"),
+            _grid_table(chosen.arm, confirming, "confirming"),
             *(
-                _grid_table(chosen.arm, networks, name)
-                for name, networks in (
-                    ("choosing", choosing),
-                    ("confirming", confirming),
-                )
-            ),
-            *(
-                _sources_table(chosen, networks, name)
-                for name, networks in _kinds([*choosing, *confirming])
+                table
+                for kind, networks in _grouped(everywhere, "kind")
+                for table in _sources_tables(chosen, networks, kind)
             ),
         ]
     )
 
 
-def _kinds(networks):
-    for kind in sorted({network.kind for network in networks}):
-        yield kind, [network for network in networks if network.kind == kind]
+def _grouped(networks, name):
+    """Pairs of a value of an attribute and the networks that have it."""
+    for value in sorted({getattr(network, name) for network in networks}):
+        yield value, [n for n in networks if getattr(n, name) == value]
 
 
 def _verdict(rows, chosen, choosing, confirming):
@@ -239,8 +247,8 @@ def _verdict(rows, chosen, choosing, confirming):
     cells = []
     for label, recipe in rows.items():
         losses = {
-            network.name: network.scores[recipe]["balanced_accuracy"]
-            - network.scores[AS_TRAINED]["balanced_accuracy"]
+            network.name: network.scores[recipe]["accuracy"]
+            - network.scores[AS_TRAINED]["accuracy"]
             for network in [*choosing, *confirming]
         }
         worst = min(losses, key=losses.get)
@@ -267,7 +275,7 @@ def _verdict(rows, chosen, choosing, confirming):
         "geometric mean, confirming",
         "chosen minus this, accuracy",
         "chosen minus this, geometric mean",
-        "least gain in balanced accuracy",
+        "least gain in accuracy",
     )
     caption = (
         f"**Share of the gap to the oracle, percent**, mean over {len(choosing)} "
@@ -275,12 +283,13 @@ def _verdict(rows, chosen, choosing, confirming):
         "mean of both shares on the choosing networks. Chosen: of those within "
         f"{_AS_GOOD:g} percent of it, the one with the fewest forward passes. The "
         "differences are points on the confirming networks, mean ± standard error; "
-        "the last column is over all networks, against as trained."
+        "the last column is over all networks, against as trained; the test images "
+        "are balanced, so that it is one of balanced accuracy, too."
     )
     return _table(caption, header, cells)
 
 
-def _scores_table(rows, networks, title):
+def _scores_table(rows, networks):
     cells = [
         [label]
         + [
@@ -289,9 +298,36 @@ def _scores_table(rows, networks, title):
         ]
         for label, recipe in rows.items()
     ]
-    count = "1 network" if len(networks) == 1 else f"{len(networks)} networks"
-    caption = f"**Scores on {title}**, percent, mean of {count} that confirm."
+    caption = f"**Scores**, percent, mean of {len(networks)} networks that confirm."
     return _table(caption, ["head", *SCORE_LABELS.values()], cells)
+
+
+def _losses_table(rows, chosen, networks):
+    """Where the chosen recipe is below another row."""
+    cells = []
+    for label, recipe in rows.items():
+        if recipe in (chosen, ORACLE):
+            continue
+        below = [
+            [n for n in networks if n.scores[chosen][score] < n.scores[recipe][score]]
+            for score in SCORE_LABELS
+        ]
+        names = ", ".join(_short(network.name) for network in below[0]) or "none"
+        cells.append([label, *(str(len(found)) for found in below), names])
+    header = ("head", *SCORE_LABELS.values(), "in accuracy, on")
+    caption = f"**On how many of {len(networks)} networks the chosen head is below:**"
+    return _table(caption, header, cells)
+
+
+def _experiments_table(rows, networks):
+    groups = dict(_grouped(networks, "experiment"))
+    cells = [
+        [label, *(_pair(group, recipe) for group in groups.values())]
+        for label, recipe in rows.items()
+    ]
+    names = [f"{name} ({len(group)})" for name, group in groups.items()]
+    caption = "**Shares in accuracy / geometric mean by experiment** (networks)."
+    return _table(caption, ["head", *names], cells)
 
 
 def _networks_table(rows, choosing, confirming):
@@ -346,29 +382,44 @@ def _grid_table(arm, networks, title):
     return _table(caption, ["blend", *(f"tau {tau:g}" for tau in taus)], cells)
 
 
-def _sources_table(chosen, networks, title):
+def _sources_tables(chosen, networks, kind):
     """What a source adds, with the chosen blend and tau and with its own best."""
     best = {recipe.arm: recipe for recipe in best_recipes(networks)}
-    cells = []
-    for arm in sorted(best, key=_order):
-        size, passes, source = arm.replace("1,000", "1000").split(", ")
-        recipe = Recipe(arm, chosen.blend, chosen.tau)
-        own = f"{_pair(networks, best[arm])} ({best[arm].blend:g}, {best[arm].tau:g})"
-        cells.append([size, passes, source, _pair(networks, recipe), own])
-    caption = (
-        f"**What the examples, the views and the source add, {title}**, shares over "
-        f"all {len(networks)} such networks: with the chosen blend {chosen.blend:g} "
-        f"and tau {chosen.tau:g}, and with the best of each row (blend, tau), which "
-        "was picked on these very networks."
+    fixed = {arm: _pair(networks, Recipe(arm, *chosen[1:])) for arm in best}
+    own = {
+        arm: f"{_pair(networks, recipe)} ({recipe.blend:g}, {recipe.tau:g})"
+        for arm, recipe in best.items()
+    }
+    title = f"**What examples, views and source add, {kind}** ({len(networks)} networks"
+    yield _pivot(
+        f"{title}): shares with blend {chosen.blend:g} and tau {chosen.tau:g}.", fixed
     )
-    header = ("examples", "passes", "source", "chosen blend and tau", "its own best")
-    return _table(caption, header, cells)
+    yield _pivot(
+        f"{title}): shares with the best blend and tau of each cell, which are in "
+        "brackets and were picked on these very networks.",
+        own,
+    )
 
 
-def _order(arm):
-    size, passes, source = arm.replace("1,000", "1000").split(", ")
+def _pivot(caption, cells):
+    """A table of {arm: cell}, with a column for each source."""
+    parts = {arm: arm.replace("1,000", "1000").split(", ") for arm in cells}
+    table = {}
+    for arm in sorted(parts, key=lambda arm: _order(*parts[arm])):
+        size, passes, source = parts[arm]
+        table.setdefault((passes, size), {})[source] = cells[arm]
+    sources = dict.fromkeys(source for row in table.values() for source in row)
+    sources = sorted(sources, key=len)
+    rows = [
+        [*names, *(row.get(source, "") for source in sources)]
+        for names, row in table.items()
+    ]
+    return _table(caption, ["passes", "examples", *sources], rows)
+
+
+def _order(size, passes, source):
     size = size.split()[0]
-    return passes, int(size) if size.isdigit() else np.inf, len(source), source
+    return passes, int(size) if size.isdigit() else np.inf, len(source)
 
 
 def _pair(networks, recipe):
