@@ -223,8 +223,14 @@ def report(choosing, confirming):
             _scores_table(rows, confirming),
             _losses_table(rows, chosen, everywhere),
             _experiments_table(rows, everywhere),
-            _networks_table(rows, choosing, confirming),
+            _networks_table(
+                {"as trained": AS_TRAINED, "chosen": chosen, "oracle": ORACLE}
+                | {label: _RIVALS[label] for label in _RIVALS if label in fixed},
+                choosing,
+                confirming,
+            ),
             _best_table(best, choosing, confirming),
+            _gains_table(chosen, best, everywhere),
             _grid_table(chosen.arm, choosing, "choosing"),
             _grid_table(chosen.arm, confirming, "confirming"),
             *(
@@ -312,9 +318,8 @@ def _losses_table(rows, chosen, networks):
             [n for n in networks if n.scores[chosen][score] < n.scores[recipe][score]]
             for score in SCORE_LABELS
         ]
-        names = ", ".join(_short(network.name) for network in below[0]) or "none"
-        cells.append([label, *(str(len(found)) for found in below), names])
-    header = ("head", *SCORE_LABELS.values(), "in accuracy, on")
+        cells.append([label, *(str(len(found)) for found in below)])
+    header = ("head", *SCORE_LABELS.values())
     caption = f"**On how many of {len(networks)} networks the chosen head is below:**"
     return _table(caption, header, cells)
 
@@ -399,6 +404,55 @@ def _sources_tables(chosen, networks, kind):
         "brackets and were picked on these very networks.",
         own,
     )
+
+
+def _gains_table(chosen, best, networks):
+    """Gaussians against what else could balance the same subset."""
+    own = {recipe.arm: recipe for recipe in best}
+    cells = []
+    for kind, group in _grouped(networks, "kind"):
+        for arm in sorted(own, key=lambda arm: _order(*arm.rsplit(", ", 2))):
+            if not arm.endswith(", Gaussians"):
+                continue
+            none, copies = (
+                arm.replace(", Gaussians", f", {source}")
+                for source in ("none", "over-sampling")
+            )
+            pairs = (
+                (Recipe(arm, *chosen[1:]), Recipe(copies, *chosen[1:]), copies),
+                (Recipe(arm, *chosen[1:]), Recipe(none, *chosen[1:]), none),
+                (own[arm], own.get(none), none),
+            )
+            columns = [
+                _gain(group, *pair[:2]) if pair[2] in own else "" for pair in pairs
+            ]
+            if columns[1] != _NO_GAIN:
+                cells.append([kind, *arm.rsplit(", ", 2)[:2], *columns])
+    header = (
+        *("kind", "examples", "passes"),
+        "Gaussians minus over-sampling",
+        "Gaussians minus none",
+        "Gaussians minus none, each with its own blend and tau",
+    )
+    caption = (
+        "**What Gaussians to balance add**, points of accuracy / geometric mean, mean "
+        "± standard error over all networks of a kind; first with the chosen blend "
+        f"{chosen.blend:g} and tau {chosen.tau:g}, then with the best blend and tau of "
+        "each on the choosing networks. Left out: subsets that are balanced as they "
+        "are, where nothing is drawn."
+    )
+    return _table(caption, header, cells)
+
+
+_NO_GAIN = "+0.0 ± 0.0 / +0.0 ± 0.0"
+
+
+def _gain(networks, recipe, other):
+    gains = (
+        [100 * (n.scores[recipe][score] - n.scores[other][score]) for n in networks]
+        for score in _SHARED
+    )
+    return " / ".join("{:+.1f} ± {:.1f}".format(*mean_and_error(g)) for g in gains)
 
 
 def _pivot(caption, cells):
