@@ -193,6 +193,13 @@ def _cheapest(networks, best):
     return min(good, key=lambda recipe: _passes(networks, recipe))
 
 
+def _safest(networks):
+    """The recipe whose merit on the network that it suits least is the highest."""
+    recipes = set.intersection(*(set(network.scores) for network in networks))
+    recipes = sorted(r for r in recipes if r.arm not in (AS_TRAINED.arm, ORACLE.arm))
+    return max(recipes, key=lambda r: min(_merit([n], r) for n in networks))
+
+
 def _passes(networks, recipe):
     return np.mean([network.forward_passes[recipe.arm] for network in networks])
 
@@ -211,9 +218,12 @@ def report(choosing, confirming):
     first, chosen = next(iter(best)), _cheapest(choosing, best)
     common = set.intersection(*(set(n.scores) for n in [*choosing, *confirming]))
     best = {recipe: merit for recipe, merit in best.items() if recipe in common}
+    safest = _safest(choosing)
     rows = {f"chosen: {chosen}": chosen}
     if first != chosen:
         rows = {f"best: {first}": first} | rows
+    if safest in common and safest != chosen:
+        rows[f"safest: {safest}"] = safest
     fixed = {label: r for label, r in (_LEADS | _RIVALS).items() if r in common}
     rows = {"as trained": AS_TRAINED} | rows | fixed | {"oracle": ORACLE}
     everywhere = [*choosing, *confirming]
@@ -287,9 +297,10 @@ def _verdict(rows, chosen, choosing, confirming):
         f"**Share of the gap to the oracle, percent**, mean over {len(choosing)} "
         f"networks that chose and {len(confirming)} that confirm. Best: the highest "
         "mean of both shares on the choosing networks. Chosen: of those within "
-        f"{_AS_GOOD:g} percent of it, the one with the fewest forward passes. The "
-        "differences are points on the confirming networks, mean ± standard error; "
-        "the last column is over all networks, against as trained; the test images "
+        f"{_AS_GOOD:g} percent of it, the one with the fewest forward passes. Safest: "
+        "the highest on the choosing network where it is lowest. The differences are "
+        "points on the confirming networks, mean ± standard error; the last column is "
+        "over all networks, against as trained; the test images "
         "are balanced, so that it is one of balanced accuracy, too."
     )
     return _table(caption, header, cells)
