@@ -176,7 +176,7 @@ def test_the_best_recipe_and_its_share(tmp_path):
         Recipe("50 a class, 1 view, none", 0.0, 0.8),
     ]
     assert list(best.values()) == pytest.approx([80, 75])
-    assert share(network, ORACLE, "accuracy") == 100
+    assert share([network], ORACLE, "accuracy") == 100
 
 
 def test_the_report_confirms_on_other_networks(tmp_path):
