@@ -37,7 +37,6 @@ __all__ = ["Trainer", "evaluate", "random_views", "save", "train"]
 FLAGS = flags.FLAGS
 
 _BLOCK = 2000  # images of a forward pass
-_VIEWS = (None, "shift", "flip_and_shift")
 
 
 def define_flags():
@@ -75,6 +74,13 @@ def random_views(images, key, flip):
     return views
 
 
+_VIEWS = {
+    None: lambda images, key: images,
+    "shift": functools.partial(random_views, flip=False),
+    "flip_and_shift": functools.partial(random_views, flip=True),
+}
+
+
 class Trainer:
     """A residual network as functions of its state, compiled once.
 
@@ -85,7 +91,7 @@ class Trainer:
         policy: Keras dtype policy to compute in.
 
     Attributes:
-        model: of the weights before any training; serves as a description.
+        model: Keras model, for its layers; its own weights are not used.
         run_steps: `(state, images, labels, rows [steps, B], rates [steps], view, key)
             -> (state, losses [steps])`, with `view` a place in `_VIEWS`.
         features: `(trainable, rest, images, rows [B]) -> [B, D]`, in inference.
@@ -97,6 +103,7 @@ class Trainer:
         self.model = self._resnet(policy)
         self._optimizer = keras.optimizers.Adam()
         self._optimizer.build(self.model.trainable_variables)
+        # Where the learning rate is among them; each step brings its own.
         self._rate = [
             variable is self._optimizer.learning_rate
             for variable in self._optimizer.variables
@@ -151,16 +158,7 @@ class Trainer:
         def step(state, now):
             trainable, rest, moments = state
             rows, rate, key = now
-            x = jax.lax.switch(
-                view,
-                [
-                    lambda x, key: x,
-                    functools.partial(random_views, flip=False),
-                    functools.partial(random_views, flip=True),
-                ],
-                images[rows],
-                key,
-            )
+            x = jax.lax.switch(view, list(_VIEWS.values()), images[rows], key)
             (loss, rest), gradient = jax.value_and_grad(self._loss, has_aux=True)(
                 trainable, rest, x, labels[rows]
             )
@@ -171,7 +169,7 @@ class Trainer:
             return (trainable, rest, moments), loss
 
         keys = jax.random.split(key, len(rates))
-        # In a loop XLA has only slow convolutions on a CPU.
+        # XLA's convolutions inside a loop are slow on a CPU.
         unroll = len(rates) if jax.default_backend() == "cpu" else 1
         return jax.lax.scan(step, state, (rows, rates, keys), unroll=unroll)
 
@@ -206,7 +204,7 @@ def train(network, trainer, images, labels, steps=25):
     order = order[: total * batch].reshape(loops, steps, batch)
     decay = 0.5 * (1 + np.cos(np.pi * np.arange(total) / total))
     rates = np.float32(network["learning_rate"] * decay).reshape(loops, steps)
-    view = _VIEWS.index(network["augment"])
+    view = list(_VIEWS).index(network["augment"])
     keys = jax.random.split(jax.random.key(network["seed"]), loops)
     state = trainer.start(network["seed"])
     began = time.perf_counter()
