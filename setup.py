@@ -17,6 +17,7 @@ _EXAMPLES = [
     "protobuf>=6.31.1",  # with less, TFDS imports as an empty module
     "tensorflow-datasets>=4.9.10",
 ]
+_JAX = ["jax>=0.5.0"]
 _SERVING = [
     "ai-edge-litert>=2.0",
     "aiohttp>=3.10",
@@ -54,13 +55,14 @@ setuptools.setup(
         "and-cuda": ["tensorflow[and-cuda]"],
         "beam": _BEAM,
         "examples": _EXAMPLES,
+        "jax": _JAX,
         "serving": _SERVING,
         "test": [
             *_BEAM,
             *_EXAMPLES,
+            *_JAX,
             *_SERVING,
             "hypothesis",
-            "jax",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "playwright",

@@ -13,7 +13,8 @@ networks and features are kept beside it. Tables and figures: `examples/tables.p
 
 What wants a GPU and what does not can be done apart: with `--arms=` networks are
 trained and their features kept, OUTPUT_DIR/trunks/*/features.npz, and with these as
---features the arms run anywhere, under the same names.
+--features the arms run anywhere, under the same names. With `--pack=DIR` nothing is
+trained here: `examples/train_on_jax.py` does it, on a machine without TensorFlow.
 """
 
 import json
@@ -31,6 +32,7 @@ import tf_pseudofeat as tfpf
 from examples.arms import ARMS, run_arm
 from examples.data import load_images
 from examples.devices import leave_gpus_to_keras
+from examples.packed import pack
 from examples.trunks import FeatureFile, Recipe, network_features
 
 FLAGS = flags.FLAGS
@@ -59,6 +61,7 @@ def define_flags():
     flags.DEFINE_bool("mixed_precision", False, "Train in mixed_float16.")
     flags.DEFINE_integer("views", 3, "Augmented passes to keep.", lower_bound=0)
     flags.DEFINE_list("arms", list(ARMS), "What to compare; --arms= for nothing yet.")
+    flags.DEFINE_string("pack", None, "Folder for `train_on_jax`; trains nothing.")
     flags.DEFINE_string("output_dir", "outputs/compare", "For networks and features.")
     flags.DEFINE_string("results", None, "By default OUTPUT_DIR/results.jsonl.")
 
@@ -180,9 +183,9 @@ def _plain(value):
     return None if isinstance(value, float) and value != value else value
 
 
-def _files(settings, minorities, episodes, images, folder, views):
+def _files(planned, images, folder, views):
     """Yields the feature file of each network, and trains what is not there."""
-    for recipe in recipes(settings, minorities, episodes):
+    for recipe in planned:
         cut = recipe.cut(images)
         yield network_features(recipe, cut, folder, views)
 
@@ -215,15 +218,17 @@ def main(argv):
                 "augment": flips if FLAGS.augment else None,
                 "mixed_precision": FLAGS.mixed_precision,
             }
+            minorities = [int(number) for number in FLAGS.num_minority]
             first = FLAGS.first_episode
-            files = _files(
-                settings,
-                [int(number) for number in FLAGS.num_minority],
-                range(first, first + FLAGS.episodes),
-                load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download),
-                pathlib.Path(FLAGS.output_dir) / "trunks",
-                FLAGS.views,
-            )
+            episodes = range(first, first + FLAGS.episodes)
+            planned = list(recipes(settings, minorities, episodes))
+            images = load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+            if FLAGS.pack:
+                pack(planned, images, FLAGS.pack)
+                print(f"Packed {len(planned)} networks in {FLAGS.pack}.")
+                return
+            trunks = pathlib.Path(FLAGS.output_dir) / "trunks"
+            files = _files(planned, images, trunks, FLAGS.views)
         for file in files:
             print(f"{file.place['experiment']}: minority {file.minority.tolist()}")
             run_arms(file, range(FLAGS.head_seeds), FLAGS.arms, results)

@@ -128,7 +128,7 @@ def training_flops(model):
     return flops
 
 
-def matmul_rate(dtype="float32", seconds=0.5, largest=8192):
+def matmul_rate(dtype="float32", seconds=0.5, largest=8192, in_a_row=1):
     """Floating-point operations a second of a product of square matrices.
 
     What the device can reach, in the easiest case there is; measured and not looked up.
@@ -138,6 +138,8 @@ def matmul_rate(dtype="float32", seconds=0.5, largest=8192):
         seconds: to measure for, about.
         largest: side to go to, in steps of a factor of two, until a product takes 10
             ms.
+        in_a_row: products between two waits for the device. More than one hides what
+            a wait costs, on a device where a product takes a millisecond.
 
     Returns:
         flops: a second, at the fastest of several.
@@ -146,19 +148,21 @@ def matmul_rate(dtype="float32", seconds=0.5, largest=8192):
     while True:
         square = keras.ops.cast(keras.random.uniform((size, size)), dtype)
         _seconds_of_product(square)  # begins a library, perhaps compiles
-        took = _seconds_of_product(square)
+        took = _seconds_of_product(square, in_a_row)
         if took > 0.01 or size >= largest:
             break
         size *= 2
-    rounds = min(max(3, int(seconds / took)), 1000)
-    fastest = min(took, *(_seconds_of_product(square) for _ in range(rounds)))
-    return 2 * size**3 / fastest
+    rounds = min(max(3, int(seconds / took / in_a_row)), 1000)
+    times = [_seconds_of_product(square, in_a_row) for _ in range(rounds)]
+    return 2 * size**3 / min(took, *times)
 
 
-def _seconds_of_product(square):
+def _seconds_of_product(square, in_a_row=1):
     began = time.perf_counter()
-    keras.ops.convert_to_numpy(keras.ops.matmul(square, square)[0, 0])
-    return time.perf_counter() - began
+    for _ in range(in_a_row):
+        product = keras.ops.matmul(square, square)
+    keras.ops.convert_to_numpy(product[0, 0])
+    return (time.perf_counter() - began) / in_a_row
 
 
 def input_rate(stream, seconds=2.0):

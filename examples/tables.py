@@ -4,6 +4,12 @@
 
 Prints the tables and writes `tables.md` to --output_dir, with `figure5_*.png` for each
 experiment and `figure2_*.png` for each picture of a feature space.
+
+    python -m examples.tables --results=a.jsonl --paper=PAPER.json
+
+writes `beside_the_paper.md` instead: Tables 1 to 4 with the paper's numbers. These come
+from a file of the form {"source": "...", "columns": ["num_minority", "baseline", ...],
+"accuracy": [[1, 0.8, ...], ...], "multiplicative_average": ..., ...}.
 """
 
 import dataclasses
@@ -34,9 +40,11 @@ __all__ = [
     "ARM_LABELS",
     "SCORE_LABELS",
     "PairedDifference",
+    "beside_paper",
     "paired",
     "paired_table",
     "paper_tables",
+    "read_paper",
     "read_results",
     "summary",
     "verdicts",
@@ -47,6 +55,13 @@ FLAGS = flags.FLAGS
 
 # The rows of the paper's Tables 1 to 4, and this package's own.
 _PAPER_ARMS = ("baseline", "under_sampling", "smote", "perturbed", "proposed", "auto")
+# What the paper calls the scores; its multiplicative average is the geometric mean.
+_PAPER_SCORES = {
+    "accuracy": "accuracy",
+    "geometric_mean": "multiplicative_average",
+    "mean_minority_accuracy": "mean_minority_accuracy",
+    "min_class_accuracy": "min_class_accuracy",
+}
 _KEYS = {
     "result": ("experiment", "num_minority", "episode", "seed", "arm", *SCORE_LABELS),
     "picture": (
@@ -64,6 +79,8 @@ def define_flags():
         "Results file of examples/compare.py; repeat it, or use commas.",
     )
     flags.DEFINE_string("output_dir", None, "By default the folder of the first file.")
+    flags.DEFINE_string("paper", None, "JSON file of the paper's Tables 1 to 4.")
+    flags.DEFINE_multi_string("note", [], "A difference to the paper, to be listed.")
     flags.mark_flag_as_required("results")
 
 
@@ -235,6 +252,113 @@ def _paper_table(number, score, results):
         f"#Minor, percent, mean of {least}{_count(max(episodes), 'episode')}."
     )
     return _table(caption, ["method", *map(str, minors), "average"], rows)
+
+
+def read_paper(path):
+    """Reads the paper's Tables 1 to 4.
+
+    Args:
+        path: JSON file, see the top of this file. Scores are shares in [0, 1].
+
+    Returns:
+        source: where the numbers are from, in words.
+        scores: {score: {num_minority: {arm: share}}}, keys as in a results file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It has not what is expected.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r} of the paper's tables.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        first, *arms = content["columns"]
+        if first != "num_minority":
+            raise ValueError(f"the first of the columns is {first!r}")
+        scores = {
+            score: {
+                int(minor): dict(zip(arms, shares, strict=True))
+                for minor, *shares in content[name]
+            }
+            for score, name in _PAPER_SCORES.items()
+        }
+        return content["source"], scores
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected an object with 'source', 'columns' that begin with "
+            f"'num_minority', and a list of rows for each of "
+            f"{list(_PAPER_SCORES.values())}; received something else: {error!r}"
+        ) from error
+
+
+def beside_paper(results, paper, source, notes=()):
+    """Tables 1 to 4 with the paper's numbers after ours, where both have #Minor.
+
+    Args:
+        results: list of result dicts.
+        paper: scores of `read_paper`.
+        source: where they are from, in words.
+        notes: list of differences between the protocols, in words.
+
+    Returns:
+        text: Markdown, what differs and four tables for each experiment.
+    """
+    sections = []
+    for group in _by_experiment(results):
+        minors = sorted(_minors(group) & paper["accuracy"].keys())
+        if not minors:
+            continue
+        episodes = sum(n in minors for n, _ in _trunks(group))
+        differences = [
+            f"Ours: {group[0]['experiment']}; {_count(episodes, 'network')} for "
+            f"{_count(len(minors), 'number')} of minority classes.",
+            f"The paper's: {source}.",
+            "Under-sampling: ours retrains the head on an under-sampled set, the "
+            "paper's trains the whole network on it.",
+            *notes,
+        ]
+        sections += [
+            f"## {group[0]['experiment']}, beside the paper\n",
+            "What differs:\n",
+            *(f"- {difference}" for difference in differences),
+            "",
+            *(
+                _beside_paper(number, score, group, paper[score], minors)
+                for number, score in enumerate(SCORE_LABELS, start=1)
+            ),
+        ]
+    return "\n".join(sections)
+
+
+def _beside_paper(number, score, results, paper, minors):
+    arms = [arm for arm in arms_of(results) if arm in paper[minors[0]]]
+    groups = [[r for r in results if r["num_minority"] == n] for n in minors]
+    ours = {
+        arm: np.array([arm_score(group, arm, score)[0] for group in groups])
+        for arm in arms
+    }
+    theirs = {arm: np.array([paper[n][arm] for n in minors]) for arm in arms}
+    rows = [[_label(arm), *_side_by_side(ours[arm], theirs[arm])] for arm in arms]
+    if {"baseline", "proposed"} <= set(arms):
+        gains = [each["proposed"] - each["baseline"] for each in (ours, theirs)]
+        rows.append(["proposed minus as trained", *_side_by_side(*gains, sign="+")])
+    caption = (
+        f"**Table {number}, {SCORE_LABELS[score]}** by #Minor, percent: ours / the "
+        "paper's."
+    )
+    return _table(caption, ["method", *map(str, minors), "average"], rows)
+
+
+def _side_by_side(ours, theirs, sign=""):
+    """Cells of a row: our numbers / the paper's, which are whole, and their means."""
+
+    def cell(a, b, digits):
+        a = "-" if math.isnan(a) else f"{100 * a:{sign}.1f}"
+        return f"{a} / {100 * b:{sign}.{digits}f}"
+
+    cells = [cell(a, b, 0) for a, b in zip(ours, theirs, strict=True)]
+    return [*cells, cell(ours.mean(), theirs.mean(), 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -557,11 +681,18 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
     paths = [path for value in FLAGS.results for path in value.split(",")]
+    output_dir = pathlib.Path(FLAGS.output_dir or pathlib.Path(paths[0]).parent)
     try:
         results, pictures = read_results(*paths)
+        if FLAGS.paper:
+            source, paper = read_paper(FLAGS.paper)
+            text = beside_paper(results, paper, source, FLAGS.note)
+            output_dir.mkdir(parents=True, exist_ok=True)
+            (output_dir / "beside_the_paper.md").write_text(text, encoding="utf-8")
+            print(f"{text}\nWrote {output_dir}/beside_the_paper.md.")
+            return
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
-    output_dir = pathlib.Path(FLAGS.output_dir or pathlib.Path(paths[0]).parent)
     print(write_tables(results, pictures, output_dir))
     print(f"Wrote {output_dir}/tables.md and its figures.")
 

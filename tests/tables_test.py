@@ -15,9 +15,11 @@ import scipy.stats
 from examples.tables import (
     ARM_LABELS,
     SCORE_LABELS,
+    beside_paper,
     paired,
     paired_table,
     paper_tables,
+    read_paper,
     read_results,
     summary,
     verdicts,
@@ -280,6 +282,80 @@ def test_a_long_tail_has_no_tables_of_the_paper():
     assert paper_tables([result("smote", 0.6, minor=None)]) == ""
 
 
+# Beside the paper's numbers
+
+PAPER = {
+    "source": "a paper",
+    "columns": ["num_minority", "baseline", "smote", "proposed"],
+    "accuracy": [[1, 0.8, 0.81, 0.85], [5, 0.6, 0.62, 0.69]],
+    "multiplicative_average": [[1, 0.7, 0.7, 0.75], [5, 0.5, 0.5, 0.6]],
+    "mean_minority_accuracy": [[1, 0.4, 0.4, 0.5], [5, 0.3, 0.3, 0.4]],
+    "min_class_accuracy": [[1, 0.2, 0.2, 0.3], [5, 0.1, 0.1, 0.2]],
+}
+
+
+def test_ours_stand_before_the_papers_where_both_have_a_number(tmp_path):
+    source, paper = read_paper(write(tmp_path / "paper.json", PAPER))
+    results = [
+        result("baseline", 0.4, minor=5, episode=0, geometric_mean=0.3),
+        result("baseline", 0.6, minor=5, episode=1, geometric_mean=0.3),
+        result("proposed", 0.75, minor=5),
+        result("auto", 0.9, minor=5),  # the paper has none
+        result("baseline", 0.9, minor=1),
+        result("proposed", 0.8, minor=1),
+        result("baseline", 0.9, minor=2),  # the paper has none
+    ]
+    text = beside_paper(results, paper, source, ["shorter"])
+    first, second = text.split("**Table ")[1:3]
+    rows = rows_of(first)
+    assert rows["method"] == ["1", "5", "average"]
+    assert rows["as trained"] == ["90.0 / 80", "50.0 / 60", "70.0 / 70.0"]
+    assert rows["proposed (paper's settings)"][1] == "75.0 / 69"
+    assert rows["proposed minus as trained"] == [
+        "-10.0 / +5",
+        "+25.0 / +9",
+        "+7.5 / +7.0",
+    ]
+    assert len(rows) == 5  # with the header's two
+    assert rows_of(second)["as trained"][1] == "30.0 / 50"
+    assert "- The paper's: a paper.\n" in text
+    assert "- shorter\n" in text
+    assert "3 networks for 2 numbers of minority classes" in text
+
+
+def test_an_experiment_without_a_common_number_is_left_out(tmp_path):
+    source, paper = read_paper(write(tmp_path / "paper.json", PAPER))
+    results = [result("baseline", 0.5, minor=None), result("baseline", 0.5, minor=4)]
+    assert beside_paper(results, paper, source) == ""
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "{",
+        "[]",
+        json.dumps({**PAPER, "columns": ["baseline"]}),
+        json.dumps({**PAPER, "accuracy": [[1, 0.5]]}),
+        json.dumps({key: PAPER[key] for key in ("source", "columns", "accuracy")}),
+    ],
+)
+def test_a_file_that_is_not_of_the_papers_form_is_refused(tmp_path, broken):
+    (tmp_path / "paper.json").write_text(broken)
+    with pytest.raises(ValueError, match=r"paper.json: expected an object with"):
+        read_paper(tmp_path / "paper.json")
+
+
+def test_the_papers_tables_can_be_read():
+    path = _ROOT.parent / "shared" / "paper" / "tables.json"
+    if not path.exists():
+        pytest.skip("the paper's tables are not here")
+    source, paper = read_paper(path)
+    assert "1807.06538" in source
+    for score in SCORE_LABELS:
+        assert list(paper[score]) == list(range(1, 10))
+    assert paper["accuracy"][5]["proposed"] == 0.69
+
+
 # Paired differences
 
 
@@ -470,6 +546,17 @@ def test_the_program_takes_files_by_flag_and_by_comma(tmp_path):
         assert f"## {name}\n" in done.stdout
         assert (tmp_path / f"figure5_{name}.png").stat().st_size > 1000
     assert (tmp_path / "tables.md").read_text() in done.stdout
+
+
+def test_the_program_sets_ours_beside_the_paper(tmp_path):
+    a = write(tmp_path / "a.jsonl", result("baseline", 0.5))
+    paper = write(tmp_path / "paper.json", PAPER)
+    done = run(f"--results={a}", f"--paper={paper}", "--note=shorter", "--note=one")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "beside_the_paper.md").read_text()
+    assert text in done.stdout
+    assert "- shorter\n- one\n" in text
+    assert not (tmp_path / "tables.md").exists()
 
 
 def test_the_program_says_what_is_wrong(tmp_path):
