@@ -171,7 +171,7 @@ def _in_one_call(model, x, y):
         model, "features", (x, y), (x, y), time_budget=0, epochs=1, verbose=0
     )
     assert tuning.trials
-    adjusted = tfpf.adjust_logits(model).predict(x, verbose=0)
+    adjusted = tfpf.adjust_logits(model, report).predict(x, verbose=0)
     np.testing.assert_allclose(adjusted.sum(axis=1), 1, rtol=1e-5)
     return {"callback": np.array(retrainer.report.loss)}
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tf_pseudofeat.features import extract_features
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.shards import ShardWriter, load_features, write_index
@@ -114,6 +115,7 @@ def test_several_are_one_after_the_other(place):
         ((X, Y, WEIGHT[1:]), r"'sample_weight': \[29\]"),
         ((X, Y, 0 * WEIGHT), "All 30 sample weights are 0"),
         ((X, Y, np.inf + WEIGHT), "has weight inf"),
+        ((X > 0, Y), "received dtype bool"),
     ],
 )
 def test_what_is_not_valid_does_not_come_to_be(arrays, message):
@@ -125,3 +127,31 @@ def test_what_is_not_valid_does_not_come_to_be(arrays, message):
 def test_classes_beyond_those_that_are_known(labels):
     with pytest.raises(ValueError, match="class ids 0 to 1.*label 2|3 wide.*2 classes"):
         LabeledFeatures(X, labels).class_counts(2)
+
+
+@pytest.mark.parametrize("rows", [[], np.zeros(30, bool), 5, [[0, 1]], slice(9, 3)])
+def test_a_selection_is_of_examples(rows):
+    with pytest.raises(ValueError, match="`rows` selects one example or more"):
+        LabeledFeatures(X, Y).select(rows)
+
+
+def test_weights_do_not_get_lost():
+    plain, weighted = LabeledFeatures(X, Y), LabeledFeatures(X, Y, 1 + Y)
+    for parts in ([plain, weighted], [weighted, plain], []):
+        with pytest.raises(ValueError, match="all have weights, or none"):
+            LabeledFeatures.concatenate(parts)
+    assert weighted.sample_weight.dtype == np.float32
+    assert repr(weighted) == "LabeledFeatures(float32 [30, 4], weighted)"
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
+def test_whole_features_are_drawn_to_the_nearest(dtype):
+    whole = RNG.integers(20, 90, size=(40, 3)).astype(dtype)
+    labels = np.repeat([0, 1], 20)
+    gaussian = ClassConditionalGaussian(2)
+    gaussian.adapt(whole.astype("float32"), labels)
+    stream = interleave(whole, labels, gaussian, {1: 20_000}, batch_size=4096)
+    rows = np.concatenate([x for x, _ in stream.as_numpy_iterator()])
+    assert rows.dtype == dtype
+    center = gaussian.moments.mean[1]
+    np.testing.assert_allclose(rows.mean(axis=0), center, atol=0.4)  # truncated: -0.5

@@ -76,7 +76,6 @@ def main(path):
         cure = tfpf.PseudoFeatureHeadRetrainer("features", data)
         cure.set_model(model)
         trunk, head = tfpf.split_at(model, "features")
-        features = tfpf.extract_features(trunk, data, verbose=0)
         refused = {
             "retrain_head": (tfpf.retrain_head, model, "features", data),
             "tune": (tfpf.tune, model, "features", data),
@@ -84,10 +83,7 @@ def main(path):
         }
         for name, (function, *args) in refused.items():
             results[f"error/{name}"] = error_of(function, *args)
-        settings = {"loss": "mse", "num_classes": 3, "minority": [2]}
-        results["error/fit_head"] = error_of(
-            tfpf.fit_head, head, features, features, **settings
-        )
+        results["error/fit_head"] = error_of(tfpf.Task, head, 3, "mse")
         results["unchanged"] = all(map(np.array_equal, before, model.get_weights()))
 
     # What Keras itself makes of it.

@@ -12,9 +12,15 @@ from tf_pseudofeat import recipe as recipe_module
 from tf_pseudofeat.budget import multiply_minority
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import fit_head
+from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.options import resolve_extraction, resolve_options
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.split import Split, split_at
+from tf_pseudofeat.task import Task
+from tf_pseudofeat.tune import tune
 
 RNG = np.random.default_rng(0)
 Y = np.repeat([0, 1, 2], [60, 30, 8])
@@ -103,6 +109,7 @@ def test_a_gaussian_is_an_object_or_its_arguments():
         ({"loss": "entropy"}, ValueError, "entropy"),
         ({"blend": None}, ValueError, "share from 0 to 1; received None"),
         ({"target_prior": [[1.0]]}, ValueError, "positive share for each class"),
+        ({"fresh_head": "no"}, TypeError, "`fresh_head` is True or False.*'no'"),
     ],
     ids=str,
 )
@@ -145,11 +152,13 @@ def test_an_option_is_known_by_its_name_alone():
     assert (recipe.tau, extraction.steps, search) == (1.0, 2, False)
     assert resolve_options("auto", None, {"epochs": 2})[0::2][1]
     assert resolve_extraction(Extraction(steps=3), {"batch_size": 7}).steps == 3
-    with pytest.raises(TypeError, match="'epochs' is no option; .*are augment, views"):
+    with pytest.raises(TypeError, match="'epochs' is no option. .*are augment, views"):
         resolve_extraction(None, {"epochs": 2})
-    with pytest.raises(TypeError, match="'target' is no option; did you mean 'target_"):
+    with pytest.raises(TypeError, match="'target' is no option. Did you mean 'target_"):
         resolve_options(None, None, {"target": "uniform"})
-    with pytest.raises(TypeError, match="`extraction` is a Extraction; received 3"):
+    with pytest.raises(
+        TypeError, match="`extraction` is of type Extraction; received 3"
+    ):
         resolve_options(None, 3, {})
 
 
@@ -186,3 +195,104 @@ def test_a_recipe_in_words_is_json():
         "SMOTE(k_neighbors=3)"
     )
     assert set(words) == {f.name for f in dataclasses.fields(recipe_module.HeadRecipe)}
+
+
+def test_equal_options_are_equal_and_nobody_else_holds_them():
+    settings, shares = {"covariance_type": "tied"}, [0.2, 0.8]
+    recipe = HeadRecipe(gaussian=settings, target_prior=shares)
+    assert recipe == HeadRecipe(gaussian=dict(settings), target_prior=(0.2, 0.8))
+    assert Extraction(augment=abs) == Extraction(augment=abs) != Extraction()
+    settings["covariance_type"], shares[0] = "diag", -5.0
+    assert recipe.gaussian_for(2).covariance_type == "tied"
+    assert recipe.target_prior == (0.2, 0.8)
+
+
+def test_a_report_reproduces_with_an_optimizer_that_was_used():
+    report, weights = retrained(epochs=3, optimizer=keras.optimizers.Adam(0.01))
+    _, same = retrained(recipe=report.recipe)
+    for one, other in zip(weights, same, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+WEIGHTED = np.array([8.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_weights_count_in_the_prior(dtype):
+    """Features that tell nothing: outputs are the prior, on average."""
+    x, y = (
+        RNG.normal(size=(1000, 4)).astype("float32"),
+        np.repeat([0, 1, 2], [600, 300, 100]),
+    )
+    weight = WEIGHTED[y].astype(dtype)
+
+    def outputs(**options):
+        model = make_model()
+        options = {"epochs": 60, "optimizer": keras.optimizers.Adam(0.01), **options}
+        report = retrain_head(
+            model, "features", (x, y, weight), monitor=None, verbose=0, **options
+        )
+        return np.array(report.prior), model.predict(x, verbose=0).mean(axis=0)
+
+    for options in ({}, {"target_prior": "uniform"}, {"target_prior": "training"}):
+        prior, mean = outputs(**options)
+        np.testing.assert_allclose(mean, prior, atol=0.06)
+    np.testing.assert_allclose(prior, [0.923, 0.0577, 0.0192], atol=1e-3)
+
+
+def test_a_class_without_examples_has_no_share():
+    data = X[Y != 1], Y[Y != 1]
+    model = make_model()
+    report = retrain_head(model, "features", data, epochs=1, verbose=0)
+    assert report.prior[1] == 0.0
+    assert sum(report.prior) == pytest.approx(1.0)
+
+
+def test_a_split_of_another_model_is_refused():
+    model, other = make_model(), keras.models.clone_model(make_model())
+    other.set_weights(model.get_weights())
+    split = Split(split_at(model, "features").trunk, split_at(other, "features").head)
+    with pytest.raises(ValueError, match="weights that .* has not.*of another model"):
+        retrain_head(model, split, (X, Y), verbose=0)
+
+
+@pytest.mark.parametrize("name", ["monitor", "recipe"])
+def test_tune_takes_nothing_that_it_would_not_heed(name):
+    with pytest.raises(TypeError, match=f"takes no `{name}`"):
+        tune(make_model(), "features", (X, Y), verbose=0, **{name: None})
+
+
+def test_an_error_after_the_training_leaves_the_head_as_it_was(monkeypatch):
+    class Broken(ClassConditionalGaussian):
+        @property
+        def report(self):
+            raise RuntimeError("no report")
+
+    model = make_model()
+    before = model.get_weights()
+    with pytest.raises(RuntimeError, match="no report"):
+        retrain_head(model, "features", (X, Y), gaussian=Broken(3), verbose=0)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["task", "material", "recipe"])
+def test_fit_head_names_what_is_of_another_kind(name):
+    head = split_at(make_model(), "features").head
+    data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)
+    arguments = {
+        "task": Task(head, 3, "sparse_categorical_crossentropy"),
+        "material": prepare_material(data, HeadRecipe(), 3),
+        "recipe": HeadRecipe(epochs=1),
+    }
+    assert fit_head(**arguments, verbose=0).kept
+    with pytest.raises(TypeError, match=f"`{name}` is a .*; received str"):
+        fit_head(**{**arguments, name: "auto"}, verbose=0)
+
+
+def test_a_head_of_another_width_is_refused():
+    head = split_at(make_model(), "features").head
+    data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)
+    material = prepare_material(data, HeadRecipe(), 3)
+    with pytest.raises(ValueError, match=r"5 classes gives outputs \[B, 5\]"):
+        fit_head(Task(head, 5, "sparse_categorical_crossentropy"), material, verbose=0)

@@ -768,7 +768,7 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
         ({"target_prior": [0.5, 0.5]}, r"one share for each of 10 .* shape \[2\]"),
         ({"target_prior": [0.1] * 9 + [0.0]}, "positive share for each class"),
         ({"target_prior": "uniform", "tau": 1}, "both say what to take off"),
-        ({"recipe": "auto", "blend": 0.5}, r"leave out \['blend'\]"),
+        ({"recipe": "auto", "blend": 0.5}, r"\['blend'\] are what the search"),
     ],
 )
 def test_views_and_tau_are_checked_before_any_work(trained, digits, settings, message):

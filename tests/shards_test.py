@@ -243,6 +243,9 @@ def test_rows_of_a_shard(tmp_path, rows):
         ((X.astype(str), Y), "real numbers; received dtype"),
         ((X, Y.astype(str)), "Labels must be numbers .*received dtype"),
         ((X, Y, -WEIGHT), "not below 0"),
+        ((X[:5], []), r"'features': \[5, 3\], 'labels': \[0\]"),
+        ((X[:5], Y[:5], []), r"'sample_weight': \[0\]"),
+        ((X[:5], Y[:5], [0.0, 0.0]), r"'sample_weight': \[2\]"),
         ((X, Y, WEIGHT[:3]), r"'labels': \[25\], 'sample_weight': \[3\]"),
     ],
 )

@@ -525,7 +525,7 @@ def test_subclassed_model_has_no_graph():
     model(batch(4))
     text = error_of(split_at, model, "features")
     assert "'mine' (Subclassed) has no graph" in text
-    assert "trunk= and head=, to retrain_head" in text
+    assert "Split(trunk, head)" in text
 
 
 def test_subclassed_model_nested_in_a_functional_one_is_a_layer():

@@ -115,25 +115,14 @@ class LogitAdjustment(keras.layers.Layer):
 def shift_bias(model, class_counts, tau=1.0):
     """Takes the prior off the bias of the last Dense layer, in place.
 
-    The model object then gives what `adjust_logits` would, exactly also where its
-    probabilities round to 0 or 1, and keeps its layers and its file format. Every model
-    that shares the layer changes with it.
-
         bias - tau * log(prior)                   [C]
         bias - tau * log(prior[1] / prior[0])     [1]
 
-    Args:
-        model: Keras model that `final_dense` finds a layer in; a head, for example.
-        class_counts: examples per class `[C]` that the head was trained on, or the
-            `RetrainingReport`.
-        tau: how much of the prior to take off.
+    `model` then gives what `adjust_logits` would, exactly also where its probabilities
+    round to 0 or 1, and so does every model that shares the layer.
 
     Raises:
-        ValueError: There is no such bias; otherwise as in `adjust_logits`.
-
-    Example:
-
-    >>> shift_bias(head, class_counts(labels))
+        ValueError: `final_dense` finds no such layer; otherwise as in `adjust_logits`.
     """
     width = _output_width(model)
     dense = final_dense(model)

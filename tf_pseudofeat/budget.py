@@ -32,17 +32,10 @@ def class_counts(labels, num_classes=None):
 
 
 def minority_classes(counts, below=0.5):
-    """Classes that have fewer than `below` times the examples of the largest.
+    """Ids of the classes with fewer than `below` times the examples of the largest.
 
     Where no class is that small, the smallest class (or classes, if tied) stands
-    for the minority, so that there always is one.
-
-    Args:
-        counts: examples per class `[C]`; classes without examples do not count.
-        below: fraction of the largest class, in (0, 1].
-
-    Returns:
-        minority: sorted list of class ids.
+    for the minority, so that there always is one. A class without examples is none.
     """
     _check_below(below)
     counts = np.asarray(counts)

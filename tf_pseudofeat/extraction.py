@@ -9,7 +9,7 @@ __all__ = ["Extraction"]
 _VIEWS = 3
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Extraction:
     """How features are extracted; every field is optional.
 

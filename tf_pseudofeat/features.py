@@ -81,12 +81,9 @@ def extract_features(
 
 
 def plain_and_views(trunk, data, extraction, *, seed, verbose):
-    """Features of the data as they are, and of views of them where they are augmented.
+    """`LabeledFeatures` of the data as they are, and a list of those of their views.
 
-    Returns:
-        plain: `LabeledFeatures`; with `cache_dir` in its folder "training".
-        views: a list of them; none without `augment`. With `cache_dir` each is in a
-        folder of its own, "view-0" and on.
+    With `cache_dir` they are in its folders "training", "view-0" and on.
     """
     folder = extraction.cache_dir
 

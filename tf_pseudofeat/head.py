@@ -13,11 +13,13 @@ import numpy as np
 
 from tf_pseudofeat.adjust import shift_bias
 from tf_pseudofeat.graph import functional
+from tf_pseudofeat.material import Material
 from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.scores import check_monitor
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.strategies import undistributed
+from tf_pseudofeat.task import Task
 from tf_pseudofeat.weights import (
     blend_weights,
     frozen_batch_norm,
@@ -79,8 +81,8 @@ def fit_head(
         task: `Task`: the head, its loss and its classes.
         material: `Material` to train on, see `prepare_material`.
         recipe: `HeadRecipe`; the defaults where it is None. Its `gaussian`, `sampler`
-            and `sampling_strategy` have gone into the material, and its `loss` into
-            the task.
+            and `sampling_strategy` are not looked at here: they are in the material.
+            So is its `loss`, which is in the task.
         scoring: `LabeledFeatures` to score on, before and after; None for no scores.
         monitor: name of the score that must not get worse, or None.
         seed: two whole numbers: of the stream, of fresh weights, and of layers that
@@ -101,9 +103,15 @@ def fit_head(
     >>> fit_head(Task(head, 10, "sparse_categorical_crossentropy"), material).kept
     True
     """
-    recipe = recipe or HeadRecipe()
+    recipe = HeadRecipe() if recipe is None else recipe
+    kinds = (("task", task, Task), ("material", material, Material))
+    for name, value, kind in (*kinds, ("recipe", recipe, HeadRecipe)):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"`{name}` is a {kind.__name__}; received {type(value).__name__}."
+            )
     head = task.head
-    task.check(material.features, "training")
+    task.check(material.features, "material.features")
     recipe.check(head, task.num_classes)
     _check_prior(recipe, material.real)
     check_monitor(monitor)
@@ -128,8 +136,8 @@ def fit_head(
         if recipe.blend:
             blend_weights(head, old, weights_of(head), recipe.blend)
         if recipe.tau:
-            shift_bias(head, material.real, recipe.tau)
-        target = recipe.target_shares(material.real)
+            shift_bias(head, material.mass, recipe.tau)
+        target = recipe.target_shares(material.mass)
         if target is not None:
             shift_bias(head, prior_of_head(recipe, material) / target)
         after = score() if _finite(head) else None
@@ -142,24 +150,26 @@ def fit_head(
 def prior_of_head(recipe, material):
     """The class shares `[C]` that a trained head's logits follow, before any target.
 
-    Its logits are a mean of the old head's, which follow the real examples, and of the
-    new one's, which follow the mix:
+    Its logits are a mean of the old head's, if that was trained on the real examples as
+    they are, and of the new one's, which follow the mix:
 
         log(prior) = (blend - tau) * log(real) + (1 - blend) * log(mix) - constant
 
     Args:
         recipe: `HeadRecipe`.
-        material: `Material`.
+        material: `Material`; a class counts for what its examples weigh.
 
     Returns:
-        prior: `[C]`, adds up to 1; NaN where a class has no example.
+        prior: `[C]`, adds up to 1; 0 for a class without examples.
     """
-    mix = material.real + material.pseudo
-    if not mix.all():
-        return np.full(mix.size, np.nan)
-    real = np.maximum(material.real, 1)
-    logs = (recipe.blend - recipe.tau) * np.log(real / material.real.sum())
-    prior = np.exp(logs + (1 - recipe.blend) * np.log(mix / mix.sum()))
+    real, counts = material.mass, np.maximum(material.real, 1)
+    mix = real * (material.real + material.pseudo) / counts
+    known = (mix > 0) & (real > 0)
+    logs = (recipe.blend - recipe.tau) * np.log(
+        real, where=known, out=np.zeros_like(real)
+    )
+    logs += (1 - recipe.blend) * np.log(mix, where=known, out=np.zeros_like(mix))
+    prior = np.where(known, np.exp(logs - logs.max()), 0.0)
     return prior / prior.sum()
 
 

@@ -173,6 +173,8 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
         samples = sample_gaussians(loc, scale, drawn, seed)
         samples = tf.reshape(samples, [-1, *features.shape[1:]])
         if samples.dtype != features.dtype:
+            if np.dtype(features.dtype).kind in "iu":
+                samples = tf.round(samples)
             samples = tf.saturate_cast(samples, features.dtype)
         pairs = [(real_features(real), samples)]
         for column, prototype in zip(columns, prototypes, strict=True):

@@ -88,15 +88,7 @@ def check_job(
     verbose=None,
     **options,
 ):
-    """Checks the arguments of `retrain_head` on one batch, without training anything.
-
-    Returns:
-        job: `Job`.
-
-    Raises:
-        ValueError: Something does not fit.
-        TypeError: `model` or `data` is something else, or an option is unknown.
-    """
+    """The `Job` that arguments of `retrain_head` ask for, checked on one batch."""
     del verbose  # nothing is said
     recipe, extraction, search = resolve_options(recipe, extraction, options)
     if extraction.cache_dir is not None:
@@ -240,6 +232,14 @@ def _split(model, layer, chosen, x):
             model(x, training=False)  # as the first training step would
         split = split_at(model, layer)
     split = dataclasses.replace(split, output=chosen if chosen.names else None)
+    own = {id(variable) for variable in model.variables}
+    foreign = [v.path for v in split.head.variables if id(v) not in own]
+    if foreign:
+        raise ValueError(
+            f"The head of the split at {split.layer_name!r} has weights that "
+            f"{model.name!r} has not, {foreign[0]!r} first ({len(foreign)} of them): "
+            f"it is of another model. Split this one."
+        )
     trunk_weights = {id(variable) for variable in split.trunk.trainable_variables}
     shared = [v.path for v in split.head.trainable_variables if id(v) in trunk_weights]
     if shared:

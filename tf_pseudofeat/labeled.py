@@ -13,7 +13,7 @@ __all__ = ["LabeledFeatures"]
 _ARRAYS = ("features", "labels", "sample_weight", "ids")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LabeledFeatures:
     """Features, labels and weights; unpacks to `features, labels`.
 
@@ -55,6 +55,8 @@ class LabeledFeatures:
         if self.sample_weight is not None:
             arrays["sample_weight"] = self.sample_weight
         arrays = {name: _native(array) for name, array in arrays.items()}
+        if arrays["features"].dtype.kind == "b":
+            raise ValueError("Features are numbers; received dtype bool. Cast them.")
         _check_shapes({name: list(array.shape) for name, array in arrays.items()})
         arrays["ids"] = class_ids(arrays["labels"])
         if not isinstance(self.features, StoredArray):
@@ -62,6 +64,11 @@ class LabeledFeatures:
         if self.sample_weight is not None:
             arrays = _without_weightless(arrays)
         self._set(arrays)
+
+    def __repr__(self):
+        shape, dtype = list(self.features.shape), self.features.dtype
+        weighted = "" if self.sample_weight is None else ", weighted"
+        return f"LabeledFeatures({dtype} {shape}{weighted})"
 
     def __iter__(self):
         yield self.features
@@ -87,14 +94,25 @@ class LabeledFeatures:
         Args:
             rows: bool `[N]`, or whole numbers `[M]`.
 
-        Returns:
-            selected: `LabeledFeatures`.
+        Raises:
+            ValueError: There is none, or `rows` has another shape.
         """
+        rows = np.arange(len(self))[rows]
+        if rows.ndim != 1 or not rows.size:
+            raise ValueError(
+                f"`rows` selects one example or more, by a mask [N] or by numbers [M]; "
+                f"received what selects shape {list(rows.shape)}."
+            )
         return self._like({name: _take(getattr(self, name), rows) for name in _ARRAYS})
 
     @classmethod
     def concatenate(cls, parts):
         """Several `LabeledFeatures` as one; what is all on disk stays there."""
+        if len({part.sample_weight is None for part in parts}) != 1:
+            raise ValueError(
+                f"Several LabeledFeatures are joined where all have weights, or none "
+                f"has; received {list(parts)}."
+            )
         if len(parts) == 1:
             return parts[0]
         return cls._like(
@@ -151,7 +169,10 @@ def _join(arrays):
 
 
 def _without_weightless(arrays):
-    check_weights(arrays["sample_weight"], len(arrays["labels"]))
+    weight = arrays["sample_weight"]
+    check_weights(weight, len(arrays["labels"]))
+    if weight.dtype.kind in "biu":  # those of pseudo-features are means
+        arrays["sample_weight"] = weight.astype(np.float32)
     rows = np.flatnonzero(arrays["sample_weight"])
     if not rows.size:
         raise ValueError(

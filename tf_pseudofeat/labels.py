@@ -53,16 +53,7 @@ def class_ids(labels, num_classes=None):
 
 
 def labels_like(ids, labels, num_classes):
-    """Class ids in the form and dtype of `labels`: the inverse of `class_ids`.
-
-    Args:
-        ids: whole numbers `[M]`.
-        labels: an array whose form (`[N]`, `[N, 1]`, `[N, C]`) and dtype to take.
-        num_classes: C.
-
-    Returns:
-        encoded: `[M]`, `[M, 1]` or `[M, C]`, dtype of `labels`.
-    """
+    """Class ids `[M]` in the form and dtype of `labels`: the inverse of `class_ids`."""
     ids, labels = np.asarray(ids), np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         return np.eye(num_classes, dtype=labels.dtype)[ids]  # [M, C]

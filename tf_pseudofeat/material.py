@@ -36,6 +36,14 @@ class Material:
         return self.features.class_counts(self.real.size) - self.real + made
 
     @property
+    def mass(self):
+        """What each class of real examples weighs in all, float64 `[C]`."""
+        weight, ids = self.features.sample_weight, self.features.ids
+        if weight is None:
+            return self.real.astype(np.float64)
+        return np.bincount(ids, weight, self.real.size)
+
+    @property
     def minority(self):
         """The classes that count as rare, see `minority_classes`."""
         return minority_classes(self.real)
@@ -57,7 +65,7 @@ def prepare_material(features, recipe, num_classes):
 
     Args:
         features: `LabeledFeatures` of the training data.
-        recipe: `HeadRecipe`; a Gaussian of its own is fitted.
+        recipe: `HeadRecipe`; a `ClassConditionalGaussian` in it is fitted in place.
         num_classes: C.
 
     Returns:
@@ -81,8 +89,10 @@ def prepare_material(features, recipe, num_classes):
 
 def _resampled(data, sampler, num_classes):
     features, labels = data
+    features = np.asarray(features)  # of a `StoredArray` all
     flat, ids = sampler.fit_resample(
         features.reshape(len(features), -1).astype(np.float32), data.ids
     )
-    features = np.asarray(flat).reshape(-1, *features.shape[1:]).astype(features.dtype)
+    flat = np.rint(flat) if features.dtype.kind in "iu" else np.asarray(flat)
+    features = flat.reshape(-1, *features.shape[1:]).astype(features.dtype)
     return LabeledFeatures(features, labels_like(ids, labels, num_classes))

@@ -4,36 +4,32 @@ import inspect
 
 import keras
 
-__all__ = ["head_optimizer"]
+__all__ = ["head_optimizer", "unused"]
 
 
 def head_optimizer(steps, optimizer=None, like=None, strategy=None):
     """The optimizer to train a head with; call it in the scope of the strategy.
 
-    By default a new one of the kind that the model was compiled with: same class and
-    settings, but the learning rate begins at the class's default, because the model's
-    own has usually been decayed to where it no longer moves anything. In the last
-    quarter of the steps it falls to zero along a cosine, so that where the head ends
-    does not hang on its last batches.
-
-    Args:
-        steps: batches to train on.
-        optimizer: what to use instead: an optimizer, its name, or a function that makes
-            one from the number of steps.
-        like: the optimizer of the model; Adam for a model that was not compiled.
-        strategy: a `tf.distribute` strategy, or None.
-
-    Returns:
-        optimizer: a Keras optimizer that is not the model's.
+    By default a new one of the kind that the model was compiled with, `like`: same
+    class and settings, but the learning rate begins at the class's default, because the
+    model's own has usually been decayed to where it no longer moves anything. In the
+    last quarter of the steps it falls to zero along a cosine, so that where the head
+    ends does not hang on its last batches. Of a model that was not compiled: Adam.
     """
     if optimizer is None:
         return _like(like or keras.optimizers.Adam(), steps)
     if not isinstance(optimizer, keras.optimizers.Optimizer | str | dict):
         return optimizer(steps)
     optimizer = keras.optimizers.get(optimizer)
-    if strategy:  # which an optimizer remembers from where it was made
-        optimizer = type(optimizer).from_config(optimizer.get_config())
-    return optimizer
+    # An optimizer remembers the strategy that it was made in.
+    return unused(optimizer) if strategy else optimizer
+
+
+def unused(optimizer):
+    """A new optimizer like one that has steps behind it; anything else as it is."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return optimizer
+    return type(optimizer).from_config(optimizer.get_config())
 
 
 def _like(optimizer, steps):

@@ -20,27 +20,20 @@ _SEARCHED = (
 
 
 def resolve_options(recipe, extraction, options):
-    """The two objects, with the fields that `options` override.
+    """The two objects with the fields that `options` override, and whether to search.
 
-    Args:
-        recipe: `HeadRecipe`, "auto", or None for the defaults.
-        extraction: `Extraction`, or None for the defaults.
-        options: {name: value}; `batch_size` is that of the recipe.
-
-    Returns:
-        recipe: `HeadRecipe`.
-        extraction: `Extraction`.
-        search: whether the rest of the recipe is to be chosen, as "auto" says.
+    `batch_size` is that of the recipe. Of "auto" the rest is to be chosen, and may not
+    be among the options.
 
     Raises:
         TypeError: A name is a field of neither, or an object of another kind.
-        ValueError: A value is out of its range, or set beside "auto", which chooses it.
+        ValueError: A value is out of its range, or is for the search to choose.
     """
     search = isinstance(recipe, str) and recipe == "auto"
     given = [name for name in _SEARCHED if search and name in options]
     if given:
         raise ValueError(
-            f"recipe='auto' chooses for itself; leave out {given}, or recipe='auto'."
+            f"{given} are what the search chooses; leave out either them or the search."
         )
     ours = _names(HeadRecipe)
     _check_known(options, [*ours, *_names(Extraction)])
@@ -67,14 +60,15 @@ def _check_known(options, names):
     for name in options:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise TypeError(
-                f"{name!r} is no option; {hint}The options are {', '.join(names)}."
-            )
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            names = ", ".join(dict.fromkeys(names))
+            raise TypeError(f"{name!r} is no option.{hint} The options are {names}.")
 
 
 def _replaced(kind, name, value, options):
     if value is not None and not isinstance(value, kind):
         auto = ", or 'auto'" if kind is HeadRecipe else ""
-        raise TypeError(f"`{name}` is a {kind.__name__}{auto}; received {value!r}.")
+        raise TypeError(
+            f"`{name}` is of type {kind.__name__}{auto}; received {value!r:.200}."
+        )
     return dataclasses.replace(value, **options) if value else kind(**options)

@@ -103,15 +103,7 @@ class Output:
 
 
 def choose_output(model, output=None):
-    """The `Output` of a model that is meant.
-
-    Args:
-        model: Keras model; one without a graph has the outputs that it will return.
-        output: name of an output layer, or key where outputs are a dict; may be left
-            out where there is one.
-
-    Returns:
-        chosen: `Output`.
+    """The `Output` of a model that is meant, by name where there are several.
 
     Raises:
         TypeError: `output` is not a string.

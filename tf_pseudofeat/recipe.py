@@ -18,13 +18,13 @@ __all__ = ["HeadRecipe", "plain"]
 _PRIORS = ("uniform", "training")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
     """How the head is retrained; every field is optional.
 
     Attributes:
         gaussian: a `ClassConditionalGaussian` with the settings to use, or a dict of
-            its arguments without `num_classes`; it is fitted to the features by the
+            its arguments; it is fitted to the features by the
             retraining. By default full covariances with "oas" shrinkage.
         sampler: an imbalanced-learn sampler to use instead of the Gaussians, such as
             `SMOTE()`. It sees features `[N, D]` and class ids.
@@ -32,10 +32,9 @@ class HeadRecipe:
         epochs: passes over real and pseudo-features; by default as many as make about
             1,000 steps, from 5 to 100.
         batch_size: B of the head's training.
-        optimizer: a Keras optimizer that no other model uses, its name, or a function
-            that makes one from the number of steps. By default a new one of the
-            model's own kind, whose learning rate falls from that kind's default to
-            zero in the last quarter of the steps.
+        optimizer: its name, a function that makes one from the number of steps, or a
+            Keras optimizer, which is used as it is and so for one retraining only. By
+            default a new one of the model's own kind, see `head_optimizer`.
         loss: what `compile` takes; by default the one that the model was compiled
             with; for a model that was not, the cross-entropy that fits its last
             activation.
@@ -50,7 +49,8 @@ class HeadRecipe:
             logits [2], which leans further towards what is rare.
         target_prior: the class shares that the outputs assume afterwards: "uniform",
             "training" for those of the real examples, or numbers `[C]`. Exact, as the
-            mix that the head was trained on is known. None leaves them at that mix.
+            mix that the head was trained on is known; with `blend`, where the old head
+            was trained on the same examples as they are. None leaves the mix.
 
     Raises:
         ValueError: A value is out of its range, or two fields contradict each other.
@@ -89,6 +89,13 @@ class HeadRecipe:
 
     def __post_init__(self):
         _check_source(self)
+        for name in ("fresh_head", "fresh_each_epoch", "freeze_batch_norm"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise TypeError(
+                    f"`{name}` is True or False; received {getattr(self, name)!r}."
+                )
+        if isinstance(self.gaussian, dict):
+            self._set("gaussian", dict(self.gaussian))  # nobody else holds it
         if self.epochs is not None:
             self._set("epochs", whole_number("epochs", self.epochs))
         self._set("batch_size", whole_number("batch_size", self.batch_size))
@@ -99,6 +106,9 @@ class HeadRecipe:
         self._set("blend", float(self.blend))
         self._set("tau", check_tau(self.tau))
         _check_target(self.target_prior, self.tau)
+        if self.target_prior is not None and not isinstance(self.target_prior, str):
+            shares = np.asarray(self.target_prior, float).tolist()
+            self._set("target_prior", tuple(shares))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -127,7 +137,8 @@ class HeadRecipe:
         """The `ClassConditionalGaussian` to fit: the user's own, or a new one."""
         if isinstance(self.gaussian, ClassConditionalGaussian):
             return self.gaussian
-        return ClassConditionalGaussian(num_classes, **self.gaussian or {})
+        settings = {"num_classes": num_classes, **(self.gaussian or {})}
+        return ClassConditionalGaussian(**settings)
 
     def target_shares(self, real):
         """`target_prior` as shares `[C]` that add up to 1; None where it is None.
@@ -184,7 +195,7 @@ def _check_source(recipe):
             "Pass `gaussian` or `sampler`, not both: one makes the examples."
         )
     if isinstance(gaussian, dict):
-        ClassConditionalGaussian(1, **gaussian)  # raises where an argument is wrong
+        ClassConditionalGaussian(**{**gaussian, "num_classes": 1})  # raises if wrong
     elif gaussian is not None:
         check_gaussian(gaussian)
     if sampler is None:

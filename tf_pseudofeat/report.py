@@ -30,9 +30,10 @@ class RetrainingReport:
         reason: why it did not, or "".
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
-        recipe: the `HeadRecipe` that reproduces the retraining, with `seed` and the
-            same data; its `epochs` are those that were run.
-        views: how many augmented views of the data were used.
+        recipe: the `HeadRecipe` that reproduces the retraining, with `seed`, the same
+            data and `views` views of them; its `epochs` are those that were run.
+        views: how many augmented views of the data were used, 0 also where the search
+            found that those extracted do not help.
         monitor: the score that guarded the retraining, or None.
         seed: two whole numbers.
         optimizer: name of the optimizer's class.

@@ -9,6 +9,7 @@ from tf_pseudofeat.head import fit_head, prior_of_head
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.material import prepare_material
+from tf_pseudofeat.optimizers import unused
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.search import search_recipe
 
@@ -119,6 +120,8 @@ def retrain_head(
             training, views = plain, []
     with watch("resample" if recipe.sampler else "fit gaussians"):
         material = prepare_material(training, recipe, task.num_classes)
+        # Before the head changes: whatever can fail comes before that.
+        covariance = None if recipe.sampler else material.gaussian.report
 
     say(f"Training the head on {(material.real + material.pseudo).sum():,} features")
     monitor = None if validation is None else monitor
@@ -138,7 +141,7 @@ def retrain_head(
             f"{result.reason}.",
             stacklevel=2,
         )
-    target = recipe.target_shares(material.real)
+    target = recipe.target_shares(material.mass)
     outcome = dataclasses.asdict(result)
     return RetrainingReport(
         layer_name=job.split.layer_name,
@@ -148,13 +151,15 @@ def retrain_head(
         minority=material.minority,
         prior=(prior_of_head(recipe, material) if target is None else target).tolist(),
         scored_on="training data" if validation is None else "validation data",
-        recipe=dataclasses.replace(recipe, epochs=outcome.pop("epochs")),
+        recipe=dataclasses.replace(
+            recipe, epochs=outcome.pop("epochs"), optimizer=unused(recipe.optimizer)
+        ),
         views=len(views),
         monitor=monitor,
         seed=tuple(int(number) for number in seed),
         **outcome,
         seconds=watch.seconds,
-        covariance=None if recipe.sampler else material.gaussian.report,
+        covariance=covariance,
         tuning=tuning,
     )
 

@@ -112,8 +112,12 @@ class ShardWriter:
             labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
             sample_weight: `[B]`, or None; given always or never.
         """
-        counts = labels if sample_weight is None else np.flatnonzero(sample_weight)
-        if len(counts):  # a batch of a worker may be of nothing
+        rows = {len(features), len(labels)}
+        counts = labels
+        if sample_weight is not None:
+            rows.add(np.size(sample_weight))
+            counts = np.flatnonzero(sample_weight)
+        if len(rows) > 1 or len(counts):  # a batch of a worker may be of nothing
             self.write(LabeledFeatures(features, labels, sample_weight))
 
     def write(self, data):
@@ -307,16 +311,7 @@ def load_features(folder):
 
 
 def check_free(folder):
-    """Refuses, before any work, a folder that no new set can be written to.
-
-    Args:
-        folder: a path; of the folder or of one that can be made.
-
-    Raises:
-        TypeError: It is no path.
-        ValueError: It holds a set, or leftovers of one.
-        OSError: It is a file, or cannot be written to.
-    """
+    """Raises, before any work, where no new set can be written to a folder."""
     folder = _folder(folder)
     _check_no_index(folder)
     names = _names(folder)

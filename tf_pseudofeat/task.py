@@ -65,6 +65,8 @@ class Task:
             )
         features.class_counts(self.num_classes)
         graph, shape = functional(self.head), features.features.shape
+        if graph is not None:
+            self._check_outputs(graph.outputs[0])
         if graph is not None and not _fits(graph.inputs[0].shape, shape):
             raise ValueError(
                 f"{self.head.name!r} takes features of shape "
@@ -109,15 +111,7 @@ class Task:
 
 
 def predicted_classes(outputs, threshold=0.5):
-    """The class that outputs `[B, C]` or `[B, 1]` name.
-
-    Args:
-        outputs: probabilities or logits; `[B, 1]` for two classes.
-        threshold: class 1 is above it: 0.5 for probabilities, 0.0 for logits.
-
-    Returns:
-        ids: int64 `[B]`.
-    """
+    """The class, int64 `[B]`, that outputs `[B, C]` or `[B, 1]` name."""
     outputs = np.asarray(outputs)
     if outputs.shape[-1] > 1:
         return outputs.argmax(axis=-1)

@@ -48,10 +48,17 @@ def tune(
     >>> tuning = tune(model, "features", train_ds, val_ds)
     >>> print(tuning)
     >>> retrain_head(model, "features", train_ds, recipe=tuning.recipe)
+
+    Where `tuning.chosen["on_views"]`, with the same `augment` and `views` as well.
     """
     if not isinstance(time_budget, numbers.Real) or not time_budget >= 0:
         raise ValueError(
             f"`time_budget` is a number of seconds from 0; received {time_budget!r}."
+        )
+    for name in {"monitor", "recipe"} & options.keys():
+        raise TypeError(
+            f"`tune` takes no `{name}`: it judges by balanced accuracy, and the recipe "
+            f"is what it finds."
         )
     job = check_job(
         model,

@@ -10,18 +10,10 @@ __all__ = ["warmup_records"]
 def warmup_records(functions, x, model_name):
     """One request to each endpoint, for `assets.extra/tf_serving_warmup_requests`.
 
-    Args:
-        functions: {endpoint: `tf.function`}, as from `endpoints`.
-        x: a batch of inputs, in the structure that the model takes. The endpoint
-            "encoded" gets it as PNG files.
-        model_name: what the server calls the model.
+    `x` is a batch of inputs, which the endpoint "encoded" gets as PNG files.
 
     Returns:
         records: list of serialized `PredictionLog`, to be written as TFRecords.
-
-    Raises:
-        ImportError: `tensorflow-serving-api` is not installed.
-        ValueError: `x` is not what the model takes.
     """
     try:
         from tensorflow_serving.apis import prediction_log_pb2
