@@ -12,6 +12,7 @@ from tests.heads import fit, score
 from tf_pseudofeat import search, stored
 from tf_pseudofeat import task as task_module
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import interleave
@@ -319,6 +320,26 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
     assert load_features(tmp_path / "training").features.shape == (N, 5)
     with pytest.raises(ValueError, match=r"training holds a set"):
         retrain_head(models[1], "features", (X, Y), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_retraining_that_fails_in_a_view_leaves_no_features(tmp_path, error):
+    seen = []
+
+    def fails(x):
+        seen.append(len(x))
+        if len(seen) == 4:  # the first is the check, then one view, and the next
+            raise error("in the middle")
+        return x
+
+    options = {"batch_size": 60, "verbose": 0}
+    extraction = Extraction(augment=fails, views=2, cache_dir=tmp_path, batch_size=150)
+    model = make_model()
+    with pytest.raises(error, match="in the middle"):
+        retrain_head(model, "features", (X, Y), extraction=extraction, **options)
+    assert folders(tmp_path) == []
+    report = retrain_head(model, "features", (X, Y), extraction=extraction, **options)
+    assert report.views == 2
 
 
 JUDGES = {

@@ -1,4 +1,4 @@
-"""What Step 2 looks at: how the data are read, and through which views."""
+"""How Step 2 reads the data, and through which views."""
 
 import dataclasses
 

@@ -4,11 +4,13 @@ Features and labels come from the same pass. A shuffled dataset that is read twi
 for each, pairs them at random.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -23,6 +25,7 @@ from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
 
 __all__ = [
+    "all_sets_or_none",
     "augment_once",
     "check_cache",
     "check_data",
@@ -107,9 +110,24 @@ def validation_features(trunk, data, extraction, *, verbose):
 def check_cache(cache_dir):
     """Raises, before any pass, where not all sets can be written to `cache_dir`."""
     check_free(cache_dir)
-    for pattern in ("training", "validation", "view-*"):
-        for folder in pathlib.Path(cache_dir).glob(pattern):
-            check_free(folder)
+    for folder in _sets_in(cache_dir):
+        check_free(folder)
+
+
+@contextlib.contextmanager
+def all_sets_or_none(cache_dir):
+    """Removes what was written to a checked `cache_dir` on an error or an interrupt."""
+    try:
+        yield
+    except BaseException:
+        for folder in _sets_in(cache_dir) if cache_dir is not None else ():
+            shutil.rmtree(folder)
+        raise
+
+
+def _sets_in(cache_dir):
+    patterns = "training", "validation", "view-*"
+    return [path for name in patterns for path in pathlib.Path(cache_dir).glob(name)]
 
 
 def augment_once(augment, x):

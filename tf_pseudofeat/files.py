@@ -13,14 +13,9 @@ UNFINISHED = ".unfinished-"
 def whole_file(path):
     """Where to write a file that takes its place, and that of an old one, when whole.
 
-    A process that is killed leaves at most the file aside, which nobody reads and the
-    next one overwrites. What has been written is on the disk before the name is.
-
-    Args:
-        path: of the file.
-
-    Yields:
-        aside: path in the same folder, with the same ending.
+    A process that is killed leaves at most the file aside, in the same folder and with
+    the same ending, which nobody reads and the next one overwrites. What was written is
+    on the disk before the name is.
     """
     path = pathlib.Path(path)
     aside = path.with_name(f"{UNFINISHED}{path.name}")

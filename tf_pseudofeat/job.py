@@ -10,6 +10,7 @@ from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.arguments import check_weights, is_infinite, stateless_seed
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
+    all_sets_or_none,
     augment_once,
     check_cache,
     check_data,
@@ -63,15 +64,15 @@ class Job:
             views: list of `LabeledFeatures` of the data, augmented.
             validation: `LabeledFeatures`, None without validation data.
         """
-        trunk, extraction = self.split.trunk, self.extraction
-        plain, views = plain_and_views(
-            trunk, self.data, extraction, seed=seed, verbose=verbose
-        )
-        validation = None
-        if self.validation_data is not None:
-            validation = validation_features(
-                trunk, self.validation_data, extraction, verbose=verbose
+        trunk, extraction, validation = self.split.trunk, self.extraction, None
+        with all_sets_or_none(extraction.cache_dir):
+            plain, views = plain_and_views(
+                trunk, self.data, extraction, seed=seed, verbose=verbose
             )
+            if self.validation_data is not None:
+                validation = validation_features(
+                    trunk, self.validation_data, extraction, verbose=verbose
+                )
         return plain, views, validation
 
 

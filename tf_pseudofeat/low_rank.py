@@ -259,13 +259,6 @@ def turned(factor, deviation):
 
     So the density needs no Cholesky factor: with orthogonal columns of lengths s, the
     covariance in these units has variances 1 + s^2 along them, and 1 elsewhere.
-
-    Args:
-        factor: `[D, K]`.
-        deviation: standard deviations `[D]`.
-
-    Returns:
-        factor: `[D, K]`.
     """
     scaled = factor / deviation[:, np.newaxis]
     _, turn = _eigenvalues(scaled.T @ scaled)

@@ -12,11 +12,7 @@ _PLATFORMS = ("cpu", "cuda")
 
 
 def _check_can_lower():
-    """Refuses a Keras backend whose computations TensorFlow cannot do.
-
-    Raises:
-        NotImplementedError: With the way to export from there.
-    """
+    """Raises for a Keras backend whose computations TensorFlow cannot do."""
     backend = keras.backend.backend()
     if backend not in ("jax", "tensorflow"):
         raise NotImplementedError(

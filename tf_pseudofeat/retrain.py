@@ -54,7 +54,7 @@ def retrain_head(
         recipe: `HeadRecipe`: how the head is retrained. Or "auto" to have `tune` choose
             it, in about a minute, and whether to use the views; what it tried is the
             report's `tuning`.
-        extraction: `Extraction`: what is looked at. With `augment` the features of
+        extraction: `Extraction`: how features are extracted. With `augment` those of
             augmented views are used beside those of the data as they are, which is
             worth its time where the trunk has memorized its training data. With
             `cache_dir` they are in its folders "training", "view-0" and on, and
