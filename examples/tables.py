@@ -336,16 +336,19 @@ def _beside_paper(number, score, results, paper, minors):
     groups = [[r for r in results if r["num_minority"] == n] for n in minors]
     ours = {
         arm: np.array([arm_score(group, arm, score)[0] for group in groups])
-        for arm in arms
+        for arm in arms_of(results)
     }
     theirs = {arm: np.array([paper[n][arm] for n in minors]) for arm in arms}
     rows = [[_label(arm), *_side_by_side(ours[arm], theirs[arm])] for arm in arms]
     if {"baseline", "proposed"} <= set(arms):
         gains = [each["proposed"] - each["baseline"] for each in (ours, theirs)]
         rows.append(["proposed minus as trained", *_side_by_side(*gains, sign="+")])
+    for arm in (arm for arm in ours if arm not in theirs):  # ours alone
+        means = 100 * np.append(ours[arm], ours[arm].mean())
+        rows.append([_label(arm), *map(_number, means)])
     caption = (
         f"**Table {number}, {SCORE_LABELS[score]}** by #Minor, percent: ours / the "
-        "paper's."
+        "paper's; ours alone of what the paper has not."
     )
     return _table(caption, ["method", *map(str, minors), "average"], rows)
 

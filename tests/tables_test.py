@@ -316,7 +316,9 @@ def test_ours_stand_before_the_papers_where_both_have_a_number(tmp_path):
         "+25.0 / +9",
         "+7.5 / +7.0",
     ]
-    assert len(rows) == 5  # with the header's two
+    auto = next(cells for label, cells in rows.items() if label.startswith("auto"))
+    assert auto == ["-", "90.0", "-"]  # ours alone
+    assert len(rows) == 6  # with the header's two
     assert rows_of(second)["as trained"][1] == "30.0 / 50"
     assert "- The paper's: a paper.\n" in text
     assert "- shorter\n" in text
