@@ -90,6 +90,6 @@ def test_auto_takes_no_settings_beside_it(model, digits, settings, message):
 @pytest.mark.parametrize("recipe", ["best", 3, {"tau": 0.3}])
 def test_a_recipe_is_an_object_or_auto(model, digits, recipe):
     with pytest.raises(
-        TypeError, match="`recipe` of type HeadRecipe, or 'auto'; received"
+        TypeError, match="`recipe` is of type HeadRecipe, or 'auto'; received"
     ):
         retrain_head(model, "features", digits[0], recipe=recipe)
