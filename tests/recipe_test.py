@@ -290,6 +290,12 @@ def test_fit_head_names_what_is_of_another_kind(name):
         fit_head(**{**arguments, name: "auto"}, verbose=0)
 
 
+def test_weights_are_not_lost_in_a_sampler():
+    data = LabeledFeatures(X, Y, 1.0 + Y)
+    with pytest.raises(ValueError, match="have sample weights.*samplers know none"):
+        prepare_material(data, HeadRecipe(sampler=SMOTE()), 3)
+
+
 def test_a_head_of_another_width_is_refused():
     head = split_at(make_model(), "features").head
     data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)

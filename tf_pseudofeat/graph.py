@@ -80,16 +80,11 @@ def mask(tensor):
 class Graph:
     """The nodes of one model, each after all that it reads.
 
-    Args:
-        model: a Keras model for which `functional` is not None.
+    Attributes:
+        functional: the Functional model that holds the graph.
         prefix: the path that leads to it, "backbone/"; empty for the outermost model.
         output: the tensors that matter, in any structure; by default all that the model
             returns.
-
-    Attributes:
-        functional: the Functional model that holds the graph.
-        prefix: as above.
-        output: as above.
         nodes: the nodes that the outputs need, in topological order.
         outputs: the nodes that make the outputs.
         read: the nodes whose tensors another node reads.

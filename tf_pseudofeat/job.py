@@ -126,11 +126,7 @@ def check_job(
     if weight is not None:
         weight = np.asarray(keras.ops.convert_to_numpy(weight))
         check_weights(weight, len(outputs))
-        if recipe.sampler is not None:
-            raise ValueError(
-                "The data have sample weights, and imbalanced-learn's samplers know "
-                "none. Map them away, or use the Gaussians."
-            )
+        recipe.check_weighted()
     if validation_data is not None:
         first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)

@@ -39,9 +39,8 @@ class Material:
     def mass(self):
         """What each class of real examples weighs in all, float64 `[C]`."""
         weight, ids = self.features.sample_weight, self.features.ids
-        if weight is None:
-            return self.real.astype(np.float64)
-        return np.bincount(ids, weight, self.real.size)
+        plain = weight is None  # and after a sampler, of other examples
+        return 1.0 * self.real if plain else np.bincount(ids, weight, self.real.size)
 
     @property
     def minority(self):
@@ -79,6 +78,8 @@ def prepare_material(features, recipe, num_classes):
         Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
     """
     real = features.class_counts(num_classes)
+    if features.sample_weight is not None:
+        recipe.check_weighted()
     if recipe.sampler is not None:
         return Material(_resampled(features, recipe.sampler, num_classes), real)
     gaussian = recipe.gaussian_for(num_classes)

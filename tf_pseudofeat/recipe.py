@@ -133,6 +133,14 @@ class HeadRecipe:
                 f"{num_classes}. Pass ClassConditionalGaussian({num_classes})."
             )
 
+    def check_weighted(self):
+        """Raises where data with sample weights cannot be used."""
+        if self.sampler is not None:
+            raise ValueError(
+                "The data have sample weights, and imbalanced-learn's samplers know "
+                "none. Map them away, or use the Gaussians."
+            )
+
     def gaussian_for(self, num_classes):
         """The `ClassConditionalGaussian` to fit: the user's own, or a new one."""
         if isinstance(self.gaussian, ClassConditionalGaussian):
