@@ -135,6 +135,15 @@ def test_a_selection_is_of_examples(rows):
         LabeledFeatures(X, Y).select(rows)
 
 
+def test_a_batch_may_be_of_nothing_but_not_of_odd_lengths():
+    assert LabeledFeatures.of_batch(X[:0], Y[:0]) is None
+    assert LabeledFeatures.of_batch(X, Y, np.zeros(30)) is None
+    assert len(LabeledFeatures.of_batch(X, Y, WEIGHT)) == len(COUNTED)
+    for batch in ((X, Y[:0]), (X, Y, np.zeros(3)), (X, Y, 0.0)):
+        with pytest.raises(ValueError, match="one length above 0"):
+            LabeledFeatures.of_batch(*batch)
+
+
 def test_weights_do_not_get_lost():
     plain, weighted = LabeledFeatures(X, Y), LabeledFeatures(X, Y, 1 + Y)
     for parts in ([plain, weighted], [weighted, plain], []):

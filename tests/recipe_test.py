@@ -290,6 +290,11 @@ def test_fit_head_names_what_is_of_another_kind(name):
         fit_head(**{**arguments, name: "auto"}, verbose=0)
 
 
+def test_a_dict_of_another_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match="`gaussian` has 7 classes, the model 3"):
+        retrained(gaussian={"num_classes": 7})
+
+
 def test_weights_are_not_lost_in_a_sampler():
     data = LabeledFeatures(X, Y, 1.0 + Y)
     with pytest.raises(ValueError, match="have sample weights.*samplers know none"):

@@ -1,4 +1,4 @@
-"""Step 6 for production: the cured classifier as a SavedModel with named endpoints."""
+"""Step 6 for production: the retrained model as a SavedModel with named endpoints."""
 
 import os
 import pathlib

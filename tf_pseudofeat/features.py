@@ -78,9 +78,7 @@ def extract_features(
     check_is_keras_3(trunk)
     views = range(extraction.num_views) or [None]
     passes = [_one_pass(trunk, data, extraction, seed, v, verbose) for v in views]
-    if extraction.cache_dir is not None:
-        return _stored(passes, extraction.cache_dir)
-    return LabeledFeatures.concatenate([_in_memory(parts) for parts in passes])
+    return _gathered(passes, extraction.cache_dir)
 
 
 def plain_and_views(trunk, data, extraction, *, seed, verbose):
@@ -88,11 +86,10 @@ def plain_and_views(trunk, data, extraction, *, seed, verbose):
 
     With `cache_dir` they are in its folders "training", "view-0" and on.
     """
-    folder = extraction.cache_dir
 
     def read(view, name):
         parts = _one_pass(trunk, data, extraction, seed, view, verbose)
-        return _in_memory(parts) if folder is None else _stored([parts], folder, name)
+        return _gathered([parts], extraction.cache_dir, name)
 
     plain = read(None, "training")
     return plain, [read(v, f"view-{v}") for v in range(extraction.num_views)]
@@ -102,9 +99,7 @@ def validation_features(trunk, data, extraction, *, verbose):
     """Features to score on; with `cache_dir` in its folder "validation"."""
     whole = dataclasses.replace(extraction, augment=None, views=None, steps=None)
     parts = _one_pass(trunk, data, whole, None, None, verbose)
-    if extraction.cache_dir is None:
-        return _in_memory(parts)
-    return _stored([parts], extraction.cache_dir, "validation")
+    return _gathered([parts], extraction.cache_dir, "validation")
 
 
 def check_cache(cache_dir):
@@ -135,12 +130,12 @@ def augment_once(augment, x):
     return _augmenter(augment, (0, 0))(x, 0)
 
 
-def _in_memory(parts):
-    return LabeledFeatures.concatenate(list(parts))
-
-
-def _stored(passes, cache_dir, name=None):
-    """Of several sets in one `cache_dir` each has a name."""
+def _gathered(passes, cache_dir, name=None):
+    """The features of passes, in memory or in `cache_dir`, there in a folder `name`."""
+    if cache_dir is None:
+        return LabeledFeatures.concatenate(
+            [LabeledFeatures.concatenate(list(parts)) for parts in passes]
+        )
     folder = cache_dir if name is None else pathlib.Path(cache_dir) / name
     with new_set(folder) as folder:
         for number, parts in enumerate(passes):
@@ -155,32 +150,36 @@ def _one_pass(trunk, data, extraction, seed, view, verbose):
     """Yields each batch as `LabeledFeatures`; augmented unless `view` is None."""
     total = _num_batches(data, extraction)
     progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
-    augmented = (lambda x, _: x) if view is None else None
-    augmented = augmented or _augmenter(extraction.augment, seed, view)
-    read, weightless = 0, True
+    augment = None if view is None else extraction.augment
+    augmented = _augmenter(augment, seed, view)
+    read = counted = 0
     for x, y, weight in itertools.islice(_batches(data, extraction), total):
         inputs = _for_keras(augmented(x, read))
         features, labels = _features_of(trunk, inputs), _array(y)
         weight = None if weight is None else _array(weight)
         read += 1
         progress.update(read)
-        if weight is not None and weight.size and not weight.any():
-            continue  # nothing of this batch counts
-        weightless = False
         try:
-            yield LabeledFeatures(features, labels, weight, inputs)
+            part = LabeledFeatures.of_batch(features, labels, weight, inputs)
         except ValueError as error:
             raise ValueError(f"Batch {read - 1}, counted from 0: {error}") from error
+        if part is not None:
+            counted += 1
+            yield part
     if not read:
         raise ValueError(_NO_BATCH)
-    if weightless:
-        raise ValueError("All sample weights are 0, so there is no example.")
+    if not counted:
+        raise ValueError(
+            "All sample weights are 0, or all batches empty: there is no example."
+        )
     if total is None:
         progress.update(read, finalize=True)
 
 
 def _augmenter(augment, seed, view=0):
     """A function of a batch and its number; the same seed gives the same views."""
+    if augment is None:
+        return lambda x, step: x
     numbers = numbers_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
         seed_layers(augment, numbers)

@@ -27,7 +27,7 @@ from tf_pseudofeat.weights import (
     weights_of,
 )
 
-__all__ = ["HeadFit", "fit_head", "prior_of_head"]
+__all__ = ["HeadFit", "fit_head"]
 
 # Enough for a warm head on 5,000 features and not too much for one on 50,000.
 _STEPS = 1000
@@ -50,6 +50,7 @@ class HeadFit:
         epochs: how many epochs that was.
         optimizer: name of the optimizer's class.
         learning_rate: at the first step.
+        prior: the class shares that the newly trained head's outputs assume `[C]`.
     """
 
     kept: bool
@@ -60,6 +61,7 @@ class HeadFit:
     epochs: int
     optimizer: str
     learning_rate: float
+    prior: list[float]
 
 
 def fit_head(
@@ -137,17 +139,19 @@ def fit_head(
             blend_weights(head, old, weights_of(head), recipe.blend)
         if recipe.tau:
             shift_bias(head, material.mass, recipe.tau)
-        target = recipe.target_shares(material.mass)
+        prior, target = _prior(recipe, material), recipe.target_shares(material.mass)
         if target is not None:
-            shift_bias(head, prior_of_head(recipe, material) / target)
+            shift_bias(head, prior / target)
+            prior = target
         after = score() if _finite(head) else None
         reason = _harm(trained["loss"], before, after, monitor)
         if not reason:
             keep()
+    trained["prior"] = prior.tolist()
     return HeadFit(not reason, reason, before, after or before, **trained)
 
 
-def prior_of_head(recipe, material):
+def _prior(recipe, material):
     """The class shares `[C]` that a trained head's logits follow, before any target.
 
     Its logits are a mean of the old head's, if that was trained on the real examples as
@@ -196,7 +200,7 @@ def _check_prior(recipe, real):
 
 
 def _train(task, stream, material, recipe, seed, verbose):
-    """Runs `fit`; returns the last four fields of `HeadFit`."""
+    """Runs `fit`; returns {field of `HeadFit`: value} of loss to learning_rate."""
     head, numbers = task.head, numbers_for("noise of the head", seed)
     seed_layers(head, numbers)
     epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)

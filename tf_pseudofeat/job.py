@@ -57,13 +57,7 @@ class Job:
     validation_data: object
 
     def extract(self, *, seed, verbose):
-        """Runs Step 2.
-
-        Returns:
-            plain: `LabeledFeatures` of the data as they are.
-            views: list of `LabeledFeatures` of the data, augmented.
-            validation: `LabeledFeatures`, None without validation data.
-        """
+        """Runs Step 2: `plain_and_views`, and `validation_features` or None."""
         trunk, extraction, validation = self.split.trunk, self.extraction, None
         with all_sets_or_none(extraction.cache_dir):
             plain, views = plain_and_views(

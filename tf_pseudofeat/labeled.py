@@ -65,6 +65,16 @@ class LabeledFeatures:
             arrays = _without_weightless(arrays)
         self._set(arrays)
 
+    @classmethod
+    def of_batch(cls, features, labels, sample_weight=None, inputs=None):
+        """The same of a batch, which may be of nothing that counts: then None."""
+        arrays = [features, labels] + ([] if sample_weight is None else [sample_weight])
+        lengths = {np.shape(array)[:1] for array in arrays}
+        weightless = sample_weight is not None and not np.any(sample_weight)
+        if len(lengths) == 1 and (lengths == {(0,)} or weightless):
+            return None
+        return cls(features, labels, sample_weight, inputs)
+
     def __repr__(self):
         shape, dtype = list(self.features.shape), self.features.dtype
         weighted = "" if self.sample_weight is None else ", weighted"

@@ -127,9 +127,10 @@ class HeadRecipe:
                 f"one from; {head.name!r} is a {type(head).__name__}. Build it as a "
                 f"functional or Sequential model, or start from its trained weights."
             )
-        if self.gaussian_for(num_classes).num_classes != num_classes:
+        received = self.gaussian_for(num_classes).num_classes
+        if received != num_classes:
             raise ValueError(
-                f"`gaussian` has {self.gaussian.num_classes} classes, the model "
+                f"`gaussian` has {received} classes, the model "
                 f"{num_classes}. Pass ClassConditionalGaussian({num_classes})."
             )
 

@@ -5,7 +5,7 @@ import dataclasses
 import time
 import warnings
 
-from tf_pseudofeat.head import fit_head, prior_of_head
+from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.material import prepare_material
@@ -122,6 +122,7 @@ def retrain_head(
         material = prepare_material(training, recipe, task.num_classes)
         # Before the head changes: whatever can fail comes before that.
         covariance = None if recipe.sampler else material.gaussian.report
+        again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
 
     say(f"Training the head on {(material.real + material.pseudo).sum():,} features")
     monitor = None if validation is None else monitor
@@ -141,7 +142,6 @@ def retrain_head(
             f"{result.reason}.",
             stacklevel=2,
         )
-    target = recipe.target_shares(material.mass)
     outcome = dataclasses.asdict(result)
     return RetrainingReport(
         layer_name=job.split.layer_name,
@@ -149,11 +149,8 @@ def retrain_head(
         real=material.real.tolist(),
         pseudo=material.pseudo.tolist(),
         minority=material.minority,
-        prior=(prior_of_head(recipe, material) if target is None else target).tolist(),
         scored_on="training data" if validation is None else "validation data",
-        recipe=dataclasses.replace(
-            recipe, epochs=outcome.pop("epochs"), optimizer=unused(recipe.optimizer)
-        ),
+        recipe=dataclasses.replace(again, epochs=outcome.pop("epochs")),
         views=len(views),
         monitor=monitor,
         seed=tuple(int(number) for number in seed),

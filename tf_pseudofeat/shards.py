@@ -112,13 +112,9 @@ class ShardWriter:
             labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
             sample_weight: `[B]`, or None; given always or never.
         """
-        rows = {len(features), len(labels)}
-        counts = labels
-        if sample_weight is not None:
-            rows.add(np.size(sample_weight))
-            counts = np.flatnonzero(sample_weight)
-        if len(rows) > 1 or len(counts):  # a batch of a worker may be of nothing
-            self.write(LabeledFeatures(features, labels, sample_weight))
+        data = LabeledFeatures.of_batch(features, labels, sample_weight)
+        if data is not None:  # a batch of a worker may be of nothing
+            self.write(data)
 
     def write(self, data):
         """Adds `LabeledFeatures`, see `add`."""
