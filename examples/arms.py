@@ -13,13 +13,13 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.search import search_recipe
+from tf_pseudofeat.chosen import ClassTotals
 
 __all__ = ["ARMS", "run_arm"]
 
-# Enough for the whole search on a busy machine: results do not depend on its speed.
-_SEARCH_SECONDS = 600.0
 _LOSS = "sparse_categorical_crossentropy"
+# Nothing of the old head, and nothing off the prior, where an arm does not ask for it.
+_NOTHING_ELSE = {"blend": 0.0, "tau": 0.0}
 
 
 def run_arm(name, file, seed):
@@ -32,19 +32,19 @@ def run_arm(name, file, seed):
 
     Returns:
         scores: see `classification_scores`; None where the file has not what the arm
-            needs (views, removed examples).
-        settings: what the arm chose for itself, {} for most.
+            needs.
     """
     head = file.head()
-    settings = ARMS[name](head, file, seed)
-    if settings is NotImplemented:
-        return None, {}
-    probabilities = head.predict(file.test_features, batch_size=4096, verbose=0)
+    predicted = ARMS[name](head, file, seed)
+    if predicted is NotImplemented:
+        return None
+    if predicted is None:
+        outputs = head.predict(file.test_features, batch_size=4096, verbose=0)
+        predicted = outputs.argmax(axis=-1)
     minority = [int(class_id) for class_id in file.minority]
-    scores = tfpf.classification_scores(
-        file.test_labels, probabilities.argmax(axis=-1), file.num_classes, minority
+    return tfpf.classification_scores(
+        file.test_labels, predicted, file.num_classes, minority
     )
-    return scores, settings or {}
 
 
 def _fit(head, file, seed, features=None, labels=None, weight=None, **recipe):
@@ -55,7 +55,7 @@ def _fit(head, file, seed, features=None, labels=None, weight=None, **recipe):
     material = tfpf.Material(data, data.class_counts(file.num_classes))
     loss = recipe.pop("loss", _LOSS)
     task = tfpf.Task(head, file.num_classes, loss)
-    recipe = tfpf.HeadRecipe(**recipe)
+    recipe = tfpf.HeadRecipe(**{**_NOTHING_ELSE, **recipe})
     tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)
 
 
@@ -74,34 +74,36 @@ def _resampled(head, file, seed, sampler, **options):
     _fit(head, file, seed, *sampler.fit_resample(file.features, file.labels), **options)
 
 
-def _gaussian(
-    head,
-    file,
-    seed,
-    strategy="auto",
-    on_views=False,
-    tau=0.0,
-    **options,
-):
-    """The paper's method and its variants."""
+def _gaussian(head, file, seed, strategy="auto", **options):
+    """The paper's method and its variants, on all features."""
     data = tfpf.LabeledFeatures(file.features, file.labels)
-    if on_views:
-        if file.view_features is None:
-            return NotImplemented
-        data = data.concatenate([data, *_views(file)])
-    recipe = tfpf.HeadRecipe(sampling_strategy=strategy, tau=tau, **options)
-    return _retrained(tfpf.Task(head, file.num_classes, _LOSS), data, recipe, seed)
-
-
-def _retrained(task, data, recipe, seed):
-    """Steps 3 to 5 on features."""
-    material = tfpf.prepare_material(data, recipe, task.num_classes)
+    options = {"sampling_strategy": strategy, **_NOTHING_ELSE, **options}
+    recipe = tfpf.HeadRecipe(**options)
+    material = tfpf.prepare_material(data, recipe, file.num_classes)
+    task = tfpf.Task(head, file.num_classes, _LOSS)
     tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)
 
 
-def _views(file):
-    views = () if file.view_features is None else file.view_features
-    return [tfpf.LabeledFeatures(view, file.labels) for view in views]
+def _default(head, file, seed, **options):
+    """The package's default: a few hundred examples of each class, through a view."""
+    if file.used_features is None:
+        return NotImplemented
+    totals = ClassTotals()
+    totals.add(file.labels)
+    data = tfpf.LabeledFeatures(file.used_features, file.used_labels)
+    recipe = tfpf.HeadRecipe(**options)
+    material = tfpf.prepare_material(
+        data, recipe, file.num_classes, totals=totals, viewed=True
+    )
+    task = tfpf.Task(head, file.num_classes, _LOSS)
+    tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)
+    return None
+
+
+def _from_scratch(head, file, seed):
+    """The paper's under-sampling: the whole network is trained on the small set."""
+    known = file.scratch_predictions
+    return NotImplemented if known is None else known
 
 
 def _class_weights(head, file, seed):
@@ -126,7 +128,7 @@ def _balanced_softmax(head, file, seed):
     _fit(head, file, seed, loss=loss)
 
 
-def _tau_normalised(head, file, seed):
+def _tau_normalized(head, file, seed):
     """Kang et al. (2020), arXiv 1910.09217: kernels of unit length, no bias."""
     dense = head.layers[-1]
     kernel = dense.kernel.numpy()
@@ -145,20 +147,6 @@ def _lda(head, file, seed):
 def _adjusted(head, file, seed, tau):
     """Menon et al. (2021), arXiv 2007.07314: no training, the prior is taken off."""
     shift_bias(head, np.bincount(file.labels, minlength=file.num_classes), tau)
-
-
-def _auto(head, file, seed):
-    """The package's own choice, without validation data."""
-    task = tfpf.Task(head, file.num_classes, _LOSS)
-    plain, views = tfpf.LabeledFeatures(file.features, file.labels), _views(file)
-    tuning = search_recipe(
-        task, plain, views, seed=(seed, 1), time_budget=_SEARCH_SECONDS
-    )
-    data = plain
-    if tuning.chosen["on_views"]:
-        data = plain.concatenate([plain, *views])
-    _retrained(task, data, tuning.recipe, seed)
-    return {**tuning.chosen, "judged_on": tuning.judged_on}
 
 
 def _oracle(head, file, seed):
@@ -183,6 +171,7 @@ _over, _under = imblearn.over_sampling, imblearn.under_sampling
 ARMS = {
     "baseline": _as_trained,
     "head_only": _head_only,
+    "scratch": _from_scratch,
     "under_sampling": _sampler(_under.RandomUnderSampler),
     "random_over_sampling": _sampler(_over.RandomOverSampler),
     "smote": _sampler(_over.SMOTE),
@@ -204,14 +193,11 @@ ARMS = {
     "class_weights": _class_weights,
     "balanced_softmax": _balanced_softmax,
     "crt": _sampler(_over.RandomOverSampler, fresh_head=True),
-    "tau_norm": _tau_normalised,
+    "tau_norm": _tau_normalized,
     "lda": _lda,
     "logit_adjustment": functools.partial(_adjusted, tau=1.0),
     "logit_adjustment_1.5": functools.partial(_adjusted, tau=1.5),
-    "gaussian_adjusted": _variant(tau=0.5),
-    "views": _variant(on_views=True),
-    "views_x20": _variant(on_views=True, strategy=tfpf.multiply_minority(20)),
-    "views_blend": _variant(on_views=True, blend=0.5, tau=0.8),
-    "auto": _auto,
+    "gaussian_adjusted": _variant(blend=0.5, tau=0.8),
+    "default": _default,
     "oracle": _oracle,
 }

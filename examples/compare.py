@@ -17,11 +17,11 @@ trained and their features kept, OUTPUT_DIR/trunks/*/features.npz, and with thes
 trained here: `examples/train_on_jax.py` does it, on a machine without TensorFlow.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
 import time
-import warnings
 
 import keras
 import numpy as np
@@ -59,7 +59,8 @@ def define_flags():
     flags.DEFINE_float("learning_rate", 1e-3, "Of Adam, with cosine decay to zero.")
     flags.DEFINE_bool("augment", False, "Shifts, and flips where the set allows it.")
     flags.DEFINE_bool("mixed_precision", False, "Train in mixed_float16.")
-    flags.DEFINE_integer("views", 3, "Augmented passes to keep.", lower_bound=0)
+    flags.DEFINE_integer("views", 0, "Passes to keep for sweep.py.", lower_bound=0)
+    flags.DEFINE_bool("scratch", False, "Train on the under-sampled images, too.")
     flags.DEFINE_list("arms", list(ARMS), "What to compare; --arms= for nothing yet.")
     flags.DEFINE_string("pack", None, "Folder for `train_on_jax`; trains nothing.")
     flags.DEFINE_string("output_dir", "outputs/compare", "For networks and features.")
@@ -112,9 +113,7 @@ def run_arms(file, seeds, arms, results):
             if entry in results:
                 continue
             began = time.perf_counter()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # auto without views
-                scores, settings = run_arm(arm, file, seed)
+            scores = run_arm(arm, file, seed)
             seconds = time.perf_counter() - began
             if scores is None:
                 print(f"  {arm}: the feature file has not what it needs")
@@ -126,7 +125,6 @@ def run_arms(file, seeds, arms, results):
                     **scores,
                     "minority": minority,
                     "seconds": round(seconds, 3),
-                    "settings": settings,
                 }
             )
             print(
@@ -183,11 +181,10 @@ def _plain(value):
     return None if isinstance(value, float) and value != value else value
 
 
-def _files(planned, images, folder, views):
+def _files(planned, images, folder, views, scratch):
     """Yields the feature file of each network, and trains what is not there."""
     for recipe in planned:
-        cut = recipe.cut(images)
-        yield network_features(recipe, cut, folder, views)
+        yield network_features(recipe, images, folder, views, scratch)
 
 
 def main(argv):
@@ -224,11 +221,14 @@ def main(argv):
             planned = list(recipes(settings, minorities, episodes))
             images = load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
             if FLAGS.pack:
+                if FLAGS.scratch:
+                    small = {"under_sampled": True}
+                    planned += [dataclasses.replace(r, **small) for r in planned]
                 pack(planned, images, FLAGS.pack)
                 print(f"Packed {len(planned)} networks in {FLAGS.pack}.")
                 return
             trunks = pathlib.Path(FLAGS.output_dir) / "trunks"
-            files = _files(planned, images, trunks, FLAGS.views)
+            files = _files(planned, images, trunks, FLAGS.views, FLAGS.scratch)
         for file in files:
             print(f"{file.place['experiment']}: minority {file.minority.tolist()}")
             run_arms(file, range(FLAGS.head_seeds), FLAGS.arms, results)

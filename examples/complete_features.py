@@ -1,4 +1,4 @@
-"""Adds to a feature file what the views and oracle arms of the experiment need.
+"""Adds to a feature file what the default and oracle arms of the experiment need.
 
     python -m examples.complete_features --features=FILE.npz --model=FILE.keras \\
         --dataset=cifar10 --data_dir=DIR --scale --output=COMPLETE.npz
@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
 from examples.data import load_images, random_views
-from examples.trunks import FeatureFile
+from examples.trunks import FeatureFile, used_features
 
 FLAGS = flags.FLAGS
 
@@ -81,8 +81,12 @@ def complete(file, trunk, images, kind, views=3, seed=0, scale=False):
         seed=(seed, 1),
     )
     removed = np.setdiff1d(np.arange(len(everything)), rows)
+    train = images.train_images[rows]
+    used = used_features(trunk, _scaled(train) if scale else train, file.labels, seed)
     return dataclasses.replace(
         file,
+        used_features=used.features,
+        used_labels=used.labels,
         view_features=view_features.reshape(views, len(rows), -1),
         removed_features=everything[removed],
         removed_labels=images.train_labels[removed],

@@ -17,6 +17,7 @@ __all__ = [
     "random_views",
     "step_sizes",
     "training_stream",
+    "under_sampled",
 ]
 
 
@@ -185,6 +186,19 @@ def imbalance(images, profile="step", num_minority=5, ratio=10, seed=0):
         minority=minority,
         removed_images=images.train_images[removed],
         removed_labels=images.train_labels[removed],
+    )
+
+
+def under_sampled(images, seed=0):
+    """As many training images of each class as the smallest has, drawn at random."""
+    smallest = np.bincount(images.train_labels, minlength=images.num_classes).min()
+    rows = np.random.default_rng([seed, 11]).permutation(images.train_labels.size)
+    members = [rows[images.train_labels[rows] == c] for c in range(images.num_classes)]
+    keep = np.sort(np.concatenate([of_class[:smallest] for of_class in members]))
+    return dataclasses.replace(
+        images,
+        train_images=images.train_images[keep],
+        train_labels=images.train_labels[keep],
     )
 
 

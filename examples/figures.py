@@ -26,7 +26,8 @@ __all__ = [
 ARM_LABELS = {
     "baseline": "as trained",
     "head_only": "head only, real features",
-    "under_sampling": "under-sampling",
+    "scratch": "under-sampling, whole network",
+    "under_sampling": "under-sampling, head",
     "random_over_sampling": "random over-sampling",
     "smote": "SMOTE",
     "perturbed": "perturbed",
@@ -45,15 +46,12 @@ ARM_LABELS = {
     "class_weights": "class weights",
     "balanced_softmax": "balanced softmax",
     "crt": "cRT",
-    "tau_norm": "tau-normalisation",
+    "tau_norm": "tau-normalization",
     "lda": "LDA head",
     "logit_adjustment": "logit adjustment, tau 1",
     "logit_adjustment_1.5": "logit adjustment, tau 1.5",
-    "gaussian_adjusted": "Gaussian + logit adjustment",
-    "views": "Gaussian on views",
-    "views_x20": "Gaussian x20 on views",
-    "views_blend": "Gaussian on views, blended",
-    "auto": "auto (this package's choice)",
+    "gaussian_adjusted": "Gaussian, blend 0.5, tau 0.8",
+    "default": "this package's default",
     "oracle": "oracle (removed examples)",
 }
 
@@ -72,7 +70,7 @@ _LINES = {
     "smote": ("#009e73", "s"),
     "perturbed": ("#cc79a7", "D"),
     "proposed": ("#0072b2", "^"),
-    "auto": ("#d55e00", "*"),
+    "default": ("#d55e00", "*"),
 }
 _OTHER = ("0.55", "o")
 

@@ -24,7 +24,17 @@ from examples.compare import Results
 from examples.devices import leave_gpus_to_keras
 from examples.trunks import FeatureFile
 
-__all__ = ["BLENDS", "MATERIALS", "TAUS", "Material", "grid_scores", "sweep"]
+__all__ = [
+    "BLENDS",
+    "MATERIALS",
+    "TAUS",
+    "Material",
+    "add_as_trained",
+    "grid_scores",
+    "result_entry",
+    "sweep",
+    "train_and_score",
+]
 
 FLAGS = flags.FLAGS
 
@@ -109,14 +119,14 @@ def sweep(file, network, seeds, results, materials=MATERIALS):
         materials: list of `Material`.
     """
     seeds = list(seeds)
-    _add_as_trained(file, network, results)
+    add_as_trained(file, network, results)
     for seed in seeds:
         for material in materials:
-            entry = _entry(file, network, seed, str(material))
+            entry = result_entry(file, network, seed, str(material))
             if entry not in results:
                 entry |= dataclasses.asdict(material)
-                results.add(entry | _run(file, material, seed))
-        entry = _entry(file, network, seed, "oracle")
+                results.add(entry | train_and_score(file, material, seed))
+        entry = result_entry(file, network, seed, "oracle")
         if file.removed_features is not None and entry not in results:
             features = np.concatenate([file.features, file.removed_features])
             labels = np.concatenate([file.labels, file.removed_labels])
@@ -124,25 +134,34 @@ def sweep(file, network, seeds, results, materials=MATERIALS):
             results.add(entry | grid_scores(file, *head, blends=(0.0,), taus=(0.0,)))
 
 
-def _entry(file, network, seed, arm):
+def result_entry(file, network, seed, arm):
+    """What tells a line of the results from all others."""
     place = {**file.place, "network": network}
     return {"kind": "head", **place, "seed": seed, "arm": arm}
 
 
-def _add_as_trained(file, network, results):
+def add_as_trained(file, network, results):
     """The head as it was, and logit adjustment of it."""
-    entry = _entry(file, network, 0, "as trained")
+    entry = result_entry(file, network, 0, "as trained")
     if entry not in results:
         scores = grid_scores(file, file.kernel, file.bias, (1.0,), (*TAUS, 2.0))
         results.add(entry | scores)
 
 
-def _run(file, material, seed):
-    """Scores of the head of one material, or the name of another with the same head."""
+def train_and_score(file, material, seed, seen=None):
+    """Scores of the head of one material, or the name of another with the same head.
+
+    Args:
+        file: `FeatureFile`.
+        material: `Material`.
+        seed: of the head, and of which examples it sees.
+        seen: function from rows `[M]` of the training images to their features
+            `[k, M, D]` in k passes; by default those in the file.
+    """
     began = time.perf_counter()
-    features, labels, forward_passes = _subset(file, material, seed)
+    features, labels, forward_passes = _subset(file, material, seed, seen)
     counts = _counts(labels, material, file.minority)
-    if not counts and material.source != "none":
+    if not counts and material.source != "none" and seen is None:
         same = dataclasses.replace(material, source="none", target="balance")
         return {"same_as": str(same)}
     gaussian = None
@@ -160,17 +179,21 @@ def _run(file, material, seed):
     }
 
 
-def _subset(file, material, seed):
+def _subset(file, material, seed, seen=None):
     """Features and labels of at most `per_class` examples, and the trunk's passes."""
-    plain, views = _PASSES[material.passes]
     rows = np.arange(len(file.labels))
     if material.per_class:
         order = np.random.default_rng([seed, 2]).permutation(rows)
         members = [order[file.labels[order] == c] for c in range(file.num_classes)]
         rows = np.sort(np.concatenate([m[: material.per_class] for m in members]))
-    seen = ([file.features] if plain else []) + list(file.view_features[:views])
-    features = np.concatenate([array[rows] for array in seen])
-    return features, np.tile(file.labels[rows], len(seen)), len(features)
+    if seen is None:
+        plain, views = _PASSES[material.passes]
+        passes = ([file.features] if plain else []) + list(file.view_features[:views])
+        passes = [array[rows] for array in passes]
+    else:
+        passes = seen(rows)
+    features = np.concatenate(list(passes))
+    return features, np.tile(file.labels[rows], len(passes)), len(features)
 
 
 def _counts(labels, material, minority):
@@ -225,7 +248,8 @@ def _trained_head(file, features, labels, seed, gaussian=None, counts=None):
     data = tfpf.LabeledFeatures(features, labels)
     real = data.class_counts(file.num_classes)
     material = tfpf.Material(data, real, gaussian, counts)
-    tfpf.fit_head(task, material, seed=(seed, 1), verbose=0)
+    recipe = tfpf.HeadRecipe(blend=0.0, tau=0.0)
+    tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)
     return head.layers[-1].get_weights()
 
 

@@ -54,7 +54,10 @@ __all__ = [
 FLAGS = flags.FLAGS
 
 # The rows of the paper's Tables 1 to 4, and this package's own.
-_PAPER_ARMS = ("baseline", "under_sampling", "smote", "perturbed", "proposed", "auto")
+_PAPER_ARMS = (
+    *("baseline", "scratch", "under_sampling", "smote", "perturbed", "proposed"),
+    "default",
+)
 # What the paper calls the scores; its multiplicative average is the geometric mean.
 _PAPER_SCORES = {
     "accuracy": "accuracy",
@@ -470,9 +473,9 @@ def _paired_table(results, arm, rivals):
 def verdicts(results):
     """What the tables say, in words.
 
-    For each experiment: how much of the gap to the oracle "auto" closes; which rivals
-    are above it by more than one standard error of the paired difference; and whether
-    the paper's settings are above SMOTE.
+    For each experiment: how much of the gap to the oracle the default closes; which
+    rivals are above it by more than one standard error of the paired difference; and
+    whether the paper's settings are above SMOTE.
 
     Args:
         results: list of result dicts.
@@ -488,28 +491,28 @@ def verdicts(results):
 
 
 def _gap_verdict(results):
-    absent = {"baseline", "auto", "oracle"} - set(arms_of(results))
+    absent = {"baseline", "default", "oracle"} - set(arms_of(results))
     if absent:
         return f"The gap to the oracle is unknown: no result of {_labels(absent)}."
-    share = _gap_share(results, "auto")
-    _, baseline, oracle = (_number(100 * end) for end in _gap_ends(results, "auto"))
+    share = _gap_share(results, "default")
+    _, baseline, oracle = (_number(100 * end) for end in _gap_ends(results, "default"))
     if math.isnan(share):
         return f"No gap to close: accuracy {baseline} as trained, {oracle} the oracle."
     return (
-        f"auto closes {share:.0f} % of the gap in accuracy, from {baseline} as trained "
-        f"to {oracle} of the oracle."
+        f"The default closes {share:.0f} % of the gap in accuracy, from {baseline} as "
+        f"trained to {oracle} of the oracle."
     )
 
 
 def _rivals_verdict(results):
-    rivals = [arm for arm in arms_of(results) if arm not in ("auto", "oracle")]
-    if not rivals or "auto" not in arms_of(results):
-        return "auto is not compared: it needs results of auto and of a rival."
+    rivals = [arm for arm in arms_of(results) if arm not in ("default", "oracle")]
+    if not rivals or "default" not in arms_of(results):
+        return "The default is not compared: it needs results of it and of a rival."
     above, alone = [], False
     for rival in rivals:
         scores = []
         for score, name in SCORE_LABELS.items():
-            difference = paired(results, rival, "auto", score)
+            difference = paired(results, rival, "default", score)
             error = difference.standard_error
             alone |= difference.n == 1
             if difference.mean > (0 if math.isnan(error) else error):
@@ -521,7 +524,7 @@ def _rivals_verdict(results):
     if alone:
         by += ", or by anything where one run has no standard error"
     who = "; ".join(above) or "none"
-    return f"Of {_count(len(rivals), 'rival')}, above auto by {by}: {who}."
+    return f"Of {_count(len(rivals), 'rival')}, above the default by {by}: {who}."
 
 
 def _smote_verdict(results):
@@ -570,7 +573,7 @@ def write_tables(results, pictures, output_dir):
             by_minor,
             *(
                 paired_table(group, arm, [rival for rival in rivals if rival != arm])
-                for arm in ("auto", "proposed")
+                for arm in ("default", "proposed")
             ),
         ]
     for picture in pictures:

@@ -15,12 +15,24 @@ import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
-from examples.data import imbalance, only_classes, random_views, training_stream
+from examples.data import (
+    imbalance,
+    only_classes,
+    random_views,
+    training_stream,
+    under_sampled,
+)
 from examples.resnet import compiled_resnet
 from examples.resume import EpochBackup, restore, skip_epochs
 from tf_pseudofeat.files import whole_file
 
-__all__ = ["FeatureFile", "Recipe", "network_features", "trained_network"]
+__all__ = [
+    "FeatureFile",
+    "Recipe",
+    "network_features",
+    "trained_network",
+    "used_features",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Recipe:
         augment: None, "shift" or "flip_and_shift", see `training_stream`.
         mixed_precision: compute in float16, with float32 weights.
         seed: of classes, images, weights and order: the episode.
+        under_sampled: train on as many images of each class as the smallest has.
     """
 
     dataset: str
@@ -54,6 +67,7 @@ class Recipe:
     augment: str | None = None
     mixed_precision: bool = False
     seed: int = 0
+    under_sampled: bool = False
 
     def __str__(self):
         cut = f"step{self.num_minority}" if self.profile == "step" else self.profile
@@ -62,7 +76,7 @@ class Recipe:
             f"{name}-{cut}-ratio{self.ratio}-resnet{self.depth}"
             f"-{self.epochs}x{self.batch_size}-lr{self.learning_rate:g}"
             f"-{self.augment or 'plain'}{'-mixed' if self.mixed_precision else ''}"
-            f"-seed{self.seed}"
+            f"-seed{self.seed}{'-undersampled' if self.under_sampled else ''}"
         )
 
     @property
@@ -85,7 +99,8 @@ class Recipe:
         """The images of its classes, cut as the recipe says."""
         if self.classes:
             images = only_classes(images, self.classes)
-        return imbalance(images, self.profile, self.num_minority, self.ratio, self.seed)
+        cut = imbalance(images, self.profile, self.num_minority, self.ratio, self.seed)
+        return under_sampled(cut, self.seed) if self.under_sampled else cut
 
 
 def trained_network(recipe, images, folder):
@@ -162,6 +177,11 @@ class FeatureFile:
         view_features: of augmented training images `[k, N, D]`, or None.
         removed_features: of the images that were cut away `[R, D]`, or None.
         removed_labels: int `[R]`, or None.
+        used_features: what the package's default looks at: of some examples of each
+            class, as it sees them `[U, D]`; or None.
+        used_labels: int `[U]`, or None.
+        scratch_predictions: classes of the test images by a network that was trained
+            on the under-sampled images alone, int `[M]`; or None.
         place: {"experiment", "num_minority", "episode"}: where it belongs.
     """
 
@@ -175,6 +195,9 @@ class FeatureFile:
     view_features: np.ndarray | None = None
     removed_features: np.ndarray | None = None
     removed_labels: np.ndarray | None = None
+    used_features: np.ndarray | None = None
+    used_labels: np.ndarray | None = None
+    scratch_predictions: np.ndarray | None = None
     place: dict | None = None
 
     @classmethod
@@ -229,22 +252,50 @@ class FeatureFile:
         return head
 
 
-def network_features(recipe, images, folder, views=3):
+def used_features(trunk, images, labels, seed=0):
+    """`LabeledFeatures` of what the package's default looks at."""
+    return tfpf.extract_features(
+        trunk, (images, labels), augment="auto", per_class=500, seed=(seed, 1)
+    )
+
+
+def network_features(recipe, images, folder, views=0, scratch=False):
     """The features of a recipe's network: from the folder, or made and put there.
 
     Args:
         recipe: `Recipe`.
-        images: `ImbalancedImages`, already cut.
+        images: `ImbalancedImages`, not yet cut.
         folder: where networks and features are kept.
         views: augmented passes over the training images; none for 0.
+        scratch: also train a network on the under-sampled images, for its predictions.
 
     Returns:
         file: `FeatureFile`.
     """
     path = pathlib.Path(folder) / str(recipe) / "features.npz"
-    if path.exists():
-        return dataclasses.replace(FeatureFile.read(path), place=recipe.place)
-    model = trained_network(recipe, images, folder)
+    file = FeatureFile.read(path) if path.exists() else None
+    cut = recipe.cut(images)
+    if file is None or file.used_features is None:
+        model = trained_network(recipe, cut, folder)
+        file = file or _features_of(model, recipe, cut, views)
+        trunk, _ = tfpf.split_at(model, "features")
+        seen = used_features(trunk, cut.train_images, cut.train_labels, recipe.seed)
+        file = dataclasses.replace(
+            file, used_features=seen.features, used_labels=seen.labels
+        )
+        file.write(path)
+    if scratch and file.scratch_predictions is None:
+        small = dataclasses.replace(recipe, under_sampled=True)
+        cut = small.cut(images)
+        outputs = trained_network(small, cut, folder).predict(cut.test_images)
+        predicted = outputs.argmax(axis=-1)
+        file = dataclasses.replace(file, scratch_predictions=predicted)
+        file.write(path)
+    return dataclasses.replace(FeatureFile.read(path), place=recipe.place)
+
+
+def _features_of(model, recipe, images, views):
+    """`FeatureFile` of a network; `images` are cut."""
     trunk, _ = tfpf.split_at(model, "features")
     kernel, bias = model.get_layer("classifier").get_weights()
     kind = recipe.augment or (
@@ -262,7 +313,7 @@ def network_features(recipe, images, folder, views=3):
         seen = seen.reshape(views, len(train[1]), -1)
     if len(images.removed_labels):
         removed = features(images.removed_images, images.removed_labels)
-    file = FeatureFile(
+    return FeatureFile(
         features=features(*train),
         labels=images.train_labels,
         test_features=features(images.test_images, images.test_labels),
@@ -275,5 +326,3 @@ def network_features(recipe, images, folder, views=3):
         removed_labels=images.removed_labels if removed is not None else None,
         place=recipe.place,
     )
-    file.write(path)
-    return FeatureFile.read(path)

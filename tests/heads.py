@@ -24,14 +24,17 @@ def fit(
     real=None,
     **recipe,
 ):
-    """Trains `head` on `LabeledFeatures` and draws of `gaussian`; see `fit_head`."""
+    """Trains `head` on `LabeledFeatures` and draws of `gaussian`; see `fit_head`.
+
+    Nothing of the old head is kept, and nothing taken off, unless a test asks for it.
+    """
     task = tfpf.Task(head, num_classes, loss, threshold, strategy)
     if real is None:
         real = training.class_counts(num_classes)
     return tfpf.fit_head(
         task,
         tfpf.Material(training, np.asarray(real), gaussian, counts),
-        tfpf.HeadRecipe(**recipe),
+        tfpf.HeadRecipe(**{"blend": 0.0, "tau": 0.0, **recipe}),
         scoring=scoring,
         monitor=monitor,
         seed=seed,

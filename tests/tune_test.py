@@ -50,22 +50,27 @@ def test_tuning_leaves_the_model_as_it_is(model, digits):
     before = state(model)
     tuning = tune(model, "features", *digits, epochs=2, verbose=0)
     assert state(model) == before
-    assert tuning.judged_on == "validation data"
-    # One setting at a time: 7 values beside the defaults, one a fresh head; each with
-    # 8 taus and, unless it is fresh, 2 blends.
-    assert len(tuning.trials) == 8 * (2 * 7 + 1)
+    assert len(tuning.trials) == 6 * 8  # blends and taus
 
 
-def test_auto_is_what_one_gets_by_hand(model, digits):
+@pytest.mark.parametrize("monitor", ["balanced_accuracy", "min_class_accuracy"])
+def test_auto_is_what_one_gets_by_hand(model, digits, monitor):
     before = model.get_weights()
-    common = {"augment": jitter, "views": 2, "epochs": 2, "verbose": 0}
+    common = {
+        "augment": jitter,
+        "epochs": 2,
+        "verbose": 0,
+        "validation_data": digits[1],
+        "monitor": monitor,
+    }
     report = retrain_head(model, "features", digits[0], recipe="auto", **common)
     auto = model.get_weights()
     model.set_weights(before)
-    assert report.tuning.judged_on == "a held-out view"
-    if not report.tuning.chosen["on_views"]:
-        common.update(augment=None, views=None)
-    common["recipe"] = report.tuning.recipe
+    tuning = report.tuning
+    assert tuning.monitor == monitor
+    # What was judged is what came out.
+    assert report.after[monitor] == pytest.approx(tuning.chosen.score, abs=1e-12)
+    common["recipe"] = tuning.recipe
     by_hand = retrain_head(model, "features", digits[0], **common)
     for one, other in zip(auto, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -73,15 +78,23 @@ def test_auto_is_what_one_gets_by_hand(model, digits):
     assert json.loads(json.dumps(report.to_dict()))["tuning"]["chosen"]
 
 
+def test_auto_needs_data_to_judge_by(model, digits):
+    before = state(model)
+    with pytest.raises(ValueError, match="'auto' chooses by validation data"):
+        retrain_head(model, "features", digits[0], recipe="auto")
+    assert state(model) == before
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"recipe": "auto", "tau": 0.3}, r"\['tau'\] are what the search"),
-        ({"recipe": "auto", "fresh_head": True}, r"\['fresh_head'\] are what the"),
+        ({"tau": 0.3}, r"\['tau'\] are what the search"),
+        ({"blend": 0.5}, r"\['blend'\] are what the search"),
     ],
 )
-def test_auto_takes_no_settings_beside_it(model, digits, settings, message):
+def test_auto_takes_no_settings_that_it_chooses(model, digits, settings, message):
     before = state(model)
+    settings = {"recipe": "auto", "validation_data": digits[1], **settings}
     with pytest.raises(ValueError, match=message):
         retrain_head(model, "features", digits[0], **settings)
     assert state(model) == before
@@ -90,6 +103,7 @@ def test_auto_takes_no_settings_beside_it(model, digits, settings, message):
 @pytest.mark.parametrize("recipe", ["best", 3, {"tau": 0.3}])
 def test_a_recipe_is_an_object_or_auto(model, digits, recipe):
     with pytest.raises(
-        TypeError, match="`recipe` is of type HeadRecipe, or 'auto'; received"
+        TypeError,
+        match="`recipe` is of type HeadRecipe, or 'auto', or 'paper'; received",
     ):
         retrain_head(model, "features", digits[0], recipe=recipe)

@@ -76,7 +76,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
         self._left = None
-        check_job(self.model, self.layer, self.data, **self.settings)
+        check_job(self.model, self.layer, self.data, trained=False, **self.settings)
         if _keeps_averages(self.model.optimizer):
             warnings.warn(
                 "The optimizer keeps moving averages of the weights (use_ema=True). "

@@ -16,27 +16,61 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.arguments import is_infinite, stateless_seed
+from tf_pseudofeat.arguments import check_weights, stateless_seed
+from tf_pseudofeat.chosen import (
+    ClassTotals,
+    choose_rows,
+    chosen_chunks,
+    whole_chunks,
+)
+from tf_pseudofeat.data_adapters import (
+    NO_BATCH,
+    arrays_of,
+    as_array,
+    batches_of,
+    check_data,
+    for_keras,
+    num_batches,
+)
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.graph import check_is_keras_3
 from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.options import resolve_extraction
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
+from tf_pseudofeat.views import ViewSource, choose_views
 
 __all__ = [
+    "Extracted",
     "all_sets_or_none",
     "augment_once",
     "check_cache",
-    "check_data",
     "extract_features",
-    "first_batch",
-    "labels_at_hand",
-    "plain_and_views",
+    "read_features",
     "validation_features",
 ]
 
-_NO_BATCH = "The data has no batch; there are no features to extract."
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extracted:
+    """What one extraction gives.
+
+    Attributes:
+        views: list of `LabeledFeatures`, one for each view; a single one of the
+            examples as they are where the source is none.
+        totals: `ClassTotals` of all the data, also of what was not looked at.
+        source: `ViewSource`: what made the views.
+    """
+
+    views: list[LabeledFeatures]
+    totals: ClassTotals
+    source: ViewSource
+
+    def together(self):
+        """`LabeledFeatures` of all views, one after the other."""
+        return LabeledFeatures.concatenate(self.views)
 
 
 def extract_features(
@@ -48,10 +82,11 @@ def extract_features(
         trunk: the Keras model from inputs to features, as `split_at` gives it.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` of the same, or such a tuple of arrays.
-        extraction: `Extraction`; with `augment` the data are read once for each view,
-            and not as they are.
-        seed: two whole numbers; of the augmentation. Views and batches have streams of
-            their own. What a function without `seed` draws does not follow from it.
+        extraction: `Extraction`; by default `Extraction.plain()`, every example as it
+            is. With `augment`, its views take the place of the examples.
+        seed: two whole numbers; of the choice of examples and of the augmentation.
+            Views and batches have streams of their own. What a function without `seed`
+            draws does not follow from it.
         verbose: 0 for silence; otherwise a progress bar.
         **options: fields of `Extraction`, which override those of `extraction`.
 
@@ -72,34 +107,50 @@ def extract_features(
     >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
     >>> features, labels = extract_features(trunk, train_ds, augment=augment, views=3)
     """
-    extraction = resolve_extraction(extraction, options)
+    extraction = resolve_extraction(extraction or Extraction.plain(), options)
     check_data(data, extraction.steps)
     stateless_seed(seed)
     check_is_keras_3(trunk)
-    views = range(extraction.num_views) or [None]
-    passes = [_one_pass(trunk, data, extraction, seed, v, verbose) for v in views]
-    return _gathered(passes, extraction.cache_dir)
+    if extraction.per_class == "auto":
+        extraction = dataclasses.replace(extraction, per_class=None)
+    with _Sinks(extraction.cache_dir, None) as sinks:
+        _read(trunk, data, extraction, sinks, seed=seed, verbose=verbose)
+    return sinks.all_views()
 
 
-def plain_and_views(trunk, data, extraction, *, seed, verbose):
-    """`LabeledFeatures` of the data as they are, and a list of those of their views.
+def read_features(trunk, data, extraction, *, seed, verbose, spare=0, first=None):
+    """The features to train on, see `Extracted`; the data are read once.
 
-    With `cache_dir` they are in its folders "training", "view-0" and on.
+    With `cache_dir` they are in its folder "training", or "view-0" and on.
+
+    Args:
+        trunk: Keras model.
+        data: checked data.
+        extraction: `Extraction` with a number as `per_class`, or None.
+        seed: two whole numbers.
+        verbose: 0 for silence; otherwise a progress bar.
+        spare: views beyond those of the extraction, if there are views.
+        first: first batch `(x, labels)` of an earlier reading, or None.
     """
-
-    def read(view, name):
-        parts = _one_pass(trunk, data, extraction, seed, view, verbose)
-        return _gathered([parts], extraction.cache_dir, name)
-
-    plain = read(None, "training")
-    return plain, [read(v, f"view-{v}") for v in range(extraction.num_views)]
+    with _Sinks(extraction.cache_dir, ("training", "view-{}")) as sinks:
+        totals, source = _read(
+            *(trunk, data, extraction, sinks),
+            seed=seed,
+            verbose=verbose,
+            spare=spare,
+            first=first,
+        )
+    return Extracted(sinks.views(), totals, source)
 
 
 def validation_features(trunk, data, extraction, *, verbose):
     """Features to score on; with `cache_dir` in its folder "validation"."""
-    whole = dataclasses.replace(extraction, augment=None, views=None, steps=None)
-    parts = _one_pass(trunk, data, whole, None, None, verbose)
-    return _gathered([parts], extraction.cache_dir, "validation")
+    whole = dataclasses.replace(
+        extraction, augment=None, views=None, per_class=None, steps=None
+    )
+    with _Sinks(extraction.cache_dir, ("validation", "")) as sinks:
+        _read(trunk, data, whole, sinks, seed=(0, 0), verbose=verbose)
+    return sinks.all_views()
 
 
 def check_cache(cache_dir):
@@ -125,65 +176,197 @@ def _sets_in(cache_dir):
     return [path for name in patterns for path in pathlib.Path(cache_dir).glob(name)]
 
 
-def augment_once(augment, x):
-    """One batch of inputs, augmented, to see whether it works."""
-    return _augmenter(augment, (0, 0))(x, 0)
+class _Sinks:
+    """Where the features of each view go: to memory, or to folders of `cache_dir`.
+
+    Args:
+        cache_dir: folder, or None for memory.
+        names: of the folder in it for plain features, and of those for views; None
+            where all are one set.
+    """
+
+    def __init__(self, cache_dir, names):
+        self._cache_dir, self._names = cache_dir, names
+        self._parts, self._writers, self._folders = [], [], []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
+
+    def open(self, num_views):
+        """Makes room for views; 0 is for the examples as they are."""
+        self._parts = [[] for _ in range(num_views or 1)]
+        if self._cache_dir is None:
+            return
+        if self._names is None:
+            self._folders = [self._stack.enter_context(new_set(self._cache_dir))]
+            prefixes = [f"view-{v:03d}" for v in range(num_views)]
+            prefixes = prefixes if num_views > 1 else [""]
+            folders = self._folders * len(prefixes)
+        else:
+            plain, view = self._names
+            names = [view.format(v) for v in range(num_views)] or [plain]
+            self._folders = folders = [
+                self._stack.enter_context(new_set(pathlib.Path(self._cache_dir) / name))
+                for name in names
+            ]
+            prefixes = [""] * len(folders)
+        self._writers = [
+            self._stack.enter_context(ShardWriter(folder, prefix=prefix))
+            for folder, prefix in zip(folders, prefixes, strict=True)
+        ]
+
+    def add(self, view, part):
+        """Adds `LabeledFeatures` to a view."""
+        if self._writers:
+            self._writers[view].write(part)
+        else:
+            self._parts[view].append(part)
+
+    def views(self):
+        """`LabeledFeatures` of each view."""
+        if self._folders:
+            return [load_features(folder) for folder in self._folders]
+        return [LabeledFeatures.concatenate(parts) for parts in self._parts]
+
+    def all_views(self):
+        """`LabeledFeatures` of all views, one after the other."""
+        return LabeledFeatures.concatenate(self.views())
 
 
-def _gathered(passes, cache_dir, name=None):
-    """The features of passes, in memory or in `cache_dir`, there in a folder `name`."""
-    if cache_dir is None:
-        return LabeledFeatures.concatenate(
-            [LabeledFeatures.concatenate(list(parts)) for parts in passes]
-        )
-    folder = cache_dir if name is None else pathlib.Path(cache_dir) / name
-    with new_set(folder) as folder:
-        for number, parts in enumerate(passes):
-            prefix = f"view-{number:03d}" if len(passes) > 1 else ""
-            with ShardWriter(folder, prefix=prefix) as writer:
-                for part in parts:
-                    writer.write(part)
-    return load_features(folder)
-
-
-def _one_pass(trunk, data, extraction, seed, view, verbose):
-    """Yields each batch as `LabeledFeatures`; augmented unless `view` is None."""
-    total = _num_batches(data, extraction)
-    progress = keras.utils.Progbar(total, verbose=int(bool(verbose)), unit_name="batch")
-    augment = None if view is None else extraction.augment
-    augmented = _augmenter(augment, seed, view)
-    read = counted = 0
-    for x, y, weight in itertools.islice(_batches(data, extraction), total):
-        inputs = _for_keras(augmented(x, read))
-        features, labels = _features_of(trunk, inputs), _array(y)
-        weight = None if weight is None else _array(weight)
-        read += 1
-        progress.update(read)
-        try:
-            part = LabeledFeatures.of_batch(features, labels, weight, inputs)
-        except ValueError as error:
-            raise ValueError(f"Batch {read - 1}, counted from 0: {error}") from error
-        if part is not None:
-            counted += 1
-            yield part
-    if not read:
-        raise ValueError(_NO_BATCH)
+def _read(trunk, data, extraction, sinks, *, seed, verbose, spare=0, first=None):
+    """Fills the sinks; returns `(ClassTotals, ViewSource)`."""
+    reading = _Reading(data, extraction, seed, verbose)
+    source = choose_views(
+        extraction.augment, trunk, reading.first[0], reading.beside(first)
+    )
+    num_views = extraction.num_views + spare if source.is_view else 0
+    sinks.open(num_views)
+    augmenters = [_augmenter(source, seed, view) for view in range(num_views)]
+    views = range(max(1, num_views))
+    counted = 0
+    noise = noise_from(numbers_for("views", seed))
+    with source.active(trunk) as active, noise:
+        for view, number, chunk in _each_view(reading, views, source.is_reading):
+            augment = augmenters[view] if augmenters else _as_it_is
+            inputs = for_keras(augment(chunk.x, number))
+            features = _features_of(active, inputs)
+            weight = chunk.sample_weight
+            try:
+                part = LabeledFeatures.of_batch(features, chunk.labels, weight, inputs)
+            except ValueError as error:
+                raise ValueError(f"{chunk.name}: {error}") from error
+            if part is not None:
+                counted += 1
+                sinks.add(view, part)
     if not counted:
         raise ValueError(
             "All sample weights are 0, or all batches empty: there is no example."
         )
-    if total is None:
-        progress.update(read, finalize=True)
+    return reading.totals, source
 
 
-def _augmenter(augment, seed, view=0):
+def _each_view(reading, views, is_reading):
+    """Yields `(view, number of the chunk, chunk)`; the data are read once if may be."""
+    if is_reading:
+        for view in views:
+            source = reading if view == 0 else reading.again()
+            yield from ((view, n, chunk) for n, chunk in enumerate(source.chunks()))
+    else:
+        for number, chunk in enumerate(reading.chunks()):
+            yield from ((view, number, chunk) for view in views)
+
+
+class _Reading:
+    """One reading of the data.
+
+    Args:
+        data: checked data.
+        extraction: `Extraction`.
+        seed: two whole numbers; chooses examples of arrays.
+        verbose: whether there is a progress bar.
+
+    Attributes:
+        totals: `ClassTotals`, filled while chunks are read.
+        first: the first batch `(inputs, labels, sample_weight)`.
+    """
+
+    def __init__(self, data, extraction, seed, verbose):
+        self._arguments = data, extraction, seed, verbose
+        self.totals, rows = ClassTotals(), None
+        arrays = arrays_of(data)
+        if arrays is not None and extraction.per_class is not None:
+            rows = self._choose(*arrays)
+        self._is_chosen = rows is not None
+        total = num_batches(data, extraction, rows)
+        self._bar = keras.utils.Progbar(
+            total, verbose=int(bool(verbose)), unit_name="batch"
+        )
+        self._batches = itertools.islice(batches_of(data, extraction, rows), total)
+        self.first = next(self._batches, None)
+        if self.first is None:
+            raise ValueError(NO_BATCH)
+        self._is_dataset = arrays is None
+
+    def _choose(self, labels, weight):
+        _, extraction, seed, _ = self._arguments
+        if extraction.steps is not None:
+            seen = slice(0, extraction.steps * extraction.batch_size)
+            labels, weight = labels[seen], None if weight is None else weight[seen]
+        ids = class_ids(labels)
+        there = np.arange(ids.size)
+        if weight is not None:
+            check_weights(weight, ids.size)
+            there = np.flatnonzero(weight)
+        self.totals.add(ids, weight)
+        rng = numbers_for("chosen examples", seed)
+        return there[choose_rows(ids[there], extraction.per_class, rng)]
+
+    def again(self):
+        """Another one, of the same data."""
+        return _Reading(*self._arguments)
+
+    def beside(self, first):
+        """The first batches of an earlier reading of a dataset and of this one."""
+        both = self._is_dataset and first is not None
+        return (first, self.first[:2]) if both else None
+
+    def chunks(self):
+        """Yields what the trunk is to look at, as `Chunk`."""
+        per_class = self._arguments[1].per_class
+        if self._is_chosen:
+            yield from whole_chunks(self._shown(), ClassTotals())
+        elif per_class is None:
+            yield from whole_chunks(self._shown(), self.totals)
+        else:
+            yield from chosen_chunks(self._shown(), self.totals, per_class)
+
+    def _shown(self):
+        read = 0
+        for batch in itertools.chain([self.first], self._batches):
+            yield batch
+            read += 1
+            self._bar.update(read)
+        if self._bar.target is None:
+            self._bar.update(read, finalize=True)
+
+
+def augment_once(augment, x):
+    """One batch of inputs, augmented, to see whether it works."""
+    return _augmenter(choose_views(augment, None, x), (0, 0), 0)(x, 0)
+
+
+def _augmenter(source, seed, view):
     """A function of a batch and its number; the same seed gives the same views."""
-    if augment is None:
-        return lambda x, step: x
-    numbers = numbers_for("views", seed, view)
+    numbers, augment = numbers_for("views", seed, view), source.augment
     if isinstance(augment, keras.layers.Layer):
-        seed_layers(augment, numbers)
         return functools.partial(_augmented_by_layer, augment, numbers)
+    if augment is None:
+        return functools.partial(_reseeded, source.layers, numbers)
     try:
         seeded = "seed" in inspect.signature(augment).parameters
     except ValueError:  # written in C
@@ -194,133 +377,30 @@ def _augmenter(augment, seed, view=0):
     return lambda x, step: augment(x, seed=tf.constant([first, step], tf.int32))
 
 
+def _as_it_is(x, step):
+    del step
+    return x
+
+
 def _augmented_by_layer(layer, numbers, x, step):
+    del step
+    seed_layers(layer, numbers)
     with noise_from(numbers):
         return layer(x, training=True)
 
 
-def first_batch(data, extraction):
-    """One batch `(x, y, sample_weight or None)` of data that passed `check_data`."""
-    for batch in _batches(data, extraction):
-        return batch
-    raise ValueError(_NO_BATCH)
-
-
-def labels_at_hand(data, batch):
-    """All labels where `data` are arrays, else those of the first batch."""
-    if isinstance(data, tuple | list):
-        batch = keras.tree.flatten(data[1])[0]
-    return _array(batch)
-
-
-def check_data(data, steps=None):
-    """Raises, before anything is read, for data that cannot be extracted from."""
-    if isinstance(data, tf.data.Dataset):
-        _check_structure(data.element_spec)
-        if is_infinite(data) and steps is None:
-            raise ValueError(
-                "The dataset is infinite (`repeat()`?); pass `steps`, the number of "
-                "batches to read, or the dataset as it was before `repeat()`."
-            )
-        if data.cardinality() == 0:
-            raise ValueError("The dataset is empty; there are no features to extract.")
-    elif isinstance(data, tuple | list):
-        data = _without_none(data)
-        _check_structure(data)
-        lengths = {len(leaf) for leaf in _leaves(data)}
-        if len(lengths) != 1 or lengths == {0}:
-            raise ValueError(
-                f"The arrays of `data` must have one common length above 0; received "
-                f"lengths {sorted(lengths)}."
-            )
-    elif not isinstance(data, keras.utils.PyDataset):
-        raise TypeError(
-            f"`data` must be a tf.data.Dataset or keras.utils.PyDataset of (x, y) "
-            f"batches, or a tuple of arrays (x, y); received {type(data).__name__}."
-        )
-
-
-def _leaves(arrays):
-    leaves = keras.tree.flatten(list(arrays))
-    for leaf in leaves:
-        if np.ndim(leaf) == 0:
-            raise ValueError(
-                f"`data` holds the single value {leaf!r} where an array of N rows is "
-                f"needed. Pass lists as arrays, np.asarray(x)."
-            )
-    return leaves
-
-
-def _check_structure(elements):
-    if not isinstance(elements, tuple | list) or len(elements) not in (2, 3):
-        raise ValueError(
-            f"`data` must give (x, y) or (x, y, sample_weight); received "
-            f"{elements if isinstance(elements, dict) else type(elements).__name__}"
-            f"{f' of {len(elements)}' if hasattr(elements, '__len__') else ''}."
-        )
-    if isinstance(elements[1], list):
-        raise ValueError(
-            f"`y` is a list of {len(elements[1])}; pass an array, np.asarray(y)."
-        )
-    labels = keras.tree.flatten(elements[1])
-    if len(labels) != 1:
-        raise ValueError(
-            f"One set of labels is needed; `y` holds {len(labels)}. Split the "
-            f"model for the output that they are for, split_at(model, layer, output=), "
-            f"or map the data to its labels."
-        )
-    rank = getattr(getattr(labels[0], "shape", None), "rank", None)
-    if isinstance(labels[0], tf.TensorSpec) and rank == 0:
-        raise ValueError(
-            "The dataset gives single examples, not batches (its labels have shape "
-            "[]). Add `.batch(256)`."
-        )
-
-
-def _num_batches(data, extraction):
-    if isinstance(data, tf.data.Dataset):
-        known = int(data.cardinality())
-        known = None if known < 0 else known
-    elif isinstance(data, tuple | list):
-        known = -(-len(keras.tree.flatten(data[1])[0]) // extraction.batch_size)
-    else:
-        known = len(data)
-    bounds = [int(bound) for bound in (known, extraction.steps) if bound is not None]
-    return min(bounds, default=None)
-
-
-def _batches(data, extraction):
-    """Yields `(x, y, sample_weight or None)`."""
-    if isinstance(data, tuple | list):
-        data = _array_batches(_without_none(data), extraction.batch_size)
-    elif isinstance(data, keras.utils.PyDataset):
-        data = map(_checked_item, itertools.repeat(data), range(len(data)))
-    for x, y, *weight in data:
-        yield _for_keras(x), keras.tree.flatten(y)[0], weight[0] if weight else None
-
-
-def _checked_item(data, index):
-    batch = data[index]
-    _check_structure(batch)
-    return batch
-
-
-def _without_none(arrays):
-    """`(x, y, None)`, as people write it, is `(x, y)`."""
-    return tuple(array for array in arrays if array is not None)
-
-
-def _array_batches(arrays, batch_size):
-    arrays = keras.tree.map_structure(np.asarray, arrays)
-    for start in range(0, len(keras.tree.flatten(arrays[1])[0]), batch_size):
-        rows = slice(start, start + batch_size)
-        yield keras.tree.map_structure(lambda array, rows=rows: array[rows], arrays)
+def _reseeded(layers, numbers, x, step):
+    """The inputs as they are; what is random is inside the trunk."""
+    del step
+    for layer in layers:
+        seed_layers(layer, numbers)
+    return x
 
 
 def _features_of(trunk, x):
     if spans_workers(trunk):
         # `predict` would wait for the other workers and take turns with their batches.
-        return _array(trunk(x, training=False))
+        return as_array(trunk(x, training=False))
     strategy = model_strategy(trunk)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
         # `predict_on_batch` hands the whole batch to every replica.
@@ -337,14 +417,3 @@ def _on_even_batch(predict, x):
     row = np.minimum(np.arange(-(-rows // multiple) * multiple), rows - 1)
     even = keras.tree.map_structure(lambda array: np.asarray(array)[row], x)
     return np.asarray(predict(even))[:rows]
-
-
-def _for_keras(x):
-    """A batch as models of any backend take it: jax and torch know no TensorFlow."""
-    if keras.backend.backend() == "tensorflow":
-        return x
-    return keras.tree.map_structure(_array, x)
-
-
-def _array(values):
-    return np.asarray(keras.ops.convert_to_numpy(values))

@@ -33,6 +33,8 @@ __all__ = ["HeadFit", "fit_head"]
 _STEPS = 1000
 # Epochs shorter than this are run several at a time.
 _ROUND_STEPS = 200
+# What `_train` would return where all of the old head is kept.
+_UNTRAINED = {"loss": [], "epochs": 0, "optimizer": "none", "learning_rate": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class HeadFit:
         after: scores of the newly trained head, whether or not it was kept.
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
-        epochs: how many epochs that was.
+        epochs: how many epochs that was; 0 where all of the old head is kept.
         optimizer: name of the optimizer's class.
         learning_rate: at the first step.
         prior: the class shares that the newly trained head's outputs assume `[C]`.
@@ -115,7 +117,8 @@ def fit_head(
     head = task.head
     task.check(material.features, "material.features")
     recipe.check(head, task.num_classes)
-    _check_prior(recipe, material.real)
+    recipe = recipe.resolve(head, material)
+    _check_prior(recipe, material.population)
     check_monitor(monitor)
     stream = material.stream(recipe, seed)
     score = _scorer(task, scoring, monitor, material.minority)
@@ -134,12 +137,16 @@ def fit_head(
     ):
         if recipe.fresh_head:
             _initialize(head, seed)
-        trained = _train(task, stream, material, recipe, seed, verbose)
-        if recipe.blend:
+        if recipe.blend == 1:
+            trained = dict(_UNTRAINED)
+        else:
+            trained = _train(task, stream, material, recipe, seed, verbose)
+        if 0 < recipe.blend < 1:
             blend_weights(head, old, weights_of(head), recipe.blend)
         if recipe.tau:
-            shift_bias(head, material.mass, recipe.tau)
-        prior, target = _prior(recipe, material), recipe.target_shares(material.mass)
+            shift_bias(head, material.population, recipe.tau)
+        prior = _prior(recipe, material)
+        target = recipe.target_shares(material.population)
         if target is not None:
             shift_bias(head, prior / target)
             prior = target
@@ -157,24 +164,28 @@ def _prior(recipe, material):
     Its logits are a mean of the old head's, if that was trained on the real examples as
     they are, and of the new one's, which follow the mix:
 
-        log(prior) = (blend - tau) * log(real) + (1 - blend) * log(mix) - constant
+        log(prior) = (blend - tau) * log(data) + (1 - blend) * log(mix) - constant
 
     Args:
         recipe: `HeadRecipe`.
-        material: `Material`; a class counts for what its examples weigh.
+        material: `Material`; a class counts for what its examples weigh, in `data`
+            those of all the data, in `mix` those trained on.
 
     Returns:
         prior: `[C]`, adds up to 1; 0 for a class without examples.
     """
-    real, counts = material.mass, np.maximum(material.real, 1)
-    mix = real * (material.real + material.pseudo) / counts
-    known = (mix > 0) & (real > 0)
-    logs = (recipe.blend - recipe.tau) * np.log(
-        real, where=known, out=np.zeros_like(real)
-    )
-    logs += (1 - recipe.blend) * np.log(mix, where=known, out=np.zeros_like(mix))
+    data, counts = material.population, np.maximum(material.real, 1)
+    mix = material.mass * (material.real + material.pseudo) / counts
+    known = (mix > 0) & (data > 0)
+    logs = (recipe.blend - recipe.tau) * _log_where(known, data)
+    logs += (1 - recipe.blend) * _log_where(known, mix)
     prior = np.where(known, np.exp(logs - logs.max()), 0.0)
     return prior / prior.sum()
+
+
+def _log_where(known, numbers):
+    """Their logarithms, and 0 elsewhere."""
+    return np.log(numbers, where=known, out=np.zeros(known.size))
 
 
 def _scorer(task, scoring, monitor, minority):

@@ -8,20 +8,19 @@ import numpy as np
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.arguments import check_weights, is_infinite, stateless_seed
+from tf_pseudofeat.data_adapters import check_data, first_batch, labels_at_hand
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
     all_sets_or_none,
     augment_once,
     check_cache,
-    check_data,
-    first_batch,
-    labels_at_hand,
-    plain_and_views,
+    read_features,
     validation_features,
 )
 from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.losses import check_loss
+from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.recipe import HeadRecipe
@@ -46,6 +45,7 @@ class Job:
         extraction: `Extraction`.
         data: training data, with the labels of the chosen output.
         validation_data: the same for scoring, or None.
+        first: the first batch `(inputs, labels)` of the training data.
     """
 
     split: Split
@@ -55,19 +55,33 @@ class Job:
     extraction: Extraction
     data: object
     validation_data: object
+    first: tuple
 
     def extract(self, *, seed, verbose):
-        """Runs Step 2: `plain_and_views`, and `validation_features` or None."""
+        """Runs Step 2: `read_features`, and `validation_features` or None."""
         trunk, extraction, validation = self.split.trunk, self.extraction, None
         with all_sets_or_none(extraction.cache_dir):
-            plain, views = plain_and_views(
-                trunk, self.data, extraction, seed=seed, verbose=verbose
+            extracted = read_features(
+                *(trunk, self.data, extraction),
+                seed=seed,
+                verbose=verbose,
+                first=self.first,
             )
             if self.validation_data is not None:
                 validation = validation_features(
                     trunk, self.validation_data, extraction, verbose=verbose
                 )
-        return plain, views, validation
+        return extracted, validation
+
+    def material(self, extracted):
+        """`Material` of what `extract` gave."""
+        return prepare_material(
+            extracted.together(),
+            self.recipe,
+            self.task.num_classes,
+            totals=extracted.totals,
+            viewed=extracted.source.is_view,
+        )
 
 
 def check_job(
@@ -81,11 +95,21 @@ def check_job(
     monitor="balanced_accuracy",
     seed=(1, 2),
     verbose=None,
+    trained=True,
     **options,
 ):
-    """The `Job` that arguments of `retrain_head` ask for, checked on one batch."""
+    """The `Job` that arguments of `retrain_head` ask for, checked on one batch.
+
+    `trained` is False before the first step of a `fit`, see `Split.check`.
+    """
     del verbose  # nothing is said
     recipe, extraction, search = resolve_options(recipe, extraction, options)
+    if search and validation_data is None:
+        raise ValueError(
+            "recipe='auto' chooses by validation data: what the trunk was trained on "
+            "cannot tell recipes apart. Pass `validation_data`, or leave the recipe "
+            "out: the default was chosen to need none."
+        )
     if extraction.cache_dir is not None:
         _check_cache(extraction.cache_dir, recipe.sampler)
     check_is_keras_3(model)
@@ -102,12 +126,11 @@ def check_job(
     check_monitor(monitor)
     x, labels, weight = first_batch(data, extraction)
     split = _split(model, layer, chosen, x)
-    split.check(model, x)
+    outputs = _one_output(model, split.compare(model, x, trained=trained)[1])
     _check_other_outputs(model, chosen, split)
     _check_augmented(extraction.augment, x)
     with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
-    outputs = _outputs(model, chosen, x)
     num_classes = max(2, outputs.shape[-1])
     recipe.check(split.head, num_classes)
     if len(labels) != len(outputs):
@@ -135,7 +158,10 @@ def check_job(
         strategy=model_strategy(model),
         optimizer=getattr(model, "optimizer", None),
     )
-    return Job(split, task, recipe, search, extraction, data, validation_data)
+    return Job(
+        *(split, task, recipe, search, extraction, data, validation_data),
+        first=(x, labels),
+    )
 
 
 def broken_weights(model):
@@ -174,7 +200,7 @@ def _check_cache(cache_dir, sampler):
 
 def _check_augmented(augment, x):
     """One batch, so that a function that cannot work fails now."""
-    if augment is None:
+    if augment is None or augment == "auto":
         return
     before, after = (
         [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(batch)]
@@ -261,11 +287,7 @@ def _check_other_outputs(model, chosen, split):
         )
 
 
-def _outputs(model, chosen, x):
-    outputs = model(x, training=False)  # `predict_on_batch` gives them per device
-    if chosen.names:
-        outputs = chosen.of(outputs, "model(x)")
-    outputs = keras.tree.flatten(outputs)
+def _one_output(model, outputs):
     if len(outputs) != 1 or np.ndim(outputs[0]) != 2:
         shapes = [list(np.shape(output)) for output in outputs]
         raise ValueError(
@@ -273,7 +295,7 @@ def _outputs(model, chosen, x):
             f"outputs of shapes {shapes}. Of several in a dict, choose one with "
             f"Split(trunk, head, output='name')."
         )
-    return keras.ops.convert_to_numpy(outputs[0])
+    return outputs[0]
 
 
 def _loss(model, chosen, loss, activation, width, labels):

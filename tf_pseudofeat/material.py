@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tf_pseudofeat.budget import minority_classes, pseudo_counts
+from tf_pseudofeat.chosen import ClassTotals
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import stream_features
 from tf_pseudofeat.labeled import LabeledFeatures
@@ -22,12 +23,17 @@ class Material:
         real: real examples per class, int64 `[C]`.
         gaussian: fitted `ClassConditionalGaussian`, or None.
         counts: {class: pseudo-features to draw in each epoch}.
+        totals: `ClassTotals` of the data that the real ones were chosen from; None
+            where they are all there is.
+        viewed: whether they are features of views, and not of examples as they are.
     """
 
     features: LabeledFeatures
     real: np.ndarray
     gaussian: ClassConditionalGaussian | None = None
     counts: dict | None = None
+    totals: ClassTotals | None = None
+    viewed: bool = False
 
     @property
     def pseudo(self):
@@ -43,9 +49,19 @@ class Material:
         return 1.0 * self.real if plain else np.bincount(ids, weight, self.real.size)
 
     @property
+    def examples(self):
+        """Examples of each class in the data, int64 `[C]`, looked at or not."""
+        return self.real if self.totals is None else self.totals.of(self.real.size)[0]
+
+    @property
+    def population(self):
+        """What those weigh, float64 `[C]`."""
+        return self.mass if self.totals is None else self.totals.of(self.real.size)[1]
+
+    @property
     def minority(self):
-        """The classes that count as rare, see `minority_classes`."""
-        return minority_classes(self.real)
+        """The classes that are rare in the data, see `minority_classes`."""
+        return minority_classes(self.examples)
 
     def stream(self, recipe, seed):
         """The batches of one epoch after the other, see `interleave`."""
@@ -59,13 +75,15 @@ class Material:
         )
 
 
-def prepare_material(features, recipe, num_classes):
+def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
     """Fits the Gaussians of a recipe, or runs its sampler, and counts what to draw.
 
     Args:
         features: `LabeledFeatures` of the training data.
         recipe: `HeadRecipe`; a `ClassConditionalGaussian` in it is fitted in place.
         num_classes: C.
+        totals: see `Material`.
+        viewed: see `Material`.
 
     Returns:
         material: `Material`.
@@ -81,11 +99,12 @@ def prepare_material(features, recipe, num_classes):
     if features.sample_weight is not None:
         recipe.check_weighted()
     if recipe.sampler is not None:
-        return Material(_resampled(features, recipe.sampler, num_classes), real)
+        made = _resampled(features, recipe.sampler, num_classes)
+        return Material(made, real, totals=totals, viewed=viewed)
     gaussian = recipe.gaussian_for(num_classes)
     counts = pseudo_counts(features.ids, recipe.sampling_strategy)
     gaussian.adapt(features.features, features.ids)
-    return Material(features, real, gaussian, counts)
+    return Material(features, real, gaussian, counts, totals, viewed)
 
 
 def _resampled(data, sampler, num_classes):

@@ -13,23 +13,23 @@ from tf_pseudofeat.recipe import HeadRecipe
 __all__ = ["resolve_extraction", "resolve_options"]
 
 # What recipe="auto" decides, and nobody else.
-_SEARCHED = (
-    *("gaussian", "sampler", "sampling_strategy", "optimizer"),
-    *("fresh_head", "blend", "tau", "target_prior"),
-)
+_SEARCHED = ("blend", "tau", "target_prior", "optimizer")
 
 
 def resolve_options(recipe, extraction, options):
     """The two objects with the fields that `options` override, and whether to search.
 
-    `batch_size` is that of the recipe. Of "auto" the rest is to be chosen, and may not
-    be among the options.
+    `batch_size` is that of the recipe. The recipe "paper" is `HeadRecipe.paper()` on
+    `Extraction.plain()`. Of "auto" `blend` and `tau` are to be chosen, and may not be
+    among the options.
 
     Raises:
         TypeError: A name is a field of neither, or an object of another kind.
         ValueError: A value is out of its range, or is for the search to choose.
     """
     search = isinstance(recipe, str) and recipe == "auto"
+    if isinstance(recipe, str) and recipe == "paper":
+        recipe, extraction = HeadRecipe.paper(), extraction or Extraction.plain()
     given = [name for name in _SEARCHED if search and name in options]
     if given:
         raise ValueError(
@@ -39,11 +39,9 @@ def resolve_options(recipe, extraction, options):
     _check_known(options, [*ours, *_names(Extraction)])
     of_recipe = {name: value for name, value in options.items() if name in ours}
     rest = {name: value for name, value in options.items() if name not in ours}
-    return (
-        _replaced(HeadRecipe, "recipe", None if search else recipe, of_recipe),
-        _replaced(Extraction, "extraction", extraction, rest),
-        search,
-    )
+    recipe = _replaced(HeadRecipe, "recipe", None if search else recipe, of_recipe)
+    extraction = _replaced(Extraction, "extraction", extraction, rest)
+    return recipe, extraction.for_recipe(recipe), search
 
 
 def resolve_extraction(extraction, options):
@@ -67,7 +65,7 @@ def _check_known(options, names):
 
 def _replaced(kind, name, value, options):
     if value is not None and not isinstance(value, kind):
-        auto = ", or 'auto'" if kind is HeadRecipe else ""
+        auto = ", or 'auto', or 'paper'" if kind is HeadRecipe else ""
         raise TypeError(
             f"`{name}` is of type {kind.__name__}{auto}; received {value!r:.200}."
         )

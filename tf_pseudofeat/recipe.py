@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 
-from tf_pseudofeat.adjust import check_movable, check_tau
+from tf_pseudofeat.adjust import check_movable, check_tau, final_dense
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
@@ -16,6 +16,12 @@ from tf_pseudofeat.losses import check_loss_name
 __all__ = ["HeadRecipe", "plain"]
 
 _PRIORS = ("uniform", "training")
+
+# Chosen on some networks and confirmed on others, see examples/results/recipe. What the
+# trunk has learned by heart teaches the head little that is new, a view does.
+_BLEND_ON_VIEWS, _BLEND_AS_IT_IS = 0.2, 0.7
+# What is kept of the old head follows the prior, so as much comes off, and some more.
+_TAU_BEYOND_BLEND = 0.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,10 +49,17 @@ class HeadRecipe:
         fresh_each_epoch: draw new pseudo-features in each epoch; False for the paper's
             fixed set.
         freeze_batch_norm: keep BatchNormalization layers in the head as they are.
-        blend: share of the trained weights in the result, 0 to 1: the mean of two heads
-            of which one was trained from the other is often better than either [1].
-        tau: after training, `tau * log(prior)` of the real examples is taken off the
-            logits [2], which leans further towards what is rare.
+        blend: share of the old weights in the result, 0 to 1: the mean of two heads of
+            which one was trained from the other is often better than either [1]. Of 1
+            nothing is trained. By default 0.2 on views, see `Extraction`, and 0.7 on
+            examples as they are; 0 with a `sampler`, a `sampling_strategy` or a
+            `fresh_head`.
+        tau: after training, `tau * log(prior)` of all examples in the data is taken off
+            the logits [2], which leans further towards what is rare. By default 0.3
+            more than the default `blend`, or than yours: that share of the old head
+            still follows the prior. By default 0 where `blend` is, with a
+            `target_prior`, where a class has no example, or where the head's logits
+            have no bias of their own.
         target_prior: the class shares that the outputs assume afterwards: "uniform",
             "training" for those of the real examples, or numbers `[C]`. Exact, as the
             mix that the head was trained on is known; with `blend`, where the old head
@@ -78,14 +91,24 @@ class HeadRecipe:
     fresh_head: bool = False
     fresh_each_epoch: bool = True
     freeze_batch_norm: bool = True
-    blend: float = 0.0
-    tau: float = 0.0
+    blend: float | None = None
+    tau: float | None = None
     target_prior: object = None
 
     @classmethod
     def paper(cls):
-        """Exactly Konno and Iwazume (2018): singular Gaussians, a new head, one set."""
-        return cls(gaussian={"shrinkage": 0.0}, fresh_head=True, fresh_each_epoch=False)
+        """Exactly Konno and Iwazume (2018): singular Gaussians, a new head, one set.
+
+        As they do, on every example as it is: with `Extraction.plain()`, which
+        recipe="paper" implies.
+        """
+        return cls(
+            gaussian={"shrinkage": 0.0},
+            fresh_head=True,
+            fresh_each_epoch=False,
+            blend=0.0,
+            tau=0.0,
+        )
 
     def __post_init__(self):
         _check_source(self)
@@ -102,9 +125,11 @@ class HeadRecipe:
         _check_optimizer(self.optimizer)
         if self.loss is not None:
             check_loss_name(self.loss)
-        _check_blend(self.blend, self.fresh_head)
-        self._set("blend", float(self.blend))
-        self._set("tau", check_tau(self.tau))
+        if self.blend is not None:
+            _check_blend(self.blend, self.fresh_head)
+            self._set("blend", float(self.blend))
+        if self.tau is not None:
+            self._set("tau", check_tau(self.tau))
         _check_target(self.target_prior, self.tau)
         if self.target_prior is not None and not isinstance(self.target_prior, str):
             shares = np.asarray(self.target_prior, float).tolist()
@@ -133,6 +158,36 @@ class HeadRecipe:
                 f"`gaussian` has {received} classes, the model "
                 f"{num_classes}. Pass ClassConditionalGaussian({num_classes})."
             )
+
+    @property
+    def balances(self):
+        """Whether classes are filled up to the largest, from the trained head on."""
+        return (
+            self.sampler is None
+            and self.sampling_strategy == "auto"
+            and not self.fresh_head
+        )
+
+    def resolve(self, head, material):
+        """The same, with numbers for `blend` and `tau` where they are None.
+
+        Args:
+            head: Keras model.
+            material: `Material` that it is to be trained on.
+        """
+        blend, tau = self.blend, self.tau
+        if blend is None:
+            usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
+            blend = usual if self.balances else 0.0
+        if tau is None:
+            fits = (
+                self.balances
+                and self.target_prior is None
+                and (material.population > 0).all()
+                and final_dense(head) is not None
+            )
+            tau = round(blend + _TAU_BEYOND_BLEND, 6) if fits else 0.0
+        return dataclasses.replace(self, blend=blend, tau=tau)
 
     def check_weighted(self):
         """Raises where data with sample weights cannot be used."""

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tf_pseudofeat.covariance import CovarianceReport
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.recipe import HeadRecipe, plain
 from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.search import Tuning
@@ -17,7 +18,8 @@ class RetrainingReport:
     Attributes:
         layer_name: where the model was split.
         feature_shape: shape of one feature.
-        real: real training examples per class, a list of C.
+        real: training examples per class, a list of C.
+        used: real features per class that the head was trained on, a list of C.
         pseudo: pseudo-features per class and epoch, a list of C; negative where a
             sampler took examples away.
         minority: class ids that count as minority in the scores.
@@ -30,10 +32,10 @@ class RetrainingReport:
         reason: why it did not, or "".
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
-        recipe: the `HeadRecipe` that reproduces the retraining, with `seed`, the same
-            data and `views` views of them; its `epochs` are those that were run.
-        views: how many augmented views of the data were used, 0 also where the search
-            found that those extracted do not help.
+        recipe: the `HeadRecipe` that reproduces the retraining, with `extraction`,
+            `seed` and the same data; its `epochs` are those that were run.
+        extraction: `Extraction`: which examples were looked at.
+        view_source: what changed them a little, in words, or "none"; see `Extraction`.
         monitor: the score that guarded the retraining, or None.
         seed: two whole numbers.
         optimizer: name of the optimizer's class.
@@ -46,6 +48,7 @@ class RetrainingReport:
     layer_name: str
     feature_shape: tuple[int, ...]
     real: list[int]
+    used: list[int]
     pseudo: list[int]
     minority: list[int]
     prior: list[float]
@@ -56,7 +59,8 @@ class RetrainingReport:
     reason: str
     loss: list[float]
     recipe: HeadRecipe
-    views: int
+    extraction: Extraction
+    view_source: str
     monitor: str | None
     seed: tuple[int, int]
     optimizer: str
@@ -75,11 +79,12 @@ class RetrainingReport:
     def __str__(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
         made = sum(number for number in self.pseudo if number > 0)
-        kept = sum(self.real) + sum(self.pseudo) - made  # without what a sampler took
+        kept = sum(self.used) + sum(self.pseudo) - made  # without what a sampler took
         lines = [
             f"Head after {self.layer_name!r} retrained on {kept:,} real and "
             f"{made:,} pseudo-features of shape "
             f"{list(self.feature_shape)}: {verdict}.",
+            self._recipe_line(),
             "",
             f"{f'percent, on {self.scored_on}':<32}{'before':>8}{'after':>8}",
         ]
@@ -90,14 +95,16 @@ class RetrainingReport:
         ]
         lines += [
             "",
-            f"{'class':<8}{'real':>10}{'pseudo':>10}{'recall':>12}{'after':>8}",
+            f"{'class':<8}{'examples':>10}{'used':>8}{'pseudo':>8}"
+            f"{'recall':>10}{'after':>8}",
         ]
         lines += [
-            f"{f'{class_id}{self._star(class_id)}':<8}{real:>10,}{pseudo:>10,}    "
-            f"{_percent(before)}{_percent(after)}"
-            for class_id, (real, pseudo, before, after) in enumerate(
+            f"{f'{class_id}{self._star(class_id)}':<8}{real:>10,}{used:>8,}"
+            f"{pseudo:>8,}  {_percent(before)}{_percent(after)}"
+            for class_id, (real, used, pseudo, before, after) in enumerate(
                 zip(
                     self.real,
+                    self.used,
                     self.pseudo,
                     self.before["recall"],
                     self.after["recall"],
@@ -108,6 +115,14 @@ class RetrainingReport:
         stages = ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
         lines += ["", f"* minority. Seconds: {stages}."]
         return "\n".join(lines)
+
+    def _recipe_line(self):
+        recipe = self.recipe
+        how = [f"views: {self.view_source}"]
+        if self.extraction.per_class is not None:
+            how.append(f"at most {self.extraction.per_class:,} examples a class")
+        how += [f"blend {recipe.blend:g}", f"tau {recipe.tau:g}"]
+        return "; ".join(how).capitalize() + "."
 
     def plot(self):
         """Draws the recall of each class before and after, and the training loss.
@@ -127,7 +142,7 @@ class RetrainingReport:
         figure = Figure(figsize=(10, 4), layout="constrained")
         recall, loss = figure.subplots(1, 2, width_ratios=[3, 1])
         self._draw_recall(recall)
-        epochs = self.recipe.epochs / len(self.loss)
+        epochs = (self.recipe.epochs or 0) / max(1, len(self.loss))
         ends = [epochs * (i + 1) for i in range(len(self.loss))]
         loss.plot(ends, self.loss, color="tab:blue", marker=".")
         loss.margins(y=0.1)

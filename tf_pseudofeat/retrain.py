@@ -7,8 +7,6 @@ import warnings
 
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.job import check_job
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.optimizers import unused
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.search import search_recipe
@@ -31,8 +29,10 @@ def retrain_head(
 ):
     """Retrains the head of a trained classifier for the sake of its rare classes.
 
-    Extracts the features of `data` at a layer, fits a Gaussian per class, and trains
-    the layers after it on the real features and on pseudo-features of the rare classes.
+    Extracts the features of some hundred examples of each class at a layer, each seen a
+    little changed; fits a Gaussian per class; and trains the layers after it on the
+    real features and on pseudo-features of the classes that have fewer. Of the old head
+    a share is kept, and of the prior a share is taken off, see `HeadRecipe`.
     The layers before it are not touched, nor are the model's optimizer, its compiled
     loss and metrics, or its `trainable` flags. On any error or interrupt, on a loss
     that is not finite and, with `validation_data`, on a worse `monitor`, the head gets
@@ -49,23 +49,22 @@ def retrain_head(
         data: training data: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)`
             or `(x, y, sample_weight)` batches, or such a tuple of arrays. Examples of
             weight 0 are left out.
-        validation_data: the same, to score before and after. Without it the training
-            data are scored, which flatters, and nothing guards against a worse head.
-        recipe: `HeadRecipe`: how the head is retrained. Or "auto" to have `tune` choose
-            it, in about a minute, and whether to use the views; what it tried is the
-            report's `tuning`.
-        extraction: `Extraction`: how features are extracted. With `augment` those of
-            augmented views are used beside those of the data as they are, which is
-            worth its time where the trunk has memorized its training data. With
-            `cache_dir` they are in its folders "training", "view-0" and on, and
-            "validation", which `load_features` reads. They stay there.
+        validation_data: the same, to score before and after. Without it the features
+            that were trained on are scored, which flatters, and nothing guards against
+            a worse head.
+        recipe: `HeadRecipe`: how the head is retrained. Or "auto" to have `blend` and
+            `tau` chosen by the validation data, among them the model as it is and
+            logit adjustment alone; what was tried is the report's `tuning`. Or "paper"
+            for exactly Konno and Iwazume (2018).
+        extraction: `Extraction`: which examples are looked at, and through which
+            views. With `cache_dir` their features are in its folders "training", or
+            "view-0" and on, and "validation", which `load_features` reads. They stay.
         monitor: the score that must not get worse on `validation_data`; None for no
             such guard. See `classification_scores`.
         seed: two whole numbers. On one machine and installation the same seed gives the
             same weights and report, to the bit, whatever the process; a `sampler`
             draws from its own `random_state`, and `tf.random.set_seed` counts, too.
-            Other numbers of threads, GPUs, XLA or processors round differently, and
-            "auto" tries fewer settings in its minute on a slower machine.
+            Other numbers of threads, GPUs, XLA or processors round differently.
         verbose: 0 for silence; otherwise progress bars.
         **options: fields of `HeadRecipe` and of `Extraction` as keywords, which
             override those of `recipe` and `extraction`: `epochs=5`, `augment=shifts`.
@@ -90,39 +89,41 @@ def retrain_head(
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
         Deep Learning", arXiv 1807.06538, 2018.
     """
-    job = check_job(
-        model,
-        layer,
-        data,
-        validation_data=validation_data,
-        recipe=recipe,
-        extraction=extraction,
-        monitor=monitor,
-        seed=seed,
-        **options,
-    )
     watch, say = _Stopwatch(), print if verbose else _silence
+    with watch("check"):
+        job = check_job(
+            model,
+            layer,
+            data,
+            validation_data=validation_data,
+            recipe=recipe,
+            extraction=extraction,
+            monitor=monitor,
+            seed=seed,
+            **options,
+        )
     task, recipe, tuning = job.task, job.recipe, None
 
     say(f"Extracting features at {job.split.layer_name!r}")
     with watch("extract"):
-        plain, views, validation = job.extract(seed=seed, verbose=verbose)
-    training = LabeledFeatures.concatenate([plain, *views])
-    scoring = training if validation is None else validation
+        extracted, validation = job.extract(seed=seed, verbose=verbose)
+    with watch("resample" if recipe.sampler else "fit gaussians"):
+        material = job.material(extracted)
+        # Before the head changes: whatever can fail comes before that.
+        covariance = None if recipe.sampler else material.gaussian.report
     if job.search:
         say("Choosing the recipe")
         with watch("tune"):
             tuning = search_recipe(
-                task, plain, views, validation, recipe=recipe, seed=seed
+                *(task, material, validation),
+                recipe=recipe,
+                monitor=monitor,
+                seed=seed,
+                verbose=verbose,
             )
         recipe = tuning.recipe
-        if not tuning.chosen["on_views"]:
-            training, views = plain, []
-    with watch("resample" if recipe.sampler else "fit gaussians"):
-        material = prepare_material(training, recipe, task.num_classes)
-        # Before the head changes: whatever can fail comes before that.
-        covariance = None if recipe.sampler else material.gaussian.report
-        again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
+    recipe = recipe.resolve(task.head, material)
+    again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
 
     say(f"Training the head on {(material.real + material.pseudo).sum():,} features")
     monitor = None if validation is None else monitor
@@ -131,7 +132,7 @@ def retrain_head(
             task,
             material,
             recipe,
-            scoring=scoring,
+            scoring=material.features if validation is None else validation,
             monitor=monitor,
             seed=seed,
             verbose=verbose,
@@ -145,13 +146,15 @@ def retrain_head(
     outcome = dataclasses.asdict(result)
     return RetrainingReport(
         layer_name=job.split.layer_name,
-        feature_shape=training.features.shape[1:],
-        real=material.real.tolist(),
+        feature_shape=material.features.features.shape[1:],
+        real=material.examples.tolist(),
+        used=material.real.tolist(),
         pseudo=material.pseudo.tolist(),
         minority=material.minority,
         scored_on="training data" if validation is None else "validation data",
-        recipe=dataclasses.replace(again, epochs=outcome.pop("epochs")),
-        views=len(views),
+        recipe=dataclasses.replace(again, epochs=outcome.pop("epochs") or again.epochs),
+        extraction=job.extraction,
+        view_source=extracted.source.name,
         monitor=monitor,
         seed=tuple(int(number) for number in seed),
         **outcome,

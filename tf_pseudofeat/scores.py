@@ -20,6 +20,7 @@ __all__ = [
     "geometric_mean",
     "mean_minority_accuracy",
     "min_class_accuracy",
+    "recall_scores",
     "BalancedAccuracy",
     "GeometricMean",
     "MeanMinorityAccuracy",
@@ -56,7 +57,7 @@ def accuracy(y_true, y_pred):
 
 def balanced_accuracy(y_true, y_pred):
     """The mean of the class recalls: accuracy, if classes were equally common."""
-    return _mean(class_recalls(y_true, y_pred))
+    return float(_mean_of_known(class_recalls(y_true, y_pred)))
 
 
 def geometric_mean(y_true, y_pred):
@@ -64,7 +65,8 @@ def geometric_mean(y_true, y_pred):
 
     Zero as soon as one class is never found.
     """
-    return _geometric_mean(class_recalls(y_true, y_pred))
+    recalls = class_recalls(y_true, y_pred)
+    return float(recall_scores(recalls, np.ones(recalls.size), [])["geometric_mean"])
 
 
 def mean_minority_accuracy(y_true, y_pred, minority):
@@ -72,7 +74,9 @@ def mean_minority_accuracy(y_true, y_pred, minority):
 
     NaN if the labels have no example of them.
     """
-    return _minority_mean(class_recalls(y_true, y_pred), minority)
+    recalls = class_recalls(y_true, y_pred)
+    scores = recall_scores(recalls, np.ones(recalls.size), minority)
+    return float(scores["mean_minority_accuracy"])
 
 
 def min_class_accuracy(y_true, y_pred):
@@ -95,14 +99,43 @@ def classification_scores(y_true, y_pred, num_classes, minority):
     """
     y_true, y_pred = _id_pairs(y_true, y_pred, num_classes)
     recalls = _recalls(y_true, y_pred, num_classes)
+    totals = np.bincount(y_true, minlength=num_classes)
+    scores = recall_scores(recalls, totals, minority)
     return {
-        "accuracy": float(np.mean(y_true == y_pred)),
-        "balanced_accuracy": _mean(recalls),
-        "geometric_mean": _geometric_mean(recalls),
-        "mean_minority_accuracy": _minority_mean(recalls, minority),
-        "min_class_accuracy": float(np.nanmin(recalls)),
+        **{name: float(score) for name, score in scores.items()},
         "recall": [None if np.isnan(recall) else float(recall) for recall in recalls],
     }
+
+
+def recall_scores(recalls, totals, minority):
+    """The five scores of many classifiers at once, from their recalls.
+
+    Args:
+        recalls: `[..., C]`, NaN for a class without examples.
+        totals: examples of each class `[C]`.
+        minority: list of class ids.
+
+    Returns:
+        scores: dict of the five scores by name, each `[...]`.
+    """
+    rare = np.unique(class_ids(list(minority)))
+    rare = rare[rare < recalls.shape[-1]]
+    with np.errstate(divide="ignore"):  # log(0) = -inf, and exp gives back the zero
+        logs = np.log(recalls)
+    return {
+        "accuracy": np.nansum(recalls * totals, axis=-1) / np.sum(totals),
+        "balanced_accuracy": _mean_of_known(recalls),
+        "geometric_mean": np.exp(_mean_of_known(logs)),
+        "mean_minority_accuracy": _mean_of_known(recalls[..., rare]),
+        "min_class_accuracy": np.nanmin(recalls, axis=-1),
+    }
+
+
+def _mean_of_known(values):
+    """The mean over the last axis of those that are known; NaN where none is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
 
 
 def check_monitor(monitor):
@@ -118,22 +151,6 @@ def _recalls(true_ids, predicted_ids, num_classes=None):
     total = np.bincount(true_ids, minlength=num_classes)
     found = np.bincount(true_ids[true_ids == predicted_ids], minlength=num_classes)
     return np.where(total, found / np.maximum(total, 1), np.nan)  # [C]
-
-
-def _mean(recalls):
-    """The mean of those that are known; NaN where none is."""
-    known = recalls[~np.isnan(recalls)]
-    return float(known.mean()) if known.size else float("nan")
-
-
-def _minority_mean(recalls, minority):
-    rare = np.unique(class_ids(list(minority)))
-    return _mean(recalls[rare[rare < recalls.size]])
-
-
-def _geometric_mean(recalls):
-    with np.errstate(divide="ignore"):  # log(0) = -inf, and exp gives back the zero
-        return float(np.exp(np.nanmean(np.log(recalls))))
 
 
 def _id_pairs(y_true, y_pred, num_classes=None):

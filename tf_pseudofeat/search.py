@@ -1,61 +1,57 @@
-"""The search for settings, on features that were extracted once."""
+"""How much of the old head to keep, and of the prior to take off: by validation data.
+
+The head is trained once. Every share of the old head and every tau is then a candidate
+that costs no training; so are the model as it is, and logit adjustment alone.
+"""
 
 import dataclasses
 import time
-import warnings
 
 import keras
 import numpy as np
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import final_dense, logits_behind
-from tf_pseudofeat.budget import minority_classes, multiply_minority
 from tf_pseudofeat.head import fit_head
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.scores import class_recalls
+from tf_pseudofeat.scores import recall_scores
 from tf_pseudofeat.seeds import numbers_for
 from tf_pseudofeat.task import predicted_classes
 from tf_pseudofeat.weights import blend_weights, restored_unless_kept, weights_of
 
 __all__ = ["Trial", "Tuning", "search_recipe"]
 
-# The first value of each is where the search begins.
-_SPACE = {
-    "on_views": (True, False),
-    "multiply_minority": (None, 20, 50),
-    "covariance_scale": (1.0, 2.0),
-    "covariance_type": ("full", "tied", "diag"),
-    "shrinkage": ("oas", 0.0),
-    "fresh_head": (False, True),
-}
-# These two cost no training: every trained head is judged with all of them.
-_BLENDS = (0.5, 0.0)
-_TAUS = (0.0, 0.15, 0.3, 0.5, 0.65, 0.8, 1.0, 1.25)
-# A trunk this sure of its training data has memorized them.
-_MEMORIZED = 0.98
-_HELD_OUT = 0.2
-_ROWS = 10  # of the table that is printed
+# The old head alone comes first: of candidates that are as good, the first is taken.
+_BLENDS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.0)
+_TAUS = (0.0, 0.3, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5)
+_FOLDS = 5
+_DRAWS = 500  # for a standard error
+_ROWS = 6  # of the table that is printed, beside those that always are
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One combination of settings, and what it did on the data to judge by.
+    """One candidate, and what it did on the validation data.
 
     Attributes:
-        settings: {name: value}: how the recipe was changed, and on which features.
-        balanced_accuracy: mean of the class recalls.
+        blend: share of the old head, see `HeadRecipe`; of 1 nothing is trained.
+        tau: how much of the prior is taken off the logits.
+        score: what is monitored.
         standard_error: of it, from the number of examples of each class.
         minority_recall: mean recall of the minority classes.
-        seconds: wall-clock time of the training.
     """
 
-    settings: dict
-    balanced_accuracy: float
+    blend: float
+    tau: float
+    score: float
     standard_error: float
     minority_recall: float
-    seconds: float
+
+    def __str__(self):
+        if self.blend == 1:
+            known = f"logit adjustment alone, tau={self.tau:g}"
+            return known if self.tau else "as it is"
+        return f"blend={self.blend:g}, tau={self.tau:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,250 +60,209 @@ class Tuning:
 
     Attributes:
         recipe: the `HeadRecipe` that was chosen.
-        chosen: its settings {name: value}; where "on_views" is False, the features of
-            the data as they are were better than those of augmented views.
-        judged_on: "validation data", "a held-out view", "held-out features" or
-            "nothing".
-        trials: list of `Trial`, in the order they were made.
+        chosen: its `Trial`. Its score is that of the best of many on the data that
+            chose it, and so too high.
+        monitor: name of the score.
+        estimate: what to expect of it on new data: each fifth of the validation data
+            was judged by what the other four chose.
+        standard_error: of the estimate.
+        counts: validation examples per class, a list of C.
+        trials: list of `Trial`, that of the model as it is first.
+        default: the `Trial` of the recipe that is taken without a search.
         seconds: wall-clock time of the search.
-        complete: whether the budget of time sufficed for the whole search.
     """
 
     recipe: HeadRecipe
-    chosen: dict
-    judged_on: str
+    chosen: Trial
+    monitor: str
+    estimate: float
+    standard_error: float
+    counts: list[int]
     trials: list[Trial]
+    default: Trial
     seconds: float
-    complete: bool
 
     def __str__(self):
+        best = sorted(self.trials, key=lambda trial: -trial.score)
+        adjusted = next(t for t in best if t.blend == 1)
+        always = [self.trials[0], adjusted, self.default]
+        shown = dict.fromkeys([*always, self.chosen, *best[:_ROWS]])
+        error = 100 * self.standard_error
         rows = [
-            f"Judged on {self.judged_on}; {len(self.trials)} combinations tried in "
-            f"{self.seconds:.0f} s; * is chosen, the best {_ROWS} are shown."
+            f"Judged on {sum(self.counts):,} validation examples, at least "
+            f"{min(filter(None, self.counts)):,} of a class; {len(self.trials)} "
+            f"candidates, {self.seconds:.1f} s.",
+            f"Chosen: {self.chosen}. Expect {100 * self.estimate:.1f} +- {error:.1f} "
+            f"on new data (cross-fitted; its own score below chose it).",
+            f"{self.monitor.replace('_', ' '):>24} {'+-':>5} {'minority':>9}",
         ]
-        rows.append(f"{'balanced':>9} {'+-':>5} {'minority':>9}  settings")
-        best = sorted(self.trials, key=lambda trial: -trial.balanced_accuracy)
-        shown = best[:_ROWS]
-        shown += [t for t in best[_ROWS:] if t.settings == self.chosen]
         for trial in shown:
-            mark = "*" if trial.settings == self.chosen else " "
+            mark = "*" if trial == self.chosen else " "
+            note = ", the default" if trial == self.default else ""
             rows.append(
-                f"{100 * trial.balanced_accuracy:>8.1f}{mark} "
+                f"{100 * trial.score:>23.1f}{mark} "
                 f"{100 * trial.standard_error:>5.1f} "
-                f"{100 * trial.minority_recall:>9.1f}  {_unlike_default(trial)}"
+                f"{100 * trial.minority_recall:>9.1f}  {trial}{note}"
             )
         return "\n".join(rows)
 
 
 def search_recipe(
     task,
-    plain,
-    views=(),
-    validation=None,
+    material,
+    validation,
     *,
     recipe=None,
-    time_budget=60.0,
+    monitor=None,
     seed=(1, 2),
+    verbose=0,
 ):
-    """Chooses a recipe by balanced accuracy on data that the head was not trained on.
-
-    One setting after the other is varied, from the defaults on, and kept where it is
-    better. `blend` and `tau` are free: every trained head is judged with all of their
-    values.
-
-    Without validation data a view that was held out stands for new data, because a
-    trunk that has memorized its images has not memorized that view. It is a weaker
-    judge, so three things differ. A setting is changed only for a gain of more than one
-    standard error. The heads that are judged have seen other views of the same images,
-    and the one from before has not, so what is kept of it cannot be judged: `blend` is
-    a half, and no fresh head is tried. And the trunk has seen the rare images and
-    flatters them, so that of all `tau` within one standard error of the best, the one
-    with the highest recall of the minority is taken. Without views of a trunk that is
-    right on 98 % of its training data nothing can be learned, and the defaults are
-    kept, with a warning.
+    """Chooses `blend` and `tau` of a recipe by validation data.
 
     Args:
         task: `Task`; its head has its weights back afterwards.
-        plain: `LabeledFeatures` of the data as they are.
-        views: list of `LabeledFeatures` of the same data, augmented.
-        validation: `LabeledFeatures` to judge by, or None.
-        recipe: `HeadRecipe` with what is not searched for, such as `batch_size`.
-        time_budget: seconds after which no further head is trained.
+        material: `Material` to train on, see `prepare_material`.
+        validation: `LabeledFeatures` to judge by.
+        recipe: `HeadRecipe` with all else.
+        monitor: name of the score; "balanced_accuracy" where it is None.
         seed: two whole numbers.
+        verbose: 0 for silence; otherwise a progress bar.
 
     Returns:
         tuning: `Tuning`.
     """
     began, recipe = time.perf_counter(), recipe or HeadRecipe()
-    judge = _Judge(task, plain.class_counts(task.num_classes))
-    materials, judged, judged_on = _parts(judge, plain, views, validation, seed)
-    start = {name: values[0] for name, values in _SPACE.items()}
-    start["on_views"] = True in materials
-    unchanged = {**start, "blend": 0.0, "tau": 0.0}
-    if judged is None:
-        warnings.warn(
-            "The settings were left at their defaults: the trunk is right on "
-            f"{100 * _MEMORIZED:g} % or more of the training data, so they cannot tell "
-            "settings apart. Pass `validation_data`, or `augment` for views of them.",
-            stacklevel=2,
-        )
-        kept = _changed(recipe, unchanged)
-        return Tuning(kept, unchanged, judged_on, [], 0.0, True)
-    blends = _BLENDS if validation is not None else _BLENDS[:1]
-    untold = () if validation is not None else ("fresh_head",)
-    head = task.head
-    old = weights_of(head)
-
-    def trials_of(settings):
-        stage = time.perf_counter()
-        with restored_unless_kept(head):
-            tried = _changed(recipe, settings)
-            features = materials[settings["on_views"]]
-            material = prepare_material(features, tried, task.num_classes)
-            fit = fit_head(task, material, tried, seed=seed, verbose=0)
-            seconds = time.perf_counter() - stage
-            trials, new = [], weights_of(head)
-            for blend in (0.0,) if settings["fresh_head"] else blends:
+    monitor, head = monitor or "balanced_accuracy", task.head
+    judge = _Judge(task, material, validation, monitor, seed)
+    usual = recipe.resolve(head, material)
+    kept = (1.0, 0.0) if recipe.fresh_head else _BLENDS
+    blends = dict.fromkeys([*kept, usual.blend])
+    hits = {(1.0, tau): found for tau, found in judge.hits()}
+    trained = dataclasses.replace(recipe, blend=0.0, tau=0.0)
+    with restored_unless_kept(head):
+        old = weights_of(head)
+        fit = fit_head(task, material, trained, seed=seed, verbose=verbose)
+        new = weights_of(head)
+        for blend in blends if fit.kept else ():
+            if blend != 1:
                 blend_weights(head, old, new, blend)
-                blended = {**settings, "blend": blend}
-                trials += judge.trials(judged, blended, seconds)
-            return trials if fit.kept else []
-
-    trials, complete = trials_of(start), True
-    chosen, best = start, _best(trials)
-    for name, values in _SPACE.items():
-        if name in untold or (name == "on_views" and len(materials) == 1):
-            continue
-        for value in values[1:]:
-            if time.perf_counter() - began > time_budget:
-                complete = False
-                break
-            tried = trials_of({**chosen, name: value})
-            trials += tried
-            if _better(_best(tried), best, lean=validation is None):
-                chosen, best = {**chosen, name: value}, _best(tried)
-    if validation is None:
-        best = _leaning(trials, chosen, best)
-    chosen = best.settings if best else unchanged
-    seconds = time.perf_counter() - began
-    recipe = _changed(recipe, chosen)
-    return Tuning(recipe, chosen, judged_on, trials, seconds, complete)
-
-
-def _changed(recipe, settings):
-    """The recipe with the settings of a trial."""
-    multiplier = settings["multiply_minority"]
-    names = ("covariance_type", "shrinkage", "covariance_scale")
-    return dataclasses.replace(
-        recipe,
-        gaussian={name: settings[name] for name in names},
-        sampling_strategy=multiply_minority(multiplier) if multiplier else "auto",
-        fresh_head=settings["fresh_head"],
-        blend=settings.get("blend", 0.0),
-        tau=settings.get("tau", 0.0),
+                hits |= {(blend, tau): found for tau, found in judge.hits()}
+    trials = [judge.trial(*key, found) for key, found in hits.items()]
+    place = judge.best(np.stack(list(hits.values())).sum(axis=1))
+    estimate, error = judge.estimate(np.stack(list(hits.values())))
+    chosen = trials[place]
+    default = (usual.blend, usual.tau)
+    return Tuning(
+        recipe=dataclasses.replace(
+            recipe,
+            blend=chosen.blend,
+            tau=chosen.tau,
+            fresh_head=recipe.fresh_head and chosen.blend == 0,
+        ),
+        chosen=chosen,
+        monitor=monitor,
+        estimate=estimate,
+        standard_error=error,
+        counts=judge.totals.sum(axis=0).tolist(),
+        trials=trials,
+        default=next((t for t in trials if (t.blend, t.tau) == default), trials[0]),
+        seconds=time.perf_counter() - began,
     )
 
 
-def _unlike_default(trial):
-    defaults = {name: values[0] for name, values in _SPACE.items()}
-    defaults |= {"blend": 0.0, "tau": 0.0}
-    words = [f"{k}={v}" for k, v in trial.settings.items() if v != defaults.get(k)]
-    return ", ".join(words) or "defaults"
-
-
-def _parts(judge, plain, views, validation, seed):
-    """What to train on {on_views: features}, what to judge by, and its name."""
-    if validation is not None:
-        judged, judged_on = validation, "validation data"
-    elif views:
-        *views, judged = views
-        judged_on = "a held-out view"
-    elif judge.trials(plain, {}, 0.0)[0].balanced_accuracy >= _MEMORIZED:
-        return {}, None, "nothing"
-    else:
-        held_out = _held_out(plain.ids, seed)
-        judged, plain = plain.select(held_out), plain.select(~held_out)
-        judged_on = "held-out features"
-    materials = {False: plain}
-    if views:
-        materials[True] = LabeledFeatures.concatenate([plain, *views])
-    return materials, judged, judged_on
-
-
-def _held_out(ids, seed):
-    """A fifth of each class, but always one example to train on."""
-    order = numbers_for("held-out rows", seed).permutation(ids.size)
-    rank = np.zeros(ids.size, int)
-    for class_id in np.unique(ids):
-        members = order[ids[order] == class_id]
-        rank[members] = np.arange(members.size)
-    return rank < np.floor(_HELD_OUT * np.bincount(ids)[ids])
-
-
 class _Judge:
-    """Scores a head with every tau at the cost of one."""
+    """Scores a head with every tau at the cost of one, fold by fold.
 
-    def __init__(self, task, real):
-        self.task, self.minority = task, minority_classes(real)
-        self.activation = output_activation(task.head)
-        movable = final_dense(task.head) is not None and real.all()
-        self.taus = _TAUS if movable else (0.0,)
-        self.log_prior = np.log(np.maximum(real, 1) / real.sum())
+    Attributes:
+        totals: validation examples of each class in each fold, `[K, C]`.
+    """
 
-    def trials(self, judged, settings, seconds):
-        by_tau = [[] for _ in self.taus]
-        for outputs in self.task.outputs(judged.features):
-            outputs = outputs.astype(np.float64)
-            for tau, predicted in zip(self.taus, by_tau, strict=True):
-                predicted.append(self._predicted(outputs, tau).astype(np.int32))
-        total = judged.class_counts(self.task.num_classes)
-        trials = []
-        for tau, predicted in zip(self.taus, by_tau, strict=True):
-            predicted = np.concatenate(predicted)
-            recalls = class_recalls(judged.ids, predicted, self.task.num_classes)
-            variance = recalls * (1 - recalls) / np.maximum(total, 1)
-            trials.append(
-                Trial(
-                    {**settings, "tau": tau},
-                    float(np.nanmean(recalls)),
-                    float(np.sqrt(np.nansum(variance)) / np.sum(total > 0)),
-                    float(np.nanmean(recalls[self.minority])),
-                    seconds,
-                )
-            )
-        return trials
+    def __init__(self, task, material, validation, monitor, seed):
+        self._task, self._validation, self._monitor = task, validation, monitor
+        self._minority = material.minority
+        self._activation = output_activation(task.head)
+        population = material.population
+        movable = final_dense(task.head) is not None and (population > 0).all()
+        self._taus = _TAUS if movable else (0.0,)
+        self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
+        self._rng = numbers_for("folds", seed)
+        self._fold = _folds(validation.ids, self._rng)
+        self.totals = self._count(np.ones(len(validation), bool))
 
-    def _predicted(self, outputs, tau):
+    def _count(self, mask):
+        """How many examples of each class in each fold, `[K, C]`."""
+        classes = self._task.num_classes
+        place = self._fold[mask] * classes + self._validation.ids[mask]
+        return np.bincount(place, minlength=_FOLDS * classes).reshape(_FOLDS, classes)
+
+    def hits(self):
+        """Yields `(tau, what the head as it is gets right in each fold [K, C])`."""
+        outputs = np.concatenate(list(self._task.outputs(self._validation.features)))
+        logits = self._logits(outputs.astype(np.float64))
+        for tau in self._taus:
+            predicted = self._predicted(outputs, logits, tau)
+            yield tau, self._count(predicted == self._validation.ids)
+
+    def _logits(self, outputs):
+        logits = logits_behind(outputs, self._activation)
+        return keras.ops.convert_to_numpy(logits)
+
+    def _predicted(self, outputs, logits, tau):
         if not tau:
-            return predicted_classes(outputs, self.task.threshold)
-        logits = logits_behind(outputs, self.activation)
-        logits = keras.ops.convert_to_numpy(logits)
+            return predicted_classes(outputs, self._task.threshold)
         if outputs.shape[-1] > 1:
-            return (logits - tau * self.log_prior).argmax(axis=-1)
-        shift = tau * (self.log_prior[1] - self.log_prior[0])
+            return (logits - tau * self._log_prior).argmax(axis=-1)
+        shift = tau * (self._log_prior[1] - self._log_prior[0])
         return (logits[:, 0] > shift).astype(int)
 
+    def _scores(self, hits, totals):
+        """The monitored score `[...]` of hits and totals `[..., C]`."""
+        with np.errstate(invalid="ignore"):
+            recalls = np.where(totals > 0, hits / np.maximum(totals, 1), np.nan)
+        return recall_scores(recalls, totals, self._minority)[self._monitor]
 
-def _best(trials):
-    return max(trials, key=lambda trial: trial.balanced_accuracy, default=None)
+    def best(self, hits, totals=None):
+        """The place of the best candidate, of equal ones the first."""
+        totals = self.totals.sum(axis=0) if totals is None else totals
+        return int(np.nanargmax(np.round(self._scores(hits, totals), 12)))
+
+    def trial(self, blend, tau, hits):
+        """The `Trial` of one candidate, from its hits `[K, C]`."""
+        hits, totals = hits.sum(axis=0), self.totals.sum(axis=0)
+        score = float(self._scores(hits, totals))
+        rare = [c for c in self._minority if totals[c]]
+        recall = float((hits[rare] / totals[rare]).mean()) if rare else float("nan")
+        return Trial(blend, tau, score, self._error(hits, totals), recall)
+
+    def estimate(self, hits):
+        """What the choice is worth: each fold judged by what the others chose.
+
+        Args:
+            hits: `[M, K, C]` of M candidates.
+
+        Returns:
+            score: over all folds.
+            standard_error: of it.
+        """
+        found = np.zeros(self.totals.shape[1])
+        for fold in range(_FOLDS):
+            others = np.arange(_FOLDS) != fold
+            place = self.best(hits[:, others].sum(axis=1), self.totals[others].sum(0))
+            found += hits[place, fold]
+        totals = self.totals.sum(axis=0)
+        return float(self._scores(found, totals)), self._error(found, totals)
+
+    def _error(self, hits, totals):
+        """From draws of each recall, given its hits: 7 of 7 is no 100 +- 0."""
+        rng = np.random.default_rng(0)
+        draws = rng.beta(hits + 0.5, totals - hits + 0.5, (_DRAWS, hits.size))
+        return float(np.nanstd(self._scores(draws * totals, totals)))
 
 
-def _better(new, best, lean):
-    """Whether a setting is worth changing; by more than chance where views judge."""
-    if new is None or best is None:
-        return new is not None
-    margin = best.standard_error if lean else 0.0
-    return new.balanced_accuracy > best.balanced_accuracy + margin
-
-
-def _leaning(trials, chosen, best):
-    """Of those as good as the best, with the same head, what finds most rare ones."""
-    if best is None:
-        return None
-    least = best.balanced_accuracy - best.standard_error
-    as_good = [
-        trial
-        for trial in trials
-        if trial.balanced_accuracy >= least and chosen.items() <= trial.settings.items()
-    ]
-    return max(as_good, key=lambda trial: trial.minority_recall)
+def _folds(ids, rng):
+    """A fold for each example, each class spread over all."""
+    order = rng.permutation(ids.size)
+    order = order[np.argsort(ids[order], kind="stable")]
+    fold = np.empty(ids.size, int)
+    fold[order] = np.arange(ids.size) % _FOLDS
+    return fold

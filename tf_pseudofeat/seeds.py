@@ -13,7 +13,7 @@ __all__ = ["noise_from", "numbers_for", "seed_layers"]
 
 # NumPy fills a short entropy up with zeros: (1, 2) and (1, 2, 0) are one stream. So
 # every use has all four numbers.
-_USES = {"views": 0, "noise of the head": 1, "held-out rows": 2}
+_USES = {"views": 0, "noise of the head": 1, "folds": 2, "chosen examples": 3}
 
 
 def numbers_for(use, seed, part=0):

@@ -7,8 +7,10 @@ and not copies of them: to train the head is to put it back.
 
 import dataclasses
 import difflib
+import itertools
 
 import keras
+import numpy as np
 
 from tf_pseudofeat.arguments import check_finite
 from tf_pseudofeat.graph import (
@@ -23,7 +25,7 @@ from tf_pseudofeat.graph import (
     producer,
 )
 from tf_pseudofeat.outputs import Output, choose_output, graph_to
-from tf_pseudofeat.strategies import scope_of
+from tf_pseudofeat.strategies import compiled, scope_of
 
 __all__ = ["Split", "split_at"]
 
@@ -62,16 +64,20 @@ class Split:
     def __iter__(self):
         return iter((self.trunk, self.head))
 
-    def check(self, model, x, *, tolerance=None):
+    def check(self, model, x, *, tolerance=None, trained=True):
         """Compares `model(x)` to `head(trunk(x))` in inference mode.
 
-        The difference of a, the model's number, and b is |a - b| / max(1, |a|).
+        The difference of a, the model's number, and b is |a - b| / max(1, |a|). All
+        three are one compiled call.
 
         Args:
             model: the Keras model that was split.
             x: one batch of inputs, in the structure that the model takes.
             tolerance: the largest difference taken for rounding. By default 1e-4; 1e-2
                 if any tensor of the model is float16, 5e-2 if bfloat16.
+            trained: False for a model at the start of its training. What is NaN or
+                infinite on both sides is the same then: in float16 a deep network that
+                has not seen its first batch overflows.
 
         Returns:
             largest_difference: a float.
@@ -85,16 +91,13 @@ class Split:
         >>> split_at(model, "features").check(model, images[:8])
         0.0
         """
-        features = self.trunk(x, training=False)
-        if mask(features) is not None:
-            raise ValueError(_masked(self.layer_name))
-        features = keras.ops.convert_to_numpy(features)  # As head.fit would get them.
-        check_finite(features, f"The features at '{self.layer_name}'", x)
-        expected = model(x, training=False)
-        if self.output is not None:
-            expected = self.output.of(expected, "model(x)")
-        expected = keras.tree.flatten(expected)
-        received = keras.tree.flatten(self.head(features, training=False))
+        return self.compare(model, x, tolerance, trained)[0]
+
+    def compare(self, model, x, tolerance=None, trained=True):
+        """`(largest_difference, outputs)`, the model's own outputs; see `check`."""
+        features, expected, received = _run_all(self, model, x)
+        if trained:
+            check_finite(features, f"The features at '{self.layer_name}'", x)
         if tolerance is None:
             tolerance = max(_default_tolerance(half) for half in self)
         if len(expected) != len(received):
@@ -102,7 +105,8 @@ class Split:
                 f"head(trunk(x)) gives {len(received)} outputs, the model "
                 f"{len(expected)}: a head for one of several needs output="
             )
-        largest = max(map(_largest_difference, expected, received))
+        known = itertools.repeat(trained)
+        largest = max(map(_largest_difference, expected, received, known))
         if not largest <= tolerance:  # So written that NaN is refused, too.
             raise ValueError(
                 f"head(trunk(x)) is not model(x) for the split at '{self.layer_name}': "
@@ -112,7 +116,28 @@ class Split:
                 "with a `call` of its own; for the last, make a Split(trunk, head) of "
                 "its two halves."
             )
-        return largest
+        return largest, expected
+
+
+def _run_all(split, model, x):
+    """Features, the model's outputs and those of the head, as arrays."""
+    masked = []
+
+    def run(x):
+        features = split.trunk(x, training=False)
+        masked.append(mask(features) is not None)
+        if masked[-1]:
+            return features, [], []
+        expected = model(x, training=False)
+        if split.output is not None:
+            expected = split.output.of(expected, "model(x)")
+        received = split.head(features, training=False)
+        return features, keras.tree.flatten(expected), keras.tree.flatten(received)
+
+    outputs = compiled(run)(x)
+    if masked[-1]:
+        raise ValueError(_masked(split.layer_name))
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
 def split_at(model, layer_name, *, call_index=None, output=None):
@@ -377,10 +402,13 @@ def _default_tolerance(model):
     return max(_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes)
 
 
-def _largest_difference(expected, received):
+def _largest_difference(expected, received, trained=True):
     a = keras.ops.convert_to_numpy(expected).astype("float64")
     b = keras.ops.convert_to_numpy(received).astype("float64")
     if a.shape != b.shape or not a.size:
         return float("nan")
-    a, b = a[a != b], b[a != b]  # Equal infinities would differ by NaN.
+    same = a == b  # Equal infinities would differ by NaN.
+    if not trained:
+        same |= ~np.isfinite(a) & ~np.isfinite(b)
+    a, b = a[~same], b[~same]
     return float((abs(a - b) / abs(a).clip(min=1.0)).max(initial=0.0))

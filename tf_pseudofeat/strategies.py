@@ -8,6 +8,7 @@ import tensorflow as tf
 __all__ = [
     "batch_multiple",
     "check_one_worker",
+    "compiled",
     "model_strategy",
     "scope_of",
     "spans_workers",
@@ -62,6 +63,16 @@ def undistributed():
         yield
     finally:
         keras.distribution.set_distribution(distribution)
+
+
+def compiled(function):
+    """A function of a batch, as one graph on TensorFlow, and as it is elsewhere.
+
+    Without a graph a recurrent layer takes a second or more for a batch there.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    return tf.function(function)
 
 
 def check_one_worker(model):
