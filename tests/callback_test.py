@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 from sklearn.metrics import balanced_accuracy_score
 
 from tf_pseudofeat import callback as callback_module
@@ -293,6 +293,48 @@ def test_error_comes_before_a_single_step(error, message, settings):
         fit(model, recorder, retrainer(**settings))
     assert int(model.optimizer.iterations) == 0 and recorder.epochs == []
     assert weights(model) == before
+
+
+class FromTheFirstBatch(layers.Layer):
+    """Divides by 0 before its first batch of training.
+
+    So may a deep network in float16, whose BatchNormalization has seen no batch yet.
+    """
+
+    def build(self, input_shape):
+        self.seen = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="seen"
+        )
+
+    def call(self, x, training=False):
+        if training:
+            self.seen.assign(ops.ones(()))
+        return x / self.seen
+
+
+def test_features_need_not_be_finite_before_the_first_step():
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, activation="relu"),
+            FromTheFirstBatch(name="features"),
+            layers.Dense(3, activation="softmax", name="end"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    before = weights(model)
+    with pytest.raises(ValueError, match="The features at 'features' are NaN or inf"):
+        retrain_head(model, "features", (X, Y), verbose=0)
+    with pytest.raises(ValueError, match="0 to 2; example .* label 3"):
+        fit(model, retrainer(data=(X, Y + 1)))  # all else is checked
+    assert weights(model) == before
+
+    recorder, cure = Recorder(), retrainer()
+    fit(model, recorder, cure)
+    assert cure.report.kept and np.isfinite(cure.report.loss).all()
+    assert weights(model)[:-2] == recorder.epochs[-1][:-2]  # the trunk
+    assert weights(model)[-2:] != recorder.epochs[-1][-2:]
 
 
 @pytest.mark.parametrize("setting", ["epoch", "trunc", "validation"])

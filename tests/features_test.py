@@ -368,7 +368,7 @@ def test_a_function_without_a_seed_augments_three_views():
     trunk = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
     x, y, weight = np.ones((2, 1), np.float32), [0, 1], [5.0, 6.0]
     extracted = extract_features(
-        trunk, (x, np.array(y), np.array(weight)), augment=doubled, verbose=0
+        trunk, (x, np.array(y), np.array(weight)), augment=doubled, views=3, verbose=0
     )
     np.testing.assert_array_equal(extracted.features, np.full((6, 1), 2.0))
     np.testing.assert_array_equal(extracted.labels, y * 3)
@@ -378,9 +378,9 @@ def test_a_function_without_a_seed_augments_three_views():
 def test_views_need_an_augmentation_that_can_be_called():
     data = (np.ones((2, 1), np.float32), np.array([0, 1]))
     trunk = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
-    with pytest.raises(ValueError, match="views=3 without `augment`"):
+    with pytest.raises(ValueError, match="views=3 needs `augment`"):
         extract_features(trunk, data, views=3)
     with pytest.raises(ValueError, match="`views` is a whole number.*0"):
         extract_features(trunk, data, augment=doubled, views=0)
-    with pytest.raises(TypeError, match="`augment`.*received str"):
+    with pytest.raises(TypeError, match="`augment`.*received 'flip'"):
         extract_features(trunk, data, augment="flip")

@@ -48,7 +48,7 @@ def test_trunk_means_are_over_head_seeds():
         result("smote", 0.5, seed=1),
         result("smote", 0.9, minor=2),
         result("smote", None, episode=1),
-        result("auto", 0.1),
+        result("default", 0.1),
     ]
     means = trunk_means(results, "smote", "accuracy")
     assert math.isnan(means.pop((5, 1)))
@@ -92,10 +92,10 @@ def curves(axes):
 
 def test_lines_over_the_number_of_rare_classes():
     results = [
-        result("auto", 0.5, minor=1, episode=0, seed=0),
-        result("auto", 0.7, minor=1, episode=0, seed=1),  # episode 0: 0.6
-        result("auto", 0.8, minor=1, episode=1),  # mean 0.7, error 0.1
-        result("auto", 0.3, minor=9),
+        result("default", 0.5, minor=1, episode=0, seed=0),
+        result("default", 0.7, minor=1, episode=0, seed=1),  # episode 0: 0.6
+        result("default", 0.8, minor=1, episode=1),  # mean 0.7, error 0.1
+        result("default", 0.3, minor=9),
         result("smote", 0.4, minor=9, geometric_mean=None),
         result("smote", 0.5, minor=1, geometric_mean=0.2),
         result("gaussian", 0.5, minor=1),
@@ -104,8 +104,8 @@ def test_lines_over_the_number_of_rare_classes():
     accuracy, geometric_mean, *_ = figure.axes
     assert [axes.get_title("left") for axes in figure.axes] == [*SCORE_LABELS.values()]
     shown = curves(accuracy)
-    assert set(shown) == {ARM_LABELS["auto"], ARM_LABELS["smote"]}
-    x, y, halves = shown[ARM_LABELS["auto"]]
+    assert set(shown) == {ARM_LABELS["default"], ARM_LABELS["smote"]}
+    x, y, halves = shown[ARM_LABELS["default"]]
     np.testing.assert_allclose(x, [1, 9], atol=0.2)
     np.testing.assert_allclose(y, [70, 30])
     np.testing.assert_allclose(halves, [10, 0])
@@ -115,13 +115,13 @@ def test_lines_over_the_number_of_rare_classes():
     )
     assert len(figure.legends) == 1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [ARM_LABELS["smote"], ARM_LABELS["auto"]]
+    assert labels == [ARM_LABELS["smote"], ARM_LABELS["default"]]
     assert "standard error over episodes" in figure.get_supylabel()
     assert figure.get_suptitle() == "toy"
 
 
 def test_no_two_lines_look_alike():
-    arms = ("baseline", "under_sampling", "smote", "perturbed", "proposed", "auto")
+    arms = ("baseline", "under_sampling", "smote", "perturbed", "proposed", "default")
     figure = scores_figure([result(a, 0.5, minor=m) for a in arms for m in (1, 2)])
     lines = [container[0] for container in figure.axes[0].containers]
     assert len({line.get_color() for line in lines}) == 6
@@ -156,7 +156,8 @@ def test_one_run_is_called_so():
 
 
 @pytest.mark.parametrize(
-    "results", [[], [result("auto", 0.5), result("auto", 0.5, experiment="other")]]
+    "results",
+    [[], [result("default", 0.5), result("default", 0.5, experiment="other")]],
 )
 def test_a_figure_is_of_one_experiment(results):
     with pytest.raises(ValueError, match=f"received {len(results)} results of"):

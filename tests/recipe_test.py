@@ -81,8 +81,14 @@ def test_the_recipe_of_the_paper():
     assert (paper.blend, paper.tau, paper.target_prior) == (0.0, 0.0, None)
     assert paper.fresh_head and not paper.fresh_each_epoch
     assert paper.gaussian_for(3).get_config()["shrinkage"] == 0.0
-    report, _ = retrained(recipe=paper)
+    report, weights = retrained(recipe=paper, extraction=Extraction.plain())
     assert all(entry.shrinkage == 0.0 for entry in report.covariance.classes)
+    by_name, same = retrained(recipe="paper")
+    assert by_name.recipe == report.recipe
+    assert by_name.extraction == report.extraction == Extraction.plain()
+    assert by_name.view_source == "none" and by_name.used == by_name.real
+    for one, other in zip(weights, same, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_gaussian_is_an_object_or_its_arguments():
@@ -107,7 +113,8 @@ def test_a_gaussian_is_an_object_or_its_arguments():
         ({"epochs": 0}, ValueError, "`epochs`"),
         ({"optimizer": 3}, TypeError, "Keras optimizer, its name.*received 3"),
         ({"loss": "entropy"}, ValueError, "entropy"),
-        ({"blend": None}, ValueError, "share from 0 to 1; received None"),
+        ({"blend": "0.5"}, ValueError, "share from 0 to 1; received '0.5'"),
+        ({"blend": float("nan")}, ValueError, "share from 0 to 1; received nan"),
         ({"target_prior": [[1.0]]}, ValueError, "positive share for each class"),
         ({"fresh_head": "no"}, TypeError, "`fresh_head` is True or False.*'no'"),
     ],
@@ -121,8 +128,10 @@ def test_a_recipe_is_checked_when_it_is_made(settings, error, message):
 @pytest.mark.parametrize(
     "settings, error, message",
     [
-        ({"views": 2}, ValueError, "views=2 without `augment`"),
-        ({"augment": "flip"}, TypeError, "`augment` is a Keras .*received str"),
+        ({"views": 2, "augment": None}, ValueError, "views=2 needs `augment`"),
+        ({"augment": "flip"}, TypeError, "`augment` is 'auto', a Keras .*'flip'"),
+        ({"per_class": 0}, ValueError, "`per_class`.*received 0"),
+        ({"per_class": "all"}, ValueError, "`per_class`.*received 'all'"),
         ({"steps": 0}, ValueError, "`steps`.*received 0"),
         ({"batch_size": None}, ValueError, "`batch_size`.*received None"),
         ({"augment": abs, "views": 1.5}, ValueError, "`views`.*received 1.5"),
@@ -135,10 +144,64 @@ def test_an_extraction_is_checked_when_it_is_made(settings, error, message):
 
 
 def test_views_of_an_extraction():
-    assert Extraction().num_views == 0
-    assert Extraction(augment=abs).num_views == 3
+    assert Extraction().num_views == 1
+    assert Extraction(augment=abs).num_views == 1
     assert Extraction(augment=abs, views=2).num_views == 2
+    assert Extraction.plain().num_views == 0
     assert dataclasses.replace(Extraction(augment=abs), augment=None).num_views == 0
+    assert Extraction.plain() == Extraction(augment=None, per_class=None)
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, 500),
+        ({"blend": 0.0, "tau": 1.0, "target_prior": None}, 500),
+        ({"sampler": SMOTE()}, None),
+        ({"sampling_strategy": "minority"}, None),
+        ({"fresh_head": True}, None),
+    ],
+    ids=str,
+)
+def test_how_many_examples_are_looked_at_is_left_to_the_recipe(settings, expected):
+    recipe = HeadRecipe(**settings)
+    assert Extraction().for_recipe(recipe).per_class == expected
+    assert resolve_options(None, None, settings)[1].per_class == expected
+    for per_class in (7, None):  # what is given is taken
+        given = Extraction(per_class=per_class)
+        assert given.for_recipe(recipe) is given
+
+
+def resolved(num_classes=3, viewed=True, movable=True, **settings):
+    """`(blend, tau)` of a recipe on features of X, or of those of two classes."""
+    last = keras.layers.Dense(3, activation="softmax", use_bias=movable)
+    head = keras.Sequential([keras.Input((4,)), last])
+    recipe, rows = HeadRecipe(**settings), num_classes > Y
+    data = LabeledFeatures(X[rows], Y[rows])
+    recipe = recipe.resolve(head, prepare_material(data, recipe, 3, viewed=viewed))
+    return recipe.blend, recipe.tau
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, (0.2, 0.5)),
+        ({"viewed": False}, (0.7, 1.0)),
+        ({"blend": 0.5}, (0.5, 0.8)),
+        ({"tau": 0.1}, (0.2, 0.1)),
+        ({"blend": 0.0, "tau": 0.0, "viewed": False}, (0.0, 0.0)),
+        ({"sampler": SMOTE(k_neighbors=3)}, (0.0, 0.0)),
+        ({"sampling_strategy": "minority"}, (0.0, 0.0)),
+        ({"fresh_head": True}, (0.0, 0.0)),
+        ({"target_prior": "uniform"}, (0.2, 0.0)),
+        ({"num_classes": 2}, (0.2, 0.0)),
+        ({"movable": False}, (0.2, 0.0)),
+    ],
+    ids=str,
+)
+def test_what_is_kept_and_taken_off_by_default(settings, expected):
+    assert (HeadRecipe().blend, HeadRecipe().tau) == (None, None)
+    assert resolved(**settings) == expected
 
 
 @pytest.mark.parametrize("kind", [HeadRecipe(), Extraction()])
@@ -228,13 +291,15 @@ def test_weights_count_in_the_prior(dtype):
 
     def outputs(**options):
         model = make_model()
-        options = {"epochs": 60, "optimizer": keras.optimizers.Adam(0.01), **options}
+        options = {"blend": 0.0, "tau": 0.0, "epochs": 60, **options}
+        options["optimizer"] = keras.optimizers.Adam(0.01)
         report = retrain_head(
             model, "features", (x, y, weight), monitor=None, verbose=0, **options
         )
         return np.array(report.prior), model.predict(x, verbose=0).mean(axis=0)
 
-    for options in ({}, {"target_prior": "uniform"}, {"target_prior": "training"}):
+    targets = [{"target_prior": name} for name in ("uniform", "training")]
+    for options in ({}, {"tau": 0.5}, *targets):
         prior, mean = outputs(**options)
         np.testing.assert_allclose(mean, prior, atol=0.06)
     np.testing.assert_allclose(prior, [0.923, 0.0577, 0.0192], atol=1e-3)
@@ -256,10 +321,19 @@ def test_a_split_of_another_model_is_refused():
         retrain_head(model, split, (X, Y), verbose=0)
 
 
-@pytest.mark.parametrize("name", ["monitor", "recipe"])
-def test_tune_takes_nothing_that_it_would_not_heed(name):
-    with pytest.raises(TypeError, match=f"takes no `{name}`"):
-        tune(make_model(), "features", (X, Y), verbose=0, **{name: None})
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("recipe", TypeError, "takes no `recipe`"),
+        *(
+            (name, ValueError, rf"\['{name}'\] are what the search chooses")
+            for name in ("blend", "tau", "target_prior", "optimizer")
+        ),
+    ],
+)
+def test_tune_takes_nothing_that_it_would_not_heed(name, error, message):
+    with pytest.raises(error, match=message):
+        tune(make_model(), "features", (X, Y), (X, Y), verbose=0, **{name: None})
 
 
 def test_an_error_after_the_training_leaves_the_head_as_it_was(monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.moments import moments_of
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.report import RetrainingReport
@@ -37,7 +38,8 @@ def report():
         layer_name="features",
         feature_shape=(4,),
         real=[12_000, 30, 0],
-        pseudo=[0, 11_970, 0],
+        used=[500, 30, 0],
+        pseudo=[0, 470, 0],
         minority=[1],
         prior=[0.5, 0.5, float("nan")],
         scored_on="validation data",
@@ -46,8 +48,9 @@ def report():
         kept=True,
         reason="",
         loss=[0.9, 0.7, 0.6],
-        recipe=HeadRecipe(epochs=12),
-        views=0,
+        recipe=HeadRecipe(epochs=12, blend=0.2, tau=0.5),
+        extraction=Extraction(per_class=500),
+        view_source="small shifts of images",
         monitor=None,
         seed=(1, 2),
         optimizer="Adam",
@@ -74,12 +77,13 @@ def test_table_holds_every_score_before_and_after_in_percent(report):
 
 
 def test_table_holds_every_class_with_its_examples_and_recalls(report):
-    assert ["0", "12,000", "0", "98.7", "95.0"] in rows(report)
-    assert ["1*", "30", "11,970", "12.3", "75.0"] in rows(report)
+    assert ["class", "examples", "used", "pseudo", "recall", "after"] in rows(report)
+    assert ["0", "12,000", "500", "0", "98.7", "95.0"] in rows(report)
+    assert ["1*", "30", "30", "470", "12.3", "75.0"] in rows(report)
 
 
 def test_a_score_or_a_recall_that_has_no_value_is_a_dash(report):
-    assert ["2", "0", "0", "-", "-"] in rows(report)
+    assert ["2", "0", "0", "0", "-", "-"] in rows(report)
     assert ["mean", "minority", "accuracy", "-", "-"] in rows(report)
 
 
@@ -91,16 +95,28 @@ def test_columns_of_the_table_line_up(report):
 def test_first_line_says_what_was_done_and_last_line_how_long_it_took(report):
     first, *_, last = str(report).splitlines()
     assert first == (
-        "Head after 'features' retrained on 12,030 real and 11,970 pseudo-features of "
-        "shape [4]: kept."
+        "Head after 'features' retrained on 530 real and 470 pseudo-features of shape "
+        "[4]: kept."
     )
     assert last == "* minority. Seconds: extract 1.2, train 4.0."
 
 
+def test_second_line_says_how(report):
+    assert str(report).splitlines()[1] == (
+        "Views: small shifts of images; at most 500 examples a class; blend 0.2; tau "
+        "0.5."
+    )
+    recipe, extraction = HeadRecipe.paper(), Extraction.plain()
+    report = dataclasses.replace(
+        report, recipe=recipe, extraction=extraction, view_source="none"
+    )
+    assert str(report).splitlines()[1] == "Views: none; blend 0; tau 0."
+
+
 def test_examples_that_a_sampler_took_away_are_not_counted_as_trained_on(report):
-    report = dataclasses.replace(report, pseudo=[-11_970, 20, 0])
+    report = dataclasses.replace(report, used=[12_000, 30, 0], pseudo=[-11_970, 20, 0])
     assert "retrained on 60 real and 20 pseudo-features" in str(report)
-    assert ["0", "12,000", "-11,970", "98.7", "95.0"] in rows(report)
+    assert ["0", "12,000", "12,000", "-11,970", "98.7", "95.0"] in rows(report)
 
 
 def test_a_rollback_and_its_reason_stand_in_the_first_line(report):
@@ -114,7 +130,9 @@ def test_to_dict_survives_json_with_every_field(report):
     saved = json.loads(json.dumps(report.to_dict()))
     assert set(saved) == {field.name for field in dataclasses.fields(report)}
     assert saved["before"] == report.before
-    assert saved["real"] == report.real
+    assert saved["real"] == report.real and saved["used"] == report.used
+    assert saved["extraction"]["augment"] == "auto"
+    assert saved["extraction"]["per_class"] == 500
     assert saved["feature_shape"] == [4]
     assert isinstance(report.covariance, CovarianceReport)
     assert [c["count"] for c in saved["covariance"]["classes"]] == [10, 10]

@@ -122,7 +122,7 @@ def test_report_holds_what_the_model_does_before_and_after(trained, digits, tmp_
     assert report.recipe.epochs == 20
     assert report.optimizer == "Adam"
     assert report.learning_rate == pytest.approx(0.001)
-    assert set(report.seconds) == {"extract", "fit gaussians", "train"}
+    assert set(report.seconds) == {"check", "extract", "fit gaussians", "train"}
     saved = json.loads(json.dumps(report.to_dict()))
     assert saved["after"] == report.after
     assert f"{100 * report.after['min_class_accuracy']:.1f}" in str(report)
@@ -340,7 +340,8 @@ LOGITS = {
 )
 def test_outputs_losses_and_labels_of_every_form(units, activation, loss, labels):
     model = make_model(units, activation, loss)
-    report = assert_cured(model, (X, labels), epochs=30, optimizer=adam(0.05))
+    settings = {"epochs": 30, "optimizer": adam(0.05), "blend": 0.0, "tau": 0.0}
+    report = assert_cured(model, (X, labels), **settings)
     real = [80, 30, 10] if units == 3 else [80, 40]
     assert report.real == real
     assert report.pseudo == [80 - n for n in real]
@@ -539,7 +540,7 @@ def test_samplers_of_imbalanced_learn(sampler, pseudo):
     assert report.covariance is None
     assert report.recipe.sampler is sampler
     assert report.to_dict()["recipe"]["sampler"] == str(sampler)
-    assert set(report.seconds) == {"extract", "resample", "train"}
+    assert set(report.seconds) == {"check", "extract", "resample", "train"}
 
 
 def test_sampler_sees_flat_features_and_class_ids_and_the_head_gets_maps_back():
@@ -677,10 +678,11 @@ def test_views_are_fitted_and_trained_on_together(trained, digits):
         trained, train, validation_data=validation, augment=jitter, views=2
     )
     real = np.bincount(train[1])
-    # As they are, and two views of them.
-    assert report.real == (3 * real).tolist()
-    assert [entry.count for entry in report.covariance.classes] == (3 * real).tolist()
-    assert report.views == 2
+    assert report.real == real.tolist()
+    assert report.used == (2 * real).tolist()
+    assert [entry.count for entry in report.covariance.classes] == report.used
+    assert report.view_source == "augment"
+    assert (report.recipe.blend, report.recipe.tau) == (0.2, 0.5)
     assert report.after["balanced_accuracy"] > report.before["balanced_accuracy"]
 
 
@@ -696,11 +698,11 @@ def test_validation_data_are_not_augmented(trained, digits):
 @pytest.mark.parametrize("sampler", [None, imblearn.over_sampling.SMOTE(k_neighbors=3)])
 def test_tau_is_logit_adjustment_after_the_training(trained, digits, sampler):
     train, _, test = digits
-    settings = {"epochs": 2, "monitor": None, "sampler": sampler}
+    settings = {"epochs": 2, "monitor": None, "sampler": sampler, "blend": 0.0}
     if sampler:
         settings["sampler"].set_params(random_state=0)
     before = [variable.numpy() for variable in trained.variables]
-    retrain(trained, train, **settings)
+    retrain(trained, train, tau=0.0, **settings)
     prior = np.bincount(train[1]) / len(train[1])
     p = trained.predict(test[0], verbose=0).astype(np.float64) * prior**-0.5
     for variable, value in zip(trained.variables, before, strict=True):
@@ -760,7 +762,7 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"views": 2}, "views=2 without `augment`"),
+        ({"views": 2}, "views=2, and nothing makes views"),
         ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
         ({"tau": float("nan")}, "`tau` is a finite number"),
         ({"blend": 2}, "`blend` is a share from 0 to 1"),

@@ -366,8 +366,8 @@ def test_labels_and_losses_that_fit_each_other(name):
     model.compile(optimizers.Adam(0.02), loss)
     model.fit(X, labels, verbose=0)
     before = state_of(model)
-    optimizer = optimizers.Adam(0.05)
-    settings = {"epochs": 60, "optimizer": optimizer, "verbose": 0}
+    settings = {"epochs": 60, "blend": 0.0, "tau": 0.0, "verbose": 0}
+    settings["optimizer"] = optimizers.Adam(0.05)
     report = retrain_head(model, "features", (X, labels), **settings)
     real = COUNTS if units == 3 else OF_TWO
     assert report.kept and report.real == real

@@ -733,6 +733,8 @@ def test_check_refuses_an_empty_batch_and_nan_behind_the_cut():
 
 def test_check_tells_nan_of_the_inputs_from_nan_of_the_trunk():
     model, x = dense_model(), batch(4)
+    # TensorFlow's graphs make 0 of NaN where a relu follows a matrix product.
+    model.get_layer("hidden").activation = keras.activations.tanh
     result = split_at(model, "features")
     x[1, 0] = np.nan
     text = error_of(result.check, model, x)
@@ -744,6 +746,30 @@ def test_check_tells_nan_of_the_inputs_from_nan_of_the_trunk():
     text = error_of(result.check, model, batch(4))
     assert f"in {len(x)} of {len(x)} rows" in text
     assert "The inputs of these rows are finite, so the layers in between" in text
+
+
+def test_check_before_the_training_takes_what_is_finite_on_neither_side():
+    model, other = dense_model(), dense_model()
+    other.set_weights(model.get_weights())
+    result, x = split_at(model, "features"), batch(4)
+    for one in (model, other):
+        bias = one.get_layer("features").bias
+        bias.assign(np.inf * np.ones(bias.shape))
+    assert "NaN or infinite in 3 of 3 rows" in error_of(result.check, model, x)
+    for one in (model, other):
+        assert result.check(one, x, trained=False) == 0.0
+    other.get_layer("features").bias.assign(np.zeros(3))
+    text = error_of(result.check, other, x, trained=False)
+    assert "largest difference nan" in text  # finite on one side alone
+
+
+def test_check_before_the_training_still_compares():
+    model, other = dense_model(), dense_model()
+    kernel = other.get_layer("hidden").kernel
+    kernel.assign(9.0 * ops.convert_to_numpy(kernel))
+    result, x = split_at(model, "features"), batch(4)
+    assert result.check(model, x, trained=False) <= 1e-6
+    assert "largest difference" in error_of(result.check, other, x, trained=False)
 
 
 def test_check_takes_equal_infinities_and_one_example():

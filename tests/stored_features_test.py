@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.heads import fit, score
-from tf_pseudofeat import search, stored
+from tf_pseudofeat import stored
 from tf_pseudofeat import task as task_module
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.extraction import Extraction
@@ -129,7 +129,7 @@ def test_an_extraction_that_fails_leaves_nothing(tmp_path, error):
 
     def augment(x):
         calls.append(x)
-        if len(calls) == 13:  # in the second view
+        if len(calls) == 14:  # of the seventh batch in the second view
             raise error
         return x
 
@@ -137,9 +137,9 @@ def test_an_extraction_that_fails_leaves_nothing(tmp_path, error):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(30)
     with pytest.raises(error):
         extract_features(
-            trunk, data, augment=augment, cache_dir=tmp_path / "a", verbose=0
+            trunk, data, augment=augment, views=2, cache_dir=tmp_path / "a", verbose=0
         )
-    assert len(calls) == 13
+    assert len(calls) == 14
     assert folders(tmp_path) == []
 
 
@@ -304,6 +304,7 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
         "validation_data": (X[::2], Y[::2]),
         "augment": noisy,
         "views": 2,
+        "per_class": 60,
         "epochs": 2,
         "monitor": None,
         "verbose": 0,
@@ -316,10 +317,25 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
     assert bits(models[0]) == bits(models[1])
     assert reports[0].after == reports[1].after
     assert reports[0].recipe.to_dict() == reports[1].recipe.to_dict()
-    assert folders(tmp_path) == ["training", "validation", "view-0", "view-1"]
+    assert reports[0].used == reports[1].used == [120, 120, 40]
+    assert folders(tmp_path) == ["validation", "view-0", "view-1"]
+    for view in ("view-0", "view-1"):
+        assert load_features(tmp_path / view).features.shape == (140, 5)
+    assert load_features(tmp_path / "validation").features.shape == (N // 2, 5)
+    with pytest.raises(ValueError, match=r"validation holds a set"):
+        retrain_head(models[1], "features", (X, Y), cache_dir=tmp_path)
+
+
+def test_plain_features_are_a_set_of_their_own(tmp_path):
+    settings = {"epochs": 1, "verbose": 0, "cache_dir": tmp_path}
+    report = retrain_head(
+        make_model(), "features", (X, Y), extraction=Extraction.plain(), **settings
+    )
+    assert report.used == report.real == [200, 80, 20]
+    assert folders(tmp_path) == ["training"]
     assert load_features(tmp_path / "training").features.shape == (N, 5)
     with pytest.raises(ValueError, match=r"training holds a set"):
-        retrain_head(models[1], "features", (X, Y), cache_dir=tmp_path)
+        retrain_head(make_model(), "features", (X, Y), **settings)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -328,7 +344,7 @@ def test_a_retraining_that_fails_in_a_view_leaves_no_features(tmp_path, error):
 
     def fails(x):
         seen.append(len(x))
-        if len(seen) == 4:  # the first is the check, then one view, and the next
+        if len(seen) == 5:  # the first is the check, then both views of a batch
             raise error("in the middle")
         return x
 
@@ -339,48 +355,46 @@ def test_a_retraining_that_fails_in_a_view_leaves_no_features(tmp_path, error):
         retrain_head(model, "features", (X, Y), extraction=extraction, **options)
     assert folders(tmp_path) == []
     report = retrain_head(model, "features", (X, Y), extraction=extraction, **options)
-    assert report.views == 2
+    assert report.extraction.num_views == 2 and report.used == [400, 160, 40]
+    assert folders(tmp_path) == ["view-0", "view-1"]
 
 
-JUDGES = {
-    "validation data": {"validation_data": (X[::2], Y[::2])},
-    "a held-out view": {"augment": noisy, "views": 2},
-    "held-out features": {},
-}
-
-
-@pytest.mark.parametrize("judge", JUDGES)
-def test_settings_are_chosen_as_in_memory(tmp_path, judge, one_chunk, monkeypatch):
-    space = {**search._SPACE, "multiply_minority": (None, 20)}
-    space = {k: v if k == "multiply_minority" else v[:1] for k, v in space.items()}
-    monkeypatch.setattr(search, "_SPACE", space)
-    settings = {"epochs": 1, "verbose": 0, **JUDGES[judge]}
+@pytest.mark.parametrize(
+    "extraction",
+    [Extraction(augment=noisy, views=2, per_class=60), Extraction.plain()],
+    ids=["views", "plain"],
+)
+def test_settings_are_chosen_as_in_memory(tmp_path, extraction, one_chunk):
+    data = make_model(), "features", (X, Y), (X[::2], Y[::2])
+    settings = {"extraction": extraction, "epochs": 1, "verbose": 0}
     tunings = [
-        tune(make_model(), "features", (X, Y), **settings),
-        tune(make_model(), "features", (X, Y), cache_dir=tmp_path / "a", **settings),
+        tune(*data, **settings),
+        tune(*data, cache_dir=tmp_path / "a", **settings),
     ]
-    assert tunings[0].judged_on == judge
     assert len(tunings[0].trials) >= 16
-    scores = [
-        [(t.settings, t.balanced_accuracy, t.minority_recall) for t in tuning.trials]
-        for tuning in tunings
-    ]
-    assert scores[0] == scores[1]
+    assert tunings[0].trials == tunings[1].trials
     assert tunings[0].chosen == tunings[1].chosen
+    assert tunings[0].recipe == tunings[1].recipe
+    assert tunings[0].estimate == tunings[1].estimate
 
 
-def test_a_retraining_chooses_its_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "_SPACE", {k: v[:1] for k, v in search._SPACE.items()})
+def test_a_retraining_chooses_its_settings(tmp_path):
+    unseen = X[::2], Y[::2]
     report = retrain_head(
         make_model(),
         "features",
         (X, Y),
+        validation_data=unseen,
         recipe="auto",
+        augment=noisy,
         epochs=1,
         cache_dir=tmp_path,
         verbose=0,
     )
-    assert report.tuning.judged_on == "held-out features"
+    assert report.tuning.counts == np.bincount(unseen[1]).tolist()
+    assert report.recipe.blend == report.tuning.chosen.blend
+    assert report.recipe.tau == report.tuning.chosen.tau
+    assert folders(tmp_path) == ["validation", "view-0"]
 
 
 def test_the_callback_leaves_no_features_behind(tmp_path, one_chunk):

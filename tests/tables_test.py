@@ -80,21 +80,23 @@ def test_the_last_line_of_a_run_stands(tmp_path):
 
 
 def test_files_are_read_as_one(tmp_path):
-    a = write(tmp_path / "a.jsonl", result("smote", 0.1), result("auto", 0.2))
+    a = write(tmp_path / "a.jsonl", result("smote", 0.1), result("default", 0.2))
     b = write(tmp_path / "b.jsonl", result("smote", 0.3))
     results, _ = read_results(a, b)
     assert [(r["arm"], r["accuracy"]) for r in results] == [
         ("smote", 0.3),
-        ("auto", 0.2),
+        ("default", 0.2),
     ]
 
 
 @pytest.mark.parametrize("torn", ['{"kind": "result", "ex', "12", "]}", "\0\0\0"])
 def test_torn_lines_are_skipped_with_a_warning(tmp_path, torn):
-    path = write(tmp_path / "a.jsonl", result("smote", 0.1), torn, result("auto", 0.2))
+    path = write(
+        tmp_path / "a.jsonl", result("smote", 0.1), torn, result("default", 0.2)
+    )
     with pytest.warns(UserWarning, match=r"a.jsonl:2: skipped a torn line"):
         results, _ = read_results(path)
-    assert [r["arm"] for r in results] == ["smote", "auto"]
+    assert [r["arm"] for r in results] == ["smote", "default"]
     path = write(tmp_path / "b.jsonl", result("smote", 0.1), tail=torn)
     with pytest.warns(UserWarning, match=r"b.jsonl:2: skipped a torn line"):
         results, _ = read_results(path)
@@ -177,8 +179,8 @@ def test_the_share_of_the_gap_is_that_of_the_mean_accuracies():
         [
             result("baseline", 0.4, episode=0),
             result("baseline", 0.6, episode=1),
-            result("auto", 0.7, episode=0),
-            result("auto", 0.8, episode=1),
+            result("default", 0.7, episode=0),
+            result("default", 0.8, episode=1),
             result("smote", 0.45, episode=0),
             result("smote", 0.45, episode=1),
             result("oracle", 0.9, episode=0),
@@ -187,14 +189,14 @@ def test_the_share_of_the_gap_is_that_of_the_mean_accuracies():
     )
     shares = {arm: cells[-1] for arm, cells in rows_of(text).items()}
     assert shares["as trained"] == "0"
-    assert shares["auto (this package's choice)"] == "**62**"  # 62.5, to the even
+    assert shares["this package's default"] == "**62**"  # 62.5, to the even
     assert shares["SMOTE"] == "-12"
     assert shares["oracle (removed examples)"] == "100"
 
 
 @pytest.mark.parametrize("oracle", [[], [result("oracle", 0.5)]])
 def test_without_a_gap_its_share_is_blank(oracle):
-    text = summary([result("baseline", 0.5), result("auto", 0.6), *oracle])
+    text = summary([result("baseline", 0.5), result("default", 0.6), *oracle])
     assert all(cells[-1] == "" for cells in list(rows_of(text).values())[2:])
 
 
@@ -202,15 +204,15 @@ def test_the_best_but_for_the_oracle_is_bold():
     text = summary(
         [
             result("smote", 0.5, min_class_accuracy=0.3),
-            result("auto", 0.50001, min_class_accuracy=0.2),
+            result("default", 0.50001, min_class_accuracy=0.2),
             result("oracle", 0.9),
         ]
     )
     rows = rows_of(text)
     # What looks the same is the same.
-    assert rows["SMOTE"][0] == rows["auto (this package's choice)"][0] == "**50.0**"
+    assert rows["SMOTE"][0] == rows["this package's default"][0] == "**50.0**"
     assert rows["SMOTE"][3] == "**30.0**"
-    assert rows["auto (this package's choice)"][3] == "20.0"
+    assert rows["this package's default"][3] == "20.0"
     assert "**" not in "".join(rows["oracle (removed examples)"])
 
 
@@ -220,8 +222,8 @@ def test_an_arm_that_did_not_run_everywhere_says_so_and_is_never_best():
         for arm, accuracy in [("baseline", 0.5), ("smote", 0.6), ("oracle", 0.9)]
         for episode in (0, 1)
     ]
-    rows = rows_of(summary([*results, result("auto", 0.8, episode=0)]))
-    cells = rows["auto (this package's choice) (1 of 2 trunks)"]
+    rows = rows_of(summary([*results, result("default", 0.8, episode=0)]))
+    cells = rows["this package's default (1 of 2 trunks)"]
     # The gap is that of episode 0: (0.8 - 0.5) / (0.9 - 0.5).
     assert cells == ["80.0"] * 4 + ["75"]
     assert rows["SMOTE"][0] == "**55.0 ± 5.0**"
@@ -239,11 +241,11 @@ def test_undefined_scores_are_left_out():
     results = [
         result("smote", 0.5, seed=0, mean_minority_accuracy=None),
         result("smote", 0.5, seed=1, mean_minority_accuracy=0.3),
-        result("auto", 0.5, seed=0, mean_minority_accuracy=None),
+        result("default", 0.5, seed=0, mean_minority_accuracy=None),
     ]
     rows = rows_of(summary(results))
     assert rows["SMOTE"][2] == "**30.0**"
-    assert rows["auto (this package's choice)"][2] == "-"
+    assert rows["this package's default"][2] == "-"
 
 
 def test_each_experiment_has_its_table():
@@ -300,7 +302,7 @@ def test_ours_stand_before_the_papers_where_both_have_a_number(tmp_path):
         result("baseline", 0.4, minor=5, episode=0, geometric_mean=0.3),
         result("baseline", 0.6, minor=5, episode=1, geometric_mean=0.3),
         result("proposed", 0.75, minor=5),
-        result("auto", 0.9, minor=5),  # the paper has none
+        result("default", 0.9, minor=5),  # the paper has none
         result("baseline", 0.9, minor=1),
         result("proposed", 0.8, minor=1),
         result("baseline", 0.9, minor=2),  # the paper has none
@@ -316,7 +318,9 @@ def test_ours_stand_before_the_papers_where_both_have_a_number(tmp_path):
         "+25.0 / +9",
         "+7.5 / +7.0",
     ]
-    auto = next(cells for label, cells in rows.items() if label.startswith("auto"))
+    auto = next(
+        cells for label, cells in rows.items() if label.startswith("this package")
+    )
     assert auto == ["-", "90.0", "-"]  # ours alone
     assert len(rows) == 6  # with the header's two
     assert rows_of(second)["as trained"][1] == "30.0 / 50"
@@ -366,10 +370,10 @@ def test_pairs_are_trunks_against_scipy():
     ours, theirs = rng.uniform(size=(2, 2, 3, 4))  # [arm][#Minor, episode, seed]
     results = [
         result(arm, float(values[i]), *i)
-        for arm, values in (("auto", ours), ("smote", theirs))
+        for arm, values in (("default", ours), ("smote", theirs))
         for i in np.ndindex(values.shape)
     ]
-    difference = paired(results, "auto", "smote", "accuracy")
+    difference = paired(results, "default", "smote", "accuracy")
     first, second = (values.mean(axis=-1).ravel() for values in (ours, theirs))
     assert (difference.n, difference.unit) == (6, "trunks")
     assert difference.mean == pytest.approx(np.mean(first - second))
@@ -382,10 +386,10 @@ def test_with_one_trunk_pairs_are_head_seeds_against_scipy():
     ours, theirs = [0.60, 0.64, 0.70, 0.61], [0.58, 0.65, 0.66, 0.57]
     results = [
         result(arm, value, seed=seed)
-        for arm, values in (("auto", ours), ("smote", theirs))
+        for arm, values in (("default", ours), ("smote", theirs))
         for seed, value in enumerate(values)
     ]
-    difference = paired(results, "auto", "smote", "geometric_mean")
+    difference = paired(results, "default", "smote", "geometric_mean")
     assert (difference.n, difference.unit) == (4, "head seeds")
     # 0.02, -0.01, 0.04, 0.04: mean 0.0225, std 0.02363, over 2 is 0.01181.
     assert difference.mean == pytest.approx(0.0225)
@@ -393,32 +397,32 @@ def test_with_one_trunk_pairs_are_head_seeds_against_scipy():
     expected = scipy.stats.ttest_rel(ours, theirs).pvalue
     assert difference.p_value == pytest.approx(expected)
     assert str(difference) == f"+2.2 ± 1.2 (p {expected:.3f})"
-    text = paired_table(results, "auto", ["smote"])
+    text = paired_table(results, "default", ["smote"])
     assert rows_of(text)["SMOTE"] == [str(difference)] * 4 + ["4 head seeds"]
     assert "share one trunk" in text
 
 
 def test_only_runs_of_both_are_paired():
     results = [
-        result("auto", 0.7, seed=0),
-        result("auto", 0.1, seed=1),
-        result("auto", 0.1, seed=2),
-        result("auto", 0.1, episode=1),
+        result("default", 0.7, seed=0),
+        result("default", 0.1, seed=1),
+        result("default", 0.1, seed=2),
+        result("default", 0.1, episode=1),
         result("smote", 0.6, seed=0),
         result("smote", None, seed=2),
         result("smote", 0.9, episode=1, seed=5),
     ]
-    difference = paired(results, "auto", "smote", "accuracy")
+    difference = paired(results, "default", "smote", "accuracy")
     assert (difference.n, difference.mean) == (1, pytest.approx(0.1))
     assert math.isnan(difference.standard_error)
     assert math.isnan(difference.p_value)
     assert str(difference) == "+10.0"
-    assert rows_of(paired_table(results, "auto", ["smote"]))["SMOTE"][-1] == "1 run"
+    assert rows_of(paired_table(results, "default", ["smote"]))["SMOTE"][-1] == "1 run"
 
 
 def test_arms_without_a_common_run_have_no_difference():
-    results = [result("auto", 0.7), result("smote", 0.6, episode=1)]
-    difference = paired(results, "auto", "smote", "accuracy")
+    results = [result("default", 0.7), result("smote", 0.6, episode=1)]
+    difference = paired(results, "default", "smote", "accuracy")
     assert difference.n == 0
     assert math.isnan(difference.mean)
     assert str(difference) == "-"
@@ -430,24 +434,26 @@ def test_arms_without_a_common_run_have_no_difference():
 def test_the_same_number_in_two_experiments_is_two_trunks():
     results = [
         result(arm, value, experiment=experiment)
-        for arm, value in (("auto", 0.7), ("smote", 0.6))
+        for arm, value in (("default", 0.7), ("smote", 0.6))
         for experiment in ("toy", "other")
     ]
-    assert paired(results, "auto", "smote", "accuracy").n == 2
+    assert paired(results, "default", "smote", "accuracy").n == 2
 
 
 @pytest.mark.filterwarnings("error")
 def test_arms_that_are_the_same_have_no_p_value():
-    results = [result(arm, 0.5, seed=s) for arm in ("auto", "smote") for s in range(3)]
-    difference = paired(results, "auto", "smote", "accuracy")
+    results = [
+        result(arm, 0.5, seed=s) for arm in ("default", "smote") for s in range(3)
+    ]
+    difference = paired(results, "default", "smote", "accuracy")
     assert (difference.mean, difference.standard_error) == (0, 0)
     assert math.isnan(difference.p_value)
     assert str(difference) == "+0.0 ± 0.0"
 
 
 def test_a_paired_table_has_the_rivals_that_ran():
-    results = [result(arm, 0.5) for arm in ("auto", "smote", "baseline")]
-    rows = rows_of(paired_table(results, "auto", ["smote", "baseline", "crt"]))
+    results = [result(arm, 0.5) for arm in ("default", "smote", "baseline")]
+    rows = rows_of(paired_table(results, "default", ["smote", "baseline", "crt"]))
     assert list(rows)[2:] == ["as trained", "SMOTE"]
     assert paired_table(results, "proposed", ["smote"]) == ""
 
@@ -455,14 +461,14 @@ def test_a_paired_table_has_the_rivals_that_ran():
 # Verdicts
 
 
-def test_verdicts_name_the_rivals_above_auto():
-    # Against auto: smote 0.10 and -0.01, mean 0.045, error 0.055: within one error.
+def test_verdicts_name_the_rivals_above_the_default():
+    # Against the default: smote 0.10 and -0.01, mean 0.045, error 0.055: within one.
     # proposed 0.1 and 0.05 in the minimum, mean 0.075, error 0.025: above.
     results = [
         result("baseline", 0.5, episode=0),
         result("baseline", 0.5, episode=1),
-        result("auto", 0.75, episode=0),
-        result("auto", 0.75, episode=1),
+        result("default", 0.75, episode=0),
+        result("default", 0.75, episode=1),
         result("smote", 0.85, episode=0, min_class_accuracy=0.5),
         result("smote", 0.74, episode=1, min_class_accuracy=0.5),
         result("proposed", 0.70, episode=0, min_class_accuracy=0.85),
@@ -472,12 +478,13 @@ def test_verdicts_name_the_rivals_above_auto():
     ]
     text = verdicts(results)
     assert "**toy: in words.**" in text
-    assert "auto closes 62 % of the gap in accuracy, from 50.0 as trained to 90.0" in (
-        text
+    assert (
+        "The default closes 62 % of the gap in accuracy, from 50.0 as trained to 90.0"
+        in (text)
     )
     label = ARM_LABELS["proposed"]
     rivals = f"{label}: min class accuracy +7.5 ± 2.5."
-    assert "Of 3 rivals, above auto by more than one standard error" in text
+    assert "Of 3 rivals, above the default by more than one standard error" in text
     assert f"of the paired difference: {rivals}" in text
     # proposed - smote: -0.15 and -0.04, mean -0.095, error 0.055, t = -1.727; with one
     # degree of freedom p = 1 - 2 atan(1.727) / pi = 0.334.
@@ -487,7 +494,7 @@ def test_verdicts_name_the_rivals_above_auto():
 
 
 def test_verdicts_of_one_run_say_that_it_has_no_error():
-    text = verdicts([result("auto", 0.5), result("smote", 0.6)])
+    text = verdicts([result("default", 0.5), result("smote", 0.6)])
     assert "The gap to the oracle is unknown: no result of as trained, oracle" in text
     assert (
         "by anything where one run has no standard error: SMOTE: accuracy +10" in text
@@ -496,10 +503,10 @@ def test_verdicts_of_one_run_say_that_it_has_no_error():
 
 
 def test_verdicts_without_a_gap_or_without_rivals():
-    text = verdicts([result(a, 0.5) for a in ("baseline", "auto", "oracle")])
+    text = verdicts([result(a, 0.5) for a in ("baseline", "default", "oracle")])
     assert "No gap to close: accuracy 50.0 as trained, 50.0 the oracle." in text
-    assert "auto is not compared" in verdicts([result("auto", 0.5)])
-    assert "above auto by more" in text
+    assert "The default is not compared" in verdicts([result("default", 0.5)])
+    assert "above the default by more" in text
     assert ": none." in text
 
 
@@ -509,7 +516,7 @@ def test_verdicts_without_a_gap_or_without_rivals():
 def test_everything_is_written(tmp_path):
     results = [
         result(arm, 0.5, minor=minor, experiment=experiment)
-        for arm in ("baseline", "smote", "proposed", "auto", "oracle")
+        for arm in ("baseline", "smote", "proposed", "default", "oracle")
         for experiment, minors in (("A, b", [1, 2]), ("a b", [5]))
         for minor in minors
     ]
@@ -539,7 +546,7 @@ def run(*flags):
 
 def test_the_program_takes_files_by_flag_and_by_comma(tmp_path):
     a, b, c = (
-        write(tmp_path / f"{name}.jsonl", result("auto", 0.5, experiment=name))
+        write(tmp_path / f"{name}.jsonl", result("default", 0.5, experiment=name))
         for name in "abc"
     )
     done = run(f"--results={a},{b}", f"--results={c}")

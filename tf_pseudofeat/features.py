@@ -118,7 +118,7 @@ def extract_features(
     return sinks.all_views()
 
 
-def read_features(trunk, data, extraction, *, seed, verbose, spare=0, first=None):
+def read_features(trunk, data, extraction, *, seed, verbose, first=None):
     """The features to train on, see `Extracted`; the data are read once.
 
     With `cache_dir` they are in its folder "training", or "view-0" and on.
@@ -129,7 +129,6 @@ def read_features(trunk, data, extraction, *, seed, verbose, spare=0, first=None
         extraction: `Extraction` with a number as `per_class`, or None.
         seed: two whole numbers.
         verbose: 0 for silence; otherwise a progress bar.
-        spare: views beyond those of the extraction, if there are views.
         first: first batch `(x, labels)` of an earlier reading, or None.
     """
     with _Sinks(extraction.cache_dir, ("training", "view-{}")) as sinks:
@@ -137,7 +136,6 @@ def read_features(trunk, data, extraction, *, seed, verbose, spare=0, first=None
             *(trunk, data, extraction, sinks),
             seed=seed,
             verbose=verbose,
-            spare=spare,
             first=first,
         )
     return Extracted(sinks.views(), totals, source)
@@ -238,13 +236,19 @@ class _Sinks:
         return LabeledFeatures.concatenate(self.views())
 
 
-def _read(trunk, data, extraction, sinks, *, seed, verbose, spare=0, first=None):
+def _read(trunk, data, extraction, sinks, *, seed, verbose, first=None):
     """Fills the sinks; returns `(ClassTotals, ViewSource)`."""
     reading = _Reading(data, extraction, seed, verbose)
     source = choose_views(
         extraction.augment, trunk, reading.first[0], reading.beside(first)
     )
-    num_views = extraction.num_views + spare if source.is_view else 0
+    if extraction.views is not None and not source.is_view:
+        raise ValueError(
+            f"views={extraction.views}, and nothing makes views: the trunk has no "
+            f"random layers, and the inputs are no images. Pass a Keras preprocessing "
+            f"model or a function as `augment`."
+        )
+    num_views = extraction.num_views if source.is_view else 0
     sinks.open(num_views)
     augmenters = [_augmenter(source, seed, view) for view in range(num_views)]
     views = range(max(1, num_views))

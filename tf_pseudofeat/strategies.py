@@ -72,7 +72,7 @@ def compiled(function):
     """
     if keras.backend.backend() != "tensorflow":
         return function
-    return tf.function(function)
+    return tf.function(function, autograph=False)  # which would leave files
 
 
 def check_one_worker(model):
