@@ -78,7 +78,7 @@ def main(path):
         trunk, head = tfpf.split_at(model, "features")
         refused = {
             "retrain_head": (tfpf.retrain_head, model, "features", data),
-            "tune": (tfpf.tune, model, "features", data),
+            "tune": (tfpf.tune, model, "features", data, data),
             "callback": (cure.on_train_begin,),
         }
         for name, (function, *args) in refused.items():

@@ -81,14 +81,10 @@ def test_the_recipe_of_the_paper():
     assert (paper.blend, paper.tau, paper.target_prior) == (0.0, 0.0, None)
     assert paper.fresh_head and not paper.fresh_each_epoch
     assert paper.gaussian_for(3).get_config()["shrinkage"] == 0.0
-    report, weights = retrained(recipe=paper, extraction=Extraction.plain())
+    report, _ = retrained(recipe=paper)
     assert all(entry.shrinkage == 0.0 for entry in report.covariance.classes)
-    by_name, same = retrained(recipe="paper")
-    assert by_name.recipe == report.recipe
-    assert by_name.extraction == report.extraction == Extraction.plain()
-    assert by_name.view_source == "none" and by_name.used == by_name.real
-    for one, other in zip(weights, same, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert report.extraction == Extraction.plain()
+    assert report.view_source == "none" and report.used == report.real
 
 
 def test_a_gaussian_is_an_object_or_its_arguments():
@@ -169,7 +165,12 @@ def test_how_many_examples_are_looked_at_is_left_to_the_recipe(settings, expecte
     assert resolve_options(None, None, settings)[1].per_class == expected
     for per_class in (7, None):  # what is given is taken
         given = Extraction(per_class=per_class)
-        assert given.for_recipe(recipe) is given
+        assert given.for_recipe(recipe).per_class == per_class
+    augment = None if expected is None else "auto"
+    assert Extraction().for_recipe(recipe).augment == augment
+    for augment in (None, np.negative):  # and so it is here
+        assert Extraction(augment=augment).for_recipe(recipe).augment == augment
+    assert Extraction(views=2).for_recipe(recipe).augment == "auto"
 
 
 def resolved(num_classes=3, viewed=True, movable=True, **settings):

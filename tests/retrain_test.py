@@ -17,9 +17,12 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 
+from tf_pseudofeat import extraction as extraction_module
+from tf_pseudofeat import features as features_module
 from tf_pseudofeat.adjust import adjust_logits
 from tf_pseudofeat.budget import multiply_minority
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.split import Split
 
@@ -855,3 +858,110 @@ def test_sigint_after_weights_have_changed_gives_them_back_to_the_bit(tmp_path):
         timeout=300,
     )
     assert done.stdout == "interrupted, and as it was\nfiles: []\n", done.stderr[-3000:]
+
+
+# ---- What the trunk looks at. --------------------------------------------------------
+
+
+def counted(data, reads):
+    """A dataset that notes what is read of it."""
+
+    def rows():
+        for x, y in zip(*data, strict=True):
+            reads.append(int(y))
+            yield x, y
+
+    signature = tuple(tf.TensorSpec(a.shape[1:], a.dtype) for a in data)
+    return tf.data.Dataset.from_generator(rows, output_signature=signature).batch(30)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_the_trunk_sees_so_many_of_each_class_and_the_data_are_read_once(
+    kind, monkeypatch
+):
+    seen, reads = [], []
+    run = features_module._features_of
+
+    def watched(trunk, x):
+        seen.append(np.array(x))
+        return run(trunk, x)
+
+    monkeypatch.setattr(features_module, "_features_of", watched)
+    model = make_model()
+    data = (X, Y) if kind == "arrays" else counted((X, Y), reads)
+    report = retrain(model, data, per_class=20)
+    assert report.real == [80, 30, 10]
+    assert report.used == [20, 20, 10]
+    assert report.pseudo == [0, 0, 10]
+    assert report.minority == [1, 2]
+    seen = np.concatenate(seen)
+    assert len(seen) == 50
+    assert {row.tobytes() for row in seen} <= {row.tobytes() for row in X}
+    if kind == "dataset":
+        assert len(reads) <= 30 + N + 30  # the first batch is looked at beforehand
+
+
+def test_the_prior_that_tau_takes_off_is_that_of_all_the_data(trained, digits):
+    train, _, test = digits
+    settings = {"epochs": 2, "blend": 0.0, "per_class": 15}
+    before = [variable.numpy() for variable in trained.variables]
+    report = retrain(trained, train, tau=0.0, **settings)
+    assert max(report.used) == 15
+    np.testing.assert_allclose(report.prior, np.full(10, 0.1))
+    p = trained.predict(test[0], verbose=0).astype(np.float64)
+    for variable, value in zip(trained.variables, before, strict=True):
+        variable.assign(value)
+    report = retrain(trained, train, tau=0.5, **settings)
+    prior = np.bincount(train[1]) / len(train[1])
+    p *= prior**-0.5
+    np.testing.assert_allclose(
+        trained.predict(test[0], verbose=0),
+        p / p.sum(axis=1, keepdims=True),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(report.prior, prior**-0.5 / (prior**-0.5).sum())
+
+
+@pytest.mark.parametrize(
+    "options, blend, tau, used",
+    [
+        ({}, 0.7, 1.0, 60),
+        ({"augment": jitter}, 0.2, 0.5, 60),
+        ({"augment": jitter, "blend": 0.4}, 0.4, 0.7, 60),
+        ({"tau": 0.2}, 0.7, 0.2, 60),
+        ({"target_prior": "training"}, 0.7, 0.0, 60),
+        ({"sampling_strategy": "minority"}, 0.0, 0.0, None),
+        ({"fresh_head": True}, 0.0, 0.0, None),
+        ({"sampler": imblearn.over_sampling.RandomOverSampler()}, 0.0, 0.0, None),
+        ({"recipe": HeadRecipe.paper()}, 0.0, 0.0, None),
+    ],
+)
+def test_what_is_not_said_follows_from_what_is(
+    trained, digits, monkeypatch, options, blend, tau, used
+):
+    monkeypatch.setattr(extraction_module, "_PER_CLASS", 60)
+    report = retrain(trained, digits[0], epochs=1, **options)
+    assert (report.recipe.blend, report.recipe.tau) == (blend, tau)
+    assert report.extraction.per_class == used
+    assert f"blend {blend:g}; tau {tau:g}" in str(report)
+    assert max(report.used) == min(used or 1000, max(report.real))
+
+
+def test_a_default_tau_is_left_out_where_it_cannot_be(trained, digits):
+    x, y = digits[0]
+    report = retrain(trained, (x[y != 3], y[y != 3]), epochs=1)
+    assert (report.recipe.blend, report.recipe.tau) == (0.7, 0.0)
+
+
+def test_all_of_the_old_head_is_the_old_head_and_tau_alone_is_logit_adjustment(
+    trained, digits
+):
+    train, _, test = digits
+    expected = adjust_logits(trained, np.bincount(train[1])).predict(test[0], verbose=0)
+    report = retrain(trained, train, blend=1.0, tau=1.0)
+    outputs = trained.predict(test[0], verbose=0)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-5)
+    assert (report.loss, report.optimizer) == ([], "none")
+    assert "kept" in str(report)
+    report.plot()

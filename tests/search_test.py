@@ -120,7 +120,7 @@ def test_the_estimate_is_not_from_the_data_that_chose():
         errors.append(error)
     assert np.mean(chosen) > 0.45
     assert np.mean(estimates) == pytest.approx(1 / 3, abs=4 * stats.sem(estimates))
-    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.2)
+    assert np.mean(errors) > 0.6 * np.std(estimates)  # the choice varies, too
 
 
 def test_seven_of_seven_is_no_certainty(head):

@@ -12,6 +12,7 @@ __all__ = [
     "resolve_rank",
     "stateless_seed",
     "whole_number",
+    "without_overflow",
 ]
 
 _CHUNK_ROWS = 4096
@@ -103,14 +104,29 @@ def check_finite(features, name="The features", inputs=None):
     )
 
 
+def without_overflow(features, inputs):
+    """Features with zeros in the rows that are not finite and whose inputs are."""
+    wrong = np.flatnonzero(~_finite_rows(features))
+    if not wrong.size:
+        return features
+    features = features.copy()
+    features[wrong[_have_finite_inputs(inputs, wrong)]] = 0
+    return features
+
+
+def _have_finite_inputs(inputs, rows):
+    finite = np.ones(len(rows), bool)
+    for leaf in map(np.asarray, tf.nest.flatten(inputs)):
+        if leaf.ndim and (leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"):
+            finite &= _finite_rows(leaf[rows])
+    return finite
+
+
 def _where_from(inputs, wrong):
     """What to do about features that are not finite in the rows `wrong`."""
     if inputs is None:
         return "Clean the inputs, or look for an overflow (float16?) before the layer."
-    finite = np.ones(len(wrong), bool)
-    for leaf in map(np.asarray, tf.nest.flatten(inputs)):
-        if leaf.ndim and (leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"):
-            finite &= _finite_rows(leaf[wrong])
+    finite = _have_finite_inputs(inputs, wrong)
     if finite.all():
         return (
             "The inputs of these rows are finite, so the layers in between made it: "

@@ -76,7 +76,7 @@ def whole_chunks(batches, totals):
     """Yields each batch as a `Chunk`, and counts it."""
     for number, (x, labels, weight) in enumerate(batches):
         name = f"Batch {number}, counted from 0"
-        totals.add(*_checked(name, labels, weight))
+        totals.add(*_checked(name, x, labels, weight))
         yield Chunk(name, x, labels, weight)
 
 
@@ -94,7 +94,7 @@ def chosen_chunks(batches, totals, per_class):
     parts, size = [], None
     for number, (x, labels, weight) in enumerate(batches):
         name = f"Batch {number}, counted from 0"
-        ids, weight = _checked(name, labels, weight)
+        ids, weight = _checked(name, x, labels, weight)
         totals.add(ids, weight)
         size = size or max(1, len(ids))
         there = np.arange(ids.size) if weight is None else np.flatnonzero(weight)
@@ -115,8 +115,14 @@ def chosen_chunks(batches, totals, per_class):
         yield _joined(parts)
 
 
-def _checked(name, labels, weight):
-    """Class ids and weights of a batch, which are as many."""
+def _checked(name, x, labels, weight):
+    """Class ids and weights of a batch; as many as there are inputs."""
+    lengths = {len(labels), *map(_length, keras.tree.flatten(x))}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"{name}: Inputs and labels must have one length; received lengths "
+            f"{sorted(lengths)}. Each example needs a label of its own."
+        )
     try:
         ids = class_ids(labels) if len(labels) else np.zeros(0, np.int64)
         if weight is not None:
@@ -168,6 +174,10 @@ def _joined(parts):
         np.concatenate([part.labels for part in parts]),
         weight,
     )
+
+
+def _length(leaf):
+    return int(leaf.shape[0]) if hasattr(leaf, "shape") else len(leaf)
 
 
 def _take(x, rows):

@@ -18,21 +18,16 @@ class Extraction:
     and of one class a few hundred examples say as much as all.
 
     Attributes:
-        augment: how views are made. "auto" takes the first of these that there is:
-            random layers in the trunk, such as `RandomFlip`, which are then active; a
-            dataset that is itself augmented, which two readings of its first batch
-            show unless it is shuffled; shifts of images, by whole pixels, up to an
-            eighth of each side; or none. Noise on floats and Dropout have not been
-            worth it. Or a Keras preprocessing layer or model, called with
-            `training=True`; or a function from a batch of inputs to such a batch, which
-            gets another `seed`, int32 `[2]`, for each batch where it has such an
-            argument. None for the examples as they are.
+        augment: how views are made. "auto" shifts images, by whole pixels, up to an
+            eighth of each side, and leaves other inputs as they are. Or a Keras
+            preprocessing layer or model, called with `training=True`; or a function
+            from a batch of inputs to such a batch, which gets another `seed`, int32
+            `[2]`, for each batch where it has such an argument. None for the examples
+            as they are.
         views: of each example; 1 by default.
-        per_class: at most so many examples of each class are looked at; None for all.
-            "auto" is 500, and all where the recipe has a `sampler`, a
-            `sampling_strategy` or a `fresh_head`, which may need them. Of arrays they
-            are drawn at random, of a dataset they are the first that it gives: shuffle
-            it where its order means something.
+        per_class: at most so many examples of each class are looked at; "auto" is 500;
+            None for all. Of arrays they are drawn at random, of a dataset they are the
+            first that it gives: shuffle it where its order means something.
         steps: batches to read; needed for an infinite dataset.
         batch_size: of data that come as arrays.
         cache_dir: a folder to write the features to, for a set that does not fit in
@@ -59,16 +54,22 @@ class Extraction:
 
     @classmethod
     def plain(cls):
-        """Every example, as it is, as in Konno and Iwazume (2018)."""
+        """Every example, as it is."""
         return cls(augment=None, per_class=None)
 
     def __post_init__(self):
-        for name in ("views", "steps", "batch_size", "per_class"):
+        for name in ("views", "steps", "batch_size"):
             value = getattr(self, name)
-            if name == "per_class" and isinstance(value, str) and value == "auto":
-                continue
             if value is not None or name == "batch_size":
                 object.__setattr__(self, name, whole_number(name, value))
+        if not (self.per_class is None or _is_auto(self.per_class)):
+            if isinstance(self.per_class, str):
+                raise ValueError(
+                    f"`per_class` is a whole number from 1, 'auto', or None for all; "
+                    f"received {self.per_class!r}."
+                )
+            count = whole_number("per_class", self.per_class)
+            object.__setattr__(self, "per_class", count)
         if self.augment is None:
             if self.views is not None:
                 raise ValueError(
@@ -76,7 +77,7 @@ class Extraction:
                     f"looked at as they are, once. Pass a Keras preprocessing model, a "
                     f"function, or 'auto' as `augment`."
                 )
-        elif self.augment != "auto" and not callable(self.augment):
+        elif not (_is_auto(self.augment) or callable(self.augment)):
             raise TypeError(
                 f"`augment` is 'auto', a Keras preprocessing layer or model, a "
                 f"function from a batch of inputs to such a batch, or None; received "
@@ -89,12 +90,14 @@ class Extraction:
         return 0 if self.augment is None else self.views or 1
 
     def for_recipe(self, recipe):
-        """The same, with a number of examples or None for "auto".
+        """The same, with what "auto" means for a `HeadRecipe`."""
+        per_class, augment = self.per_class, self.augment
+        if _is_auto(per_class):
+            per_class = _PER_CLASS if recipe.balances else None
+        if _is_auto(augment) and self.views is None and not recipe.balances:
+            augment = None
+        return dataclasses.replace(self, per_class=per_class, augment=augment)
 
-        Args:
-            recipe: `HeadRecipe`.
-        """
-        if self.per_class != "auto":
-            return self
-        per_class = _PER_CLASS if recipe.balances else None
-        return dataclasses.replace(self, per_class=per_class)
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"

@@ -118,7 +118,7 @@ def extract_features(
     return sinks.all_views()
 
 
-def read_features(trunk, data, extraction, *, seed, verbose, first=None):
+def read_features(trunk, data, extraction, *, seed, verbose):
     """The features to train on, see `Extracted`; the data are read once.
 
     With `cache_dir` they are in its folder "training", or "view-0" and on.
@@ -129,14 +129,10 @@ def read_features(trunk, data, extraction, *, seed, verbose, first=None):
         extraction: `Extraction` with a number as `per_class`, or None.
         seed: two whole numbers.
         verbose: 0 for silence; otherwise a progress bar.
-        first: first batch `(x, labels)` of an earlier reading, or None.
     """
     with _Sinks(extraction.cache_dir, ("training", "view-{}")) as sinks:
         totals, source = _read(
-            *(trunk, data, extraction, sinks),
-            seed=seed,
-            verbose=verbose,
-            first=first,
+            trunk, data, extraction, sinks, seed=seed, verbose=verbose
         )
     return Extracted(sinks.views(), totals, source)
 
@@ -236,29 +232,23 @@ class _Sinks:
         return LabeledFeatures.concatenate(self.views())
 
 
-def _read(trunk, data, extraction, sinks, *, seed, verbose, first=None):
+def _read(trunk, data, extraction, sinks, *, seed, verbose):
     """Fills the sinks; returns `(ClassTotals, ViewSource)`."""
     reading = _Reading(data, extraction, seed, verbose)
-    source = choose_views(
-        extraction.augment, trunk, reading.first[0], reading.beside(first)
-    )
+    source = choose_views(extraction.augment, reading.first[0])
     if extraction.views is not None and not source.is_view:
         raise ValueError(
-            f"views={extraction.views}, and nothing makes views: the trunk has no "
-            f"random layers, and the inputs are no images. Pass a Keras preprocessing "
-            f"model or a function as `augment`."
+            f"views={extraction.views}, and nothing makes views: the inputs are no "
+            f"images. Pass a Keras preprocessing model or a function as `augment`."
         )
     num_views = extraction.num_views if source.is_view else 0
     sinks.open(num_views)
-    augmenters = [_augmenter(source, seed, view) for view in range(num_views)]
-    views = range(max(1, num_views))
+    augmenters = [_augmenter(source.augment, seed, view) for view in range(num_views)]
     counted = 0
-    noise = noise_from(numbers_for("views", seed))
-    with source.active(trunk) as active, noise:
-        for view, number, chunk in _each_view(reading, views, source.is_reading):
-            augment = augmenters[view] if augmenters else _as_it_is
+    for number, chunk in enumerate(reading.chunks()):
+        for view, augment in enumerate(augmenters or [_as_it_is]):
             inputs = for_keras(augment(chunk.x, number))
-            features = _features_of(active, inputs)
+            features = _features_of(trunk, inputs)
             weight = chunk.sample_weight
             try:
                 part = LabeledFeatures.of_batch(features, chunk.labels, weight, inputs)
@@ -272,17 +262,6 @@ def _read(trunk, data, extraction, sinks, *, seed, verbose, first=None):
             "All sample weights are 0, or all batches empty: there is no example."
         )
     return reading.totals, source
-
-
-def _each_view(reading, views, is_reading):
-    """Yields `(view, number of the chunk, chunk)`; the data are read once if may be."""
-    if is_reading:
-        for view in views:
-            source = reading if view == 0 else reading.again()
-            yield from ((view, n, chunk) for n, chunk in enumerate(source.chunks()))
-    else:
-        for number, chunk in enumerate(reading.chunks()):
-            yield from ((view, number, chunk) for view in views)
 
 
 class _Reading:
@@ -300,11 +279,10 @@ class _Reading:
     """
 
     def __init__(self, data, extraction, seed, verbose):
-        self._arguments = data, extraction, seed, verbose
-        self.totals, rows = ClassTotals(), None
+        self.totals, self._extraction, rows = ClassTotals(), extraction, None
         arrays = arrays_of(data)
         if arrays is not None and extraction.per_class is not None:
-            rows = self._choose(*arrays)
+            rows = self._choose(*arrays, seed)
         self._is_chosen = rows is not None
         total = num_batches(data, extraction, rows)
         self._bar = keras.utils.Progbar(
@@ -314,10 +292,9 @@ class _Reading:
         self.first = next(self._batches, None)
         if self.first is None:
             raise ValueError(NO_BATCH)
-        self._is_dataset = arrays is None
 
-    def _choose(self, labels, weight):
-        _, extraction, seed, _ = self._arguments
+    def _choose(self, labels, weight, seed):
+        extraction = self._extraction
         if extraction.steps is not None:
             seen = slice(0, extraction.steps * extraction.batch_size)
             labels, weight = labels[seen], None if weight is None else weight[seen]
@@ -330,18 +307,9 @@ class _Reading:
         rng = numbers_for("chosen examples", seed)
         return there[choose_rows(ids[there], extraction.per_class, rng)]
 
-    def again(self):
-        """Another one, of the same data."""
-        return _Reading(*self._arguments)
-
-    def beside(self, first):
-        """The first batches of an earlier reading of a dataset and of this one."""
-        both = self._is_dataset and first is not None
-        return (first, self.first[:2]) if both else None
-
     def chunks(self):
         """Yields what the trunk is to look at, as `Chunk`."""
-        per_class = self._arguments[1].per_class
+        per_class = self._extraction.per_class
         if self._is_chosen:
             yield from whole_chunks(self._shown(), ClassTotals())
         elif per_class is None:
@@ -361,16 +329,14 @@ class _Reading:
 
 def augment_once(augment, x):
     """One batch of inputs, augmented, to see whether it works."""
-    return _augmenter(choose_views(augment, None, x), (0, 0), 0)(x, 0)
+    return _augmenter(augment, (0, 0), 0)(x, 0)
 
 
-def _augmenter(source, seed, view):
+def _augmenter(augment, seed, view):
     """A function of a batch and its number; the same seed gives the same views."""
-    numbers, augment = numbers_for("views", seed, view), source.augment
+    numbers = numbers_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
         return functools.partial(_augmented_by_layer, augment, numbers)
-    if augment is None:
-        return functools.partial(_reseeded, source.layers, numbers)
     try:
         seeded = "seed" in inspect.signature(augment).parameters
     except ValueError:  # written in C
@@ -391,14 +357,6 @@ def _augmented_by_layer(layer, numbers, x, step):
     seed_layers(layer, numbers)
     with noise_from(numbers):
         return layer(x, training=True)
-
-
-def _reseeded(layers, numbers, x, step):
-    """The inputs as they are; what is random is inside the trunk."""
-    del step
-    for layer in layers:
-        seed_layers(layer, numbers)
-    return x
 
 
 def _features_of(trunk, x):

@@ -45,7 +45,6 @@ class Job:
         extraction: `Extraction`.
         data: training data, with the labels of the chosen output.
         validation_data: the same for scoring, or None.
-        first: the first batch `(inputs, labels)` of the training data.
     """
 
     split: Split
@@ -55,17 +54,13 @@ class Job:
     extraction: Extraction
     data: object
     validation_data: object
-    first: tuple
 
     def extract(self, *, seed, verbose):
         """Runs Step 2: `read_features`, and `validation_features` or None."""
         trunk, extraction, validation = self.split.trunk, self.extraction, None
         with all_sets_or_none(extraction.cache_dir):
             extracted = read_features(
-                *(trunk, self.data, extraction),
-                seed=seed,
-                verbose=verbose,
-                first=self.first,
+                trunk, self.data, extraction, seed=seed, verbose=verbose
             )
             if self.validation_data is not None:
                 validation = validation_features(
@@ -158,10 +153,7 @@ def check_job(
         strategy=model_strategy(model),
         optimizer=getattr(model, "optimizer", None),
     )
-    return Job(
-        *(split, task, recipe, search, extraction, data, validation_data),
-        first=(x, labels),
-    )
+    return Job(split, task, recipe, search, extraction, data, validation_data)
 
 
 def broken_weights(model):
@@ -200,7 +192,7 @@ def _check_cache(cache_dir, sampler):
 
 def _check_augmented(augment, x):
     """One batch, so that a function that cannot work fails now."""
-    if augment is None or augment == "auto":
+    if augment is None or isinstance(augment, str):
         return
     before, after = (
         [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(batch)]

@@ -19,17 +19,14 @@ _SEARCHED = ("blend", "tau", "target_prior", "optimizer")
 def resolve_options(recipe, extraction, options):
     """The two objects with the fields that `options` override, and whether to search.
 
-    `batch_size` is that of the recipe. The recipe "paper" is `HeadRecipe.paper()` on
-    `Extraction.plain()`. Of "auto" `blend` and `tau` are to be chosen, and may not be
-    among the options.
+    `batch_size` is that of the recipe. Of "auto" `blend` and `tau` are to be chosen,
+    and may not be among the options.
 
     Raises:
         TypeError: A name is a field of neither, or an object of another kind.
         ValueError: A value is out of its range, or is for the search to choose.
     """
     search = isinstance(recipe, str) and recipe == "auto"
-    if isinstance(recipe, str) and recipe == "paper":
-        recipe, extraction = HeadRecipe.paper(), extraction or Extraction.plain()
     given = [name for name in _SEARCHED if search and name in options]
     if given:
         raise ValueError(
@@ -65,7 +62,7 @@ def _check_known(options, names):
 
 def _replaced(kind, name, value, options):
     if value is not None and not isinstance(value, kind):
-        auto = ", or 'auto', or 'paper'" if kind is HeadRecipe else ""
+        auto = ", or 'auto'" if kind is HeadRecipe else ""
         raise TypeError(
             f"`{name}` is of type {kind.__name__}{auto}; received {value!r:.200}."
         )

@@ -99,8 +99,7 @@ class HeadRecipe:
     def paper(cls):
         """Exactly Konno and Iwazume (2018): singular Gaussians, a new head, one set.
 
-        As they do, on every example as it is: with `Extraction.plain()`, which
-        recipe="paper" implies.
+        So it is trained on every example as it is.
         """
         return cls(
             gaussian={"shrinkage": 0.0},

@@ -54,8 +54,7 @@ def retrain_head(
             a worse head.
         recipe: `HeadRecipe`: how the head is retrained. Or "auto" to have `blend` and
             `tau` chosen by the validation data, among them the model as it is and
-            logit adjustment alone; what was tried is the report's `tuning`. Or "paper"
-            for exactly Konno and Iwazume (2018).
+            logit adjustment alone; what was tried is the report's `tuning`.
         extraction: `Extraction`: which examples are looked at, and through which
             views. With `cache_dir` their features are in its folders "training", or
             "view-0" and on, and "validation", which `load_features` reads. They stay.

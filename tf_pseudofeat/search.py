@@ -138,6 +138,12 @@ def search_recipe(
     kept = (1.0, 0.0) if recipe.fresh_head else _BLENDS
     blends = dict.fromkeys([*kept, usual.blend])
     hits = {(1.0, tau): found for tau, found in judge.hits()}
+    if np.isnan(judge.trial(1.0, 0.0, hits[1.0, 0.0]).score):
+        raise ValueError(
+            f"`monitor` {monitor!r} cannot be scored: the validation data have no "
+            f"example of the minority classes {material.minority}. Give them some, or "
+            f"monitor another score."
+        )
     trained = dataclasses.replace(recipe, blend=0.0, tau=0.0)
     with restored_unless_kept(head):
         old = weights_of(head)
@@ -224,7 +230,8 @@ class _Judge:
     def best(self, hits, totals=None):
         """The place of the best candidate, of equal ones the first."""
         totals = self.totals.sum(axis=0) if totals is None else totals
-        return int(np.nanargmax(np.round(self._scores(hits, totals), 12)))
+        scores = np.round(self._scores(hits, totals), 12)
+        return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
     def trial(self, blend, tau, hits):
         """The `Trial` of one candidate, from its hits `[K, C]`."""

@@ -12,7 +12,7 @@ import itertools
 import keras
 import numpy as np
 
-from tf_pseudofeat.arguments import check_finite
+from tf_pseudofeat.arguments import check_finite, without_overflow
 from tf_pseudofeat.graph import (
     MOST_NAMES,
     Graph,
@@ -96,8 +96,9 @@ class Split:
     def compare(self, model, x, tolerance=None, trained=True):
         """`(largest_difference, outputs)`, the model's own outputs; see `check`."""
         features, expected, received = _run_all(self, model, x)
-        if trained:
-            check_finite(features, f"The features at '{self.layer_name}'", x)
+        if not trained:
+            features = without_overflow(features, x)
+        check_finite(features, f"The features at '{self.layer_name}'", x)
         if tolerance is None:
             tolerance = max(_default_tolerance(half) for half in self)
         if len(expected) != len(received):
