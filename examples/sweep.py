@@ -30,6 +30,7 @@ __all__ = [
     "TAUS",
     "Material",
     "add_as_trained",
+    "add_oracle",
     "grid_scores",
     "result_entry",
     "sweep",
@@ -126,12 +127,7 @@ def sweep(file, network, seeds, results, materials=MATERIALS):
             if entry not in results:
                 entry |= dataclasses.asdict(material)
                 results.add(entry | train_and_score(file, material, seed))
-        entry = result_entry(file, network, seed, "oracle")
-        if file.removed_features is not None and entry not in results:
-            features = np.concatenate([file.features, file.removed_features])
-            labels = np.concatenate([file.labels, file.removed_labels])
-            head = _trained_head(file, features, labels, seed)
-            results.add(entry | grid_scores(file, *head, blends=(0.0,), taus=(0.0,)))
+        add_oracle(file, network, seed, results)
 
 
 def result_entry(file, network, seed, arm):
@@ -146,6 +142,17 @@ def add_as_trained(file, network, results):
     if entry not in results:
         scores = grid_scores(file, file.kernel, file.bias, (1.0,), (*TAUS, 2.0))
         results.add(entry | scores)
+
+
+def add_oracle(file, network, seed, results):
+    """A head trained on all images, those that were cut away included."""
+    entry = result_entry(file, network, seed, "oracle")
+    if file.removed_features is None or entry in results:
+        return
+    features = np.concatenate([file.features, file.removed_features])
+    labels = np.concatenate([file.labels, file.removed_labels])
+    head = _trained_head(file, features, labels, seed)
+    results.add(entry | grid_scores(file, *head, blends=(0.0,), taus=(0.0,)))
 
 
 def train_and_score(file, material, seed, seen=None):

@@ -5,10 +5,12 @@
 
 Each network of `examples/compare.py` sees at most 500 images of each class through each
 of `VIEWS`; a head is trained on that, and scored for every blend and tau, as
-`examples/sweep.py` does. A trained head is a line of --results, as there.
+`examples/sweep.py` does. A trained head is a line of --results, as there. Prints what
+the views give with the default's blend and tau.
 """
 
 import functools
+import json
 import pathlib
 import re
 import sys
@@ -22,10 +24,11 @@ import tf_pseudofeat as tfpf
 from examples.compare import Results
 from examples.data import load_images
 from examples.devices import leave_gpus_to_keras
+from examples.figures import mean_and_error
 from examples.sweep import Material, add_as_trained, result_entry, train_and_score
 from examples.trunks import FeatureFile, Recipe
 
-__all__ = ["VIEWS", "recipe_of", "sweep_views"]
+__all__ = ["VIEWS", "recipe_of", "sweep_views", "views_table"]
 
 FLAGS = flags.FLAGS
 
@@ -153,6 +156,44 @@ def _features(trunk, images, view, seed, rows):
     return features[None]
 
 
+def views_table(path, blend=0.2, tau=0.5):
+    """What each view gives, as a table in Markdown; means over networks.
+
+    Args:
+        path: of results, of this program or of `sweep_random_layers`.
+        blend: of the heads to show.
+        tau: likewise.
+    """
+    lines = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+    networks = list(dict.fromkeys(line["network"] for line in lines))
+    scores = {}  # {head: [networks, 2]}
+    for line in lines:
+        kept, off = blend, tau
+        if line["arm"] in ("as trained", "oracle"):
+            kept, off = line["blends"][0], 0.0
+        place = line["blends"].index(kept), line["taus"].index(off)
+        values = [
+            line[name][place[0]][place[1]] / 100
+            for name in ("accuracy", "geometric_mean")
+        ]
+        row = scores.setdefault(line["arm"], np.full([len(networks), 2], np.nan))
+        row[networks.index(line["network"])] = values
+    plain = next(values for arm, values in scores.items() if ", plain," in arm)
+    rows = [
+        f"Percent; mean of {len(networks)} networks; blend {blend:g}, tau {tau:g}.\n",
+        "| head | accuracy | geometric mean | accuracy minus plain |",
+        "| --- | --- | --- | --- |",
+    ]
+    for arm, values in scores.items():
+        mean, error = mean_and_error((values - plain)[:, 0])
+        accuracy, geometric_mean = values.mean(axis=0)
+        rows.append(
+            f"| {arm} | {accuracy:.1f} | {geometric_mean:.1f} | "
+            f"{mean:+.1f} ± {error:.1f} |"
+        )
+    return "\n".join(rows)
+
+
 def main(argv):
     """Reads the flags; everything else takes arguments."""
     if len(argv) > 1:
@@ -168,7 +209,7 @@ def main(argv):
             print(f"{pathlib.Path(folder).name}: {seconds:.0f} s", flush=True)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
-    print(f"Wrote {results.path}. Tables: python -m examples.sweep_tables")
+    print(f"Wrote {results.path}.\n\n{views_table(results.path)}")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ _PAPER_ARMS = (
     *("baseline", "scratch", "under_sampling", "smote", "perturbed", "proposed"),
     "default",
 )
+# Its "under-sampling" is that of the whole network.
+_PAPER_COLUMNS = {"under_sampling": "scratch"}
 # What the paper calls the scores; its multiplicative average is the geometric mean.
 _PAPER_SCORES = {
     "accuracy": "accuracy",
@@ -276,7 +278,8 @@ def read_paper(path):
         raise FileNotFoundError(f"no file {str(path)!r} of the paper's tables.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        first, *arms = content["columns"]
+        first, *columns = content["columns"]
+        arms = [_PAPER_COLUMNS.get(column, column) for column in columns]
         if first != "num_minority":
             raise ValueError(f"the first of the columns is {first!r}")
         scores = {
@@ -317,8 +320,8 @@ def beside_paper(results, paper, source, notes=()):
             f"Ours: {group[0]['experiment']}; {_count(episodes, 'network')} for "
             f"{_count(len(minors), 'number')} of minority classes.",
             f"The paper's: {source}.",
-            "Under-sampling: ours retrains the head on an under-sampled set, the "
-            "paper's trains the whole network on it.",
+            "Under-sampling: the paper trains the whole network on the small set, "
+            f"which is {_label('scratch')!r} here.",
             *notes,
         ]
         sections += [

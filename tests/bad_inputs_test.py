@@ -308,7 +308,7 @@ NAN_FROM_THE_START = (
     "NaN from the start",
     {"data": (changed(X, (3, 2), NAN), Y)},
     ValueError,
-    "at 'features' are NaN .* in 1 of 256 rows.*inputs of 1 of them.* row 3: clean",
+    "at 'features' are NaN .* in 1 of 32 rows.*inputs of 1 of them.* row 3: clean",
 )
 
 

@@ -9,7 +9,15 @@ import tensorflow as tf
 from tf_pseudofeat.arguments import check_weights
 from tf_pseudofeat.labels import class_ids
 
-__all__ = ["Chunk", "ClassTotals", "choose_rows", "chosen_chunks", "whole_chunks"]
+__all__ = [
+    "Chunk",
+    "ClassTotals",
+    "choose_rows",
+    "chosen_chunks",
+    "num_rows",
+    "take_rows",
+    "whole_chunks",
+]
 
 
 @dataclasses.dataclass
@@ -105,7 +113,7 @@ def chosen_chunks(batches, totals, per_class):
             continue
         taken = taken + np.bincount(ids[rows], minlength=taken.size)
         chosen = None if weight is None else weight[rows]
-        parts.append(Chunk(name, _take(x, rows), labels[rows], chosen))
+        parts.append(Chunk(name, take_rows(x, rows), labels[rows], chosen))
         while sum(len(part.labels) for part in parts) >= size:
             whole = _joined(parts)
             yield _part(whole, slice(0, size))
@@ -117,7 +125,7 @@ def chosen_chunks(batches, totals, per_class):
 
 def _checked(name, x, labels, weight):
     """Class ids and weights of a batch; as many as there are inputs."""
-    lengths = {len(labels), *map(_length, keras.tree.flatten(x))}
+    lengths = num_rows(x) | {len(labels)}
     if len(lengths) > 1:
         raise ValueError(
             f"{name}: Inputs and labels must have one length; received lengths "
@@ -154,7 +162,7 @@ def _part(chunk, rows):
     places = np.arange(count)[rows]
     return Chunk(
         chunk.name,
-        _take(chunk.x, places),
+        take_rows(chunk.x, places),
         chunk.labels[rows],
         None if weight is None else weight[rows],
     )
@@ -176,11 +184,16 @@ def _joined(parts):
     )
 
 
-def _length(leaf):
-    return int(leaf.shape[0]) if hasattr(leaf, "shape") else len(leaf)
+def num_rows(x):
+    """The lengths of a batch's inputs, a set; of a batch that is right a single one."""
+    return {
+        int(leaf.shape[0]) if hasattr(leaf, "shape") else len(leaf)
+        for leaf in keras.tree.flatten(x)
+    }
 
 
-def _take(x, rows):
+def take_rows(x, rows):
+    """Some rows of a batch of inputs, arrays or tensors in any structure."""
     return keras.tree.map_structure(lambda leaf: _take_leaf(leaf, rows), x)
 
 

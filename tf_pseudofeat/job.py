@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.arguments import check_weights, is_infinite, stateless_seed
+from tf_pseudofeat.chosen import num_rows, take_rows
 from tf_pseudofeat.data_adapters import check_data, first_batch, labels_at_hand
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
@@ -31,6 +32,8 @@ from tf_pseudofeat.task import Task
 from tf_pseudofeat.weights import frozen_batch_norm
 
 __all__ = ["Job", "broken_weights", "check_job"]
+
+_CHECKED_ROWS = 32  # of the first batch, for what the model makes of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,30 +124,32 @@ def check_job(
     check_monitor(monitor)
     x, labels, weight = first_batch(data, extraction)
     split = _split(model, layer, chosen, x)
-    outputs = _one_output(model, split.compare(model, x, trained=trained)[1])
+    if num_rows(x) != {len(labels)}:
+        raise ValueError(
+            f"The first batch has {sorted(num_rows(x))} inputs and {len(labels)} "
+            f"labels; each example needs a label of its own."
+        )
+    some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
+    outputs = _one_output(model, split.compare(model, some, trained=trained)[1])
     _check_other_outputs(model, chosen, split)
     _check_augmented(extraction.augment, x)
     with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
     num_classes = max(2, outputs.shape[-1])
     recipe.check(split.head, num_classes)
-    if len(labels) != len(outputs):
-        raise ValueError(
-            f"The first batch has {len(outputs)} inputs and {len(labels)} labels; each "
-            f"example needs a label of its own."
-        )
     at_hand = labels_at_hand(data, labels)
     class_ids(at_hand, num_classes)
     if weight is not None:
         weight = np.asarray(keras.ops.convert_to_numpy(weight))
-        check_weights(weight, len(outputs))
+        check_weights(weight, len(labels))
         recipe.check_weighted()
     if validation_data is not None:
         first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
     activation = output_activation(split.head)
     loss = _loss(model, chosen, recipe.loss, activation, outputs.shape[-1], at_hand)
-    check_loss(loss, outputs, labels, weight)
+    rows = slice(0, len(outputs))
+    check_loss(loss, outputs, labels[rows], None if weight is None else weight[rows])
     task = Task(
         head=split.head,
         num_classes=num_classes,

@@ -1,0 +1,146 @@
+"""Whether random layers inside a network make good views for its head.
+
+    python -m examples.sweep_random_layers --data_dir=DIR
+
+Trains a plain CNN that flips, turns and zooms its images itself, as many Keras models
+do, and trains its head on at most 500 images of each class: as they are, through those
+layers, and through small shifts. Every blend and tau is scored on each trained head, as
+`examples/sweep.py` does, and a trained head is a line of --results.
+"""
+
+import functools
+import pathlib
+import sys
+
+import keras
+import numpy as np
+from absl import app, flags
+from keras import layers
+
+import tf_pseudofeat as tfpf
+from examples.compare import Results
+from examples.data import imbalance, load_images
+from examples.devices import leave_gpus_to_keras
+from examples.sweep import (
+    Material,
+    add_as_trained,
+    add_oracle,
+    result_entry,
+    train_and_score,
+)
+from examples.sweep_views import views_table
+from examples.trunks import FeatureFile
+
+__all__ = ["network", "run"]
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """The flags of this program, for when it is run and not imported."""
+    flags.DEFINE_string("dataset", "cifar10", "'digits' or a TFDS image set by name.")
+    flags.DEFINE_string("data_dir", None, "Where TFDS sets are prepared.")
+    flags.DEFINE_list("profiles", ["step", "long_tail"], "Kinds of imbalance.")
+    flags.DEFINE_integer("epochs", 14, "Of training.", lower_bound=1)
+    flags.DEFINE_integer("seed", 20, "Of classes, images, weights and views.")
+    flags.DEFINE_string(
+        "results", "outputs/sweep/random_layers.jsonl", "Lines go there."
+    )
+
+
+def network(image_shape, num_classes):
+    """A CNN, and the random layers in it as a model of their own."""
+    random = keras.Sequential(
+        [
+            layers.RandomFlip("horizontal"),
+            layers.RandomRotation(0.05),
+            layers.RandomZoom(0.1),
+        ],
+        name="random",
+    )
+    inputs = keras.Input(image_shape)
+    x = layers.Rescaling(1 / 127.5, offset=-1)(random(inputs))
+    for filters in (32, 64, 128):
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dropout(0.3)(layers.Flatten()(x))
+    x = layers.Dense(64, activation="relu", name="features")(x)
+    outputs = layers.Dense(num_classes, activation="softmax", name="classifier")(x)
+    return keras.Model(inputs, outputs), random
+
+
+def run(images, profile, epochs, seed, results):
+    """Trains one network and its heads, and adds what is not in the results yet."""
+    cut = imbalance(images, profile, 5, 10 if profile == "step" else 100, seed)
+    keras.utils.set_random_seed(seed)
+    model, random = network(cut.train_images.shape[1:], cut.num_classes)
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    model.fit(
+        cut.train_images, cut.train_labels, batch_size=128, epochs=epochs, verbose=2
+    )
+    trunk = tfpf.split_at(model, "features").trunk
+    file = _feature_file(model, trunk, cut, profile, seed)
+    name = f"cnn-{profile}-seed{seed}"
+    add_as_trained(file, name, results)
+    views = {"plain": None, "its own random layers": random, "small shifts": "auto"}
+    for view, augment in views.items():
+        entry = result_entry(file, name, 0, f"500 a class, {view}, Gaussians")
+        if entry not in results:
+            seen = functools.partial(_seen, trunk, cut, augment, seed)
+            material = Material(500, "1 view", "Gaussians")
+            results.add(entry | train_and_score(file, material, 0, seen))
+    add_oracle(file, name, 0, results)
+
+
+def _feature_file(model, trunk, images, profile, seed):
+    def features(x, y):
+        return tfpf.extract_features(trunk, (x, y), verbose=0).features
+
+    kernel, bias = model.get_layer("classifier").get_weights()
+    cut = "step ratio 10" if profile == "step" else "long tail ratio 100"
+    return FeatureFile(
+        features=features(images.train_images, images.train_labels),
+        labels=images.train_labels,
+        test_features=features(images.test_images, images.test_labels),
+        test_labels=images.test_labels,
+        minority=np.array(images.minority),
+        kernel=kernel,
+        bias=bias,
+        removed_features=features(images.removed_images, images.removed_labels),
+        removed_labels=images.removed_labels,
+        place={
+            "experiment": f"{cut}, CNN with random layers",
+            "num_minority": 5 if profile == "step" else None,
+            "episode": seed,
+        },
+    )
+
+
+def _seen(trunk, images, augment, seed, rows):
+    """Features of one view of some images `[1, M, D]`."""
+    data = images.train_images[rows], images.train_labels[rows]
+    features, _ = tfpf.extract_features(
+        trunk, data, augment=augment, seed=(seed, 9), verbose=0
+    )
+    return features[None]
+
+
+def main(argv):
+    """Reads the flags; everything else takes arguments."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+    leave_gpus_to_keras()
+    results = Results(FLAGS.results)
+    try:
+        images = load_images(FLAGS.dataset, FLAGS.data_dir)
+        for profile in FLAGS.profiles:
+            run(images, profile, FLAGS.epochs, FLAGS.seed, results)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
+    print(f"Wrote {results.path}.\n\n{views_table(results.path)}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
