@@ -93,7 +93,7 @@ def _default(head, file, seed, **options):
     data = tfpf.LabeledFeatures(file.used_features, file.used_labels)
     recipe = tfpf.HeadRecipe(**options)
     material = tfpf.prepare_material(
-        data, recipe, file.num_classes, totals=totals, viewed=True
+        data, recipe, file.num_classes, totals=totals, viewed=bool(file.used_are_views)
     )
     task = tfpf.Task(head, file.num_classes, _LOSS)
     tfpf.fit_head(task, material, recipe, seed=(seed, 1), verbose=0)

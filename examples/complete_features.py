@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
 from examples.data import load_images, random_views
-from examples.trunks import FeatureFile, used_features
+from examples.trunks import FeatureFile, with_used_features
 
 FLAGS = flags.FLAGS
 
@@ -82,11 +82,9 @@ def complete(file, trunk, images, kind, views=3, seed=0, scale=False):
     )
     removed = np.setdiff1d(np.arange(len(everything)), rows)
     train = images.train_images[rows]
-    used = used_features(trunk, _scaled(train) if scale else train, file.labels, seed)
+    file = with_used_features(file, trunk, _scaled(train) if scale else train, seed)
     return dataclasses.replace(
         file,
-        used_features=used.features,
-        used_labels=used.labels,
         view_features=view_features.reshape(views, len(rows), -1),
         removed_features=everything[removed],
         removed_labels=images.train_labels[removed],

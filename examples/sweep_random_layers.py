@@ -30,6 +30,7 @@ from examples.sweep import (
 )
 from examples.sweep_views import views_table
 from examples.trunks import FeatureFile
+from tf_pseudofeat.views import Shifts
 
 __all__ = ["network", "run"]
 
@@ -83,7 +84,8 @@ def run(images, profile, epochs, seed, results):
     file = _feature_file(model, trunk, cut, profile, seed)
     name = f"cnn-{profile}-seed{seed}"
     add_as_trained(file, name, results)
-    views = {"plain": None, "its own random layers": random, "small shifts": "auto"}
+    shifts = Shifts(cut.train_images[:1])
+    views = {"plain": None, "its own random layers": random, "small shifts": shifts}
     for view, augment in views.items():
         entry = result_entry(file, name, 0, f"500 a class, {view}, Gaussians")
         if entry not in results:

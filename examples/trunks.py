@@ -25,13 +25,14 @@ from examples.data import (
 from examples.resnet import compiled_resnet
 from examples.resume import EpochBackup, restore, skip_epochs
 from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.views import choose_views
 
 __all__ = [
     "FeatureFile",
     "Recipe",
     "network_features",
     "trained_network",
-    "used_features",
+    "with_used_features",
 ]
 
 
@@ -180,6 +181,7 @@ class FeatureFile:
         used_features: what the package's default looks at: of some examples of each
             class, as it sees them `[U, D]`; or None.
         used_labels: int `[U]`, or None.
+        used_are_views: whether those are views, and not examples as they are.
         scratch_predictions: classes of the test images by a network that was trained
             on the under-sampled images alone, int `[M]`; or None.
         place: {"experiment", "num_minority", "episode"}: where it belongs.
@@ -197,6 +199,7 @@ class FeatureFile:
     removed_labels: np.ndarray | None = None
     used_features: np.ndarray | None = None
     used_labels: np.ndarray | None = None
+    used_are_views: bool = True
     scratch_predictions: np.ndarray | None = None
     place: dict | None = None
 
@@ -252,10 +255,17 @@ class FeatureFile:
         return head
 
 
-def used_features(trunk, images, labels, seed=0):
-    """`LabeledFeatures` of what the package's default looks at."""
-    return tfpf.extract_features(
-        trunk, (images, labels), augment="auto", per_class=500, seed=(seed, 1)
+def with_used_features(file, trunk, images, seed=0):
+    """A `FeatureFile` with what the package's default looks at of training images."""
+    shifts = choose_views(tfpf.Extraction(), images[:1]).augment
+    seen = tfpf.extract_features(
+        trunk, (images, file.labels), augment=shifts, per_class=500, seed=(seed, 1)
+    )
+    return dataclasses.replace(
+        file,
+        used_features=seen.features,
+        used_labels=seen.labels,
+        used_are_views=shifts is not None,
     )
 
 
@@ -279,10 +289,7 @@ def network_features(recipe, images, folder, views=0, scratch=False):
         model = trained_network(recipe, cut, folder)
         file = file or _features_of(model, recipe, cut, views)
         trunk, _ = tfpf.split_at(model, "features")
-        seen = used_features(trunk, cut.train_images, cut.train_labels, recipe.seed)
-        file = dataclasses.replace(
-            file, used_features=seen.features, used_labels=seen.labels
-        )
+        file = with_used_features(file, trunk, cut.train_images, recipe.seed)
         file.write(path)
     if scratch and file.scratch_predictions is None:
         small = dataclasses.replace(recipe, under_sampled=True)

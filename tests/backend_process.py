@@ -166,10 +166,8 @@ def _in_one_call(model, x, y):
         tau=0.5,
         **settings,
     )
-    assert report.kept and report.real == [120, 60, 40]
-    tuning = tfpf.tune(
-        model, "features", (x, y), (x, y), time_budget=0, epochs=1, verbose=0
-    )
+    assert report.kept and report.used == report.real == [60, 30, 20]
+    tuning = tfpf.tune(model, "features", (x, y), (x, y), epochs=1, verbose=0)
     assert tuning.trials
     adjusted = tfpf.adjust_logits(model, report).predict(x, verbose=0)
     np.testing.assert_allclose(adjusted.sum(axis=1), 1, rtol=1e-5)

@@ -389,12 +389,15 @@ def test_a_bundle_that_was_tried_again_counts_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def digits_model(tmp_path_factory):
-    """The path of a little network for digits, not trained."""
+    """The path of a little network for digits, trained for moments."""
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Flatten()(layers.Rescaling(1 / 255)(image))
     x = layers.Dense(12, activation="relu", name="features")(x)
     model = keras.Model(image, layers.Dense(10, activation="softmax")(x))
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    digits = imbalance(load_images("digits"))
+    model.fit(digits.train_images, digits.train_labels, epochs=10, verbose=0)
     path = tmp_path_factory.mktemp("digits") / "trained.keras"
     model.save(path)
     return path
@@ -431,7 +434,7 @@ def test_two_worker_processes_extract_what_one_process_does(digits_model, tmp_pa
     )
     before = model.get_layer("features").get_weights()
     result, _ = retrain(model, "features", tmp_path / "out", verbose=0)
-    assert result.after["accuracy"] > result.before["accuracy"] + 0.1
+    assert result.after["balanced_accuracy"] > result.before["balanced_accuracy"]
     for now, then in zip(
         model.get_layer("features").get_weights(), before, strict=True
     ):

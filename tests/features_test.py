@@ -384,3 +384,10 @@ def test_views_need_an_augmentation_that_can_be_called():
         extract_features(trunk, data, augment=doubled, views=0)
     with pytest.raises(TypeError, match="`augment`.*received 'flip'"):
         extract_features(trunk, data, augment="flip")
+
+
+def test_automatic_is_as_it_is_for_the_parts():
+    trunk = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Flatten()])
+    x, y = np.random.default_rng(0).normal(size=(600, 16, 16, 1)), np.zeros(600, int)
+    features, _ = extract_features(trunk, (x, y), Extraction(batch_size=64), verbose=0)
+    np.testing.assert_allclose(features, x.reshape(600, -1), rtol=1e-6)

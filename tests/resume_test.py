@@ -120,7 +120,7 @@ def test_what_is_half_there_is_counted_as_lost(tmp_path):
 def test_the_main_job_goes_on_after_kills(tmp_path):
     kills = [
         Kill(None, 2),  # before the second epoch is in place
-        Kill("retraining", 0.2, signal.SIGINT),
+        Kill("retraining", 0.6, signal.SIGINT),
         Kill(None, 5),  # between the two versions for the server
     ]
     job = run_job(tmp_path, kills)

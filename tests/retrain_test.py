@@ -930,7 +930,7 @@ def test_the_prior_that_tau_takes_off_is_that_of_all_the_data(trained, digits):
         ({"augment": jitter}, 0.2, 0.5, 60),
         ({"augment": jitter, "blend": 0.4}, 0.4, 0.7, 60),
         ({"tau": 0.2}, 0.7, 0.2, 60),
-        ({"target_prior": "training"}, 0.7, 0.0, 60),
+        ({"target_prior": "training"}, 0.0, 0.0, 60),
         ({"sampling_strategy": "minority"}, 0.0, 0.0, None),
         ({"fresh_head": True}, 0.0, 0.0, None),
         ({"sampler": imblearn.over_sampling.RandomOverSampler()}, 0.0, 0.0, None),
@@ -965,3 +965,103 @@ def test_all_of_the_old_head_is_the_old_head_and_tau_alone_is_logit_adjustment(
     assert (report.loss, report.optimizer) == ([], "none")
     assert "kept" in str(report)
     report.plot()
+
+
+def test_a_retraining_once_more_leans_no_further(trained, digits):
+    train, _, test = digits
+    priors, scores = [], []
+    for _ in range(4):
+        report = retrain(trained, train, augment=jitter)
+        priors.append(report.prior)
+        predicted = trained.predict(test[0], verbose=0).argmax(axis=1)
+        scores.append(
+            np.mean([np.mean(predicted[test[1] == c] == c) for c in range(10)])
+        )
+    lean = (np.bincount(train[1]) / len(train[1])) ** -0.3
+    np.testing.assert_allclose(priors, np.tile(lean / lean.sum(), (4, 1)), rtol=1e-4)
+    assert min(scores) > scores[0] - 0.03
+    trained.fit(*train, verbose=0)  # and now it follows the data again
+    assert retrain(trained, train, augment=jitter).recipe.tau == 0.5
+
+
+@pytest.mark.parametrize("target", ["uniform", "training"])
+def test_a_target_prior_is_exact_whatever_the_head_was_left_with(
+    trained, digits, target
+):
+    train, _, test = digits
+    retrain(trained, train)
+    settings = {"epochs": 2, "target_prior": target}
+    before = [variable.numpy() for variable in trained.variables]
+    outputs = []
+    for prior in (None, target):
+        for variable, value in zip(trained.variables, before, strict=True):
+            variable.assign(value)
+        report = retrain(
+            trained, train, **{**settings, "target_prior": prior, "blend": 0, "tau": 0}
+        )
+        outputs.append(trained.predict(test[0], verbose=0).astype(np.float64))
+    for variable, value in zip(trained.variables, before, strict=True):
+        variable.assign(value)
+    report = retrain(trained, train, **settings)
+    assert report.recipe.blend == 0
+    np.testing.assert_allclose(
+        trained.predict(test[0], verbose=0), outputs[1], atol=1e-5
+    )
+
+
+def test_a_bias_that_is_frozen_is_not_shifted(trained, digits):
+    last = trained.get_layer("digit")
+    kept = [weight.copy() for weight in last.get_weights()]
+    last.trainable = False
+    try:
+        with pytest.raises(ValueError, match="that can be trained"):
+            retrain(trained, digits[0], tau=0.5)
+        report = retrain(trained, digits[0], freeze_batch_norm=False, epochs=1)
+    finally:
+        last.trainable = True
+    assert report.recipe.tau == 0
+    for now, then in zip(last.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_an_augmentation_may_write_into_its_batch(trained, digits):
+    x, y = digits[0]
+    copy, means = x.copy(), []
+
+    def in_place(batch):
+        means.append(float(batch.mean()))
+        batch += 0.5
+        return batch
+
+    retrain(trained, (x, y), augment=in_place, views=2, per_class=None, epochs=1)
+    np.testing.assert_array_equal(x, copy)
+    assert max(means) - min(means) < 0.1  # no view is made of another
+
+
+def test_batches_of_many_shapes_are_not_joined():
+    def batches():
+        rng = np.random.default_rng(0)
+        for size in (8, 6, 8, 8, 10):
+            labels = np.arange(20) % 3
+            yield (
+                rng.normal(size=(20, size, 3)).astype("f4") + labels[:, None, None],
+                labels,
+            )
+
+    data = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=(
+            tf.TensorSpec((None, None, 3), tf.float32),
+            tf.TensorSpec((None,), tf.int64),
+        ),
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            layers.GlobalAveragePooling1D(name="features"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", SPARSE)
+    report = retrain(model, data, per_class=25)
+    assert report.used == [25, 25, 25] and report.real == [35, 35, 30]

@@ -148,8 +148,7 @@ def test_the_experiment_finds_a_network_that_predicts_the_same(digits, trained):
 
 def test_its_features_are_extracted_and_not_trained_again(digits, trained):
     _, output_dir, pace = trained
-    cut = _LONG.cut(digits)
-    file = network_features(_LONG, cut, output_dir / "trunks", views=0)
+    file = network_features(_LONG, digits, output_dir / "trunks")
     predicted = (file.features @ file.kernel + file.bias).argmax(axis=1)
     accuracy = np.mean(predicted == file.labels)
     assert abs(accuracy - pace[str(_LONG)]["training_accuracy"]) < 0.01

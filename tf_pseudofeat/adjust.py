@@ -140,8 +140,8 @@ def shift_bias(model, class_counts, tau=1.0):
 def final_dense(model):
     """The Dense layer whose bias moves the logits of `model`, or None.
 
-    It has a bias and is called once. Nested models, casts and an activation of its own
-    are looked through.
+    It has a bias, can be trained and is called once. Nested models, casts and an
+    activation of its own are looked through.
     """
     check_is_keras_3(model)
     if _refusal(model):
@@ -154,8 +154,8 @@ def final_dense(model):
             return None
     dense = node.operation
     plain = getattr(type(dense), "call", None) is keras.layers.Dense.call
-    movable = plain and dense.bias is not None and _calls(network, dense) == 1
-    return dense if movable else None
+    movable = plain and dense.bias is not None and dense.trainable
+    return dense if movable and _calls(network, dense) == 1 else None
 
 
 def check_tau(tau):
@@ -173,7 +173,8 @@ def check_movable(head, option):
     if final_dense(head) is None:
         raise ValueError(
             f"{option} shifts the bias of the Dense layer that makes the logits, and "
-            f"{head.name!r} does not end in one of its own. Leave it out and put "
+            f"{head.name!r} does not end in one of its own that can be trained. Leave "
+            f"it out and put "
             f"adjust_logits(model, report) behind the retraining."
         )
 

@@ -107,10 +107,17 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
+        again = self._again_settings() if self.report is not None else {}
         with _new_cache(self._cache_dir) as cache:
             self.report = retrain_head(
-                self.model, self.layer, self.data, **{**self.settings, **cache}
+                self.model, self.layer, self.data, **{**self.settings, **again, **cache}
             )
+
+    def _again_settings(self):
+        """After epochs from a retrained head on, its prior is not known: keep none."""
+        recipe = self.settings.get("recipe")
+        given = self.settings.get("blend", getattr(recipe, "blend", None))
+        return {} if given is not None or recipe == "auto" else {"blend": 0.0}
 
 
 def _fingerprint(model):

@@ -40,14 +40,17 @@ class Chunk:
 class ClassTotals:
     """Counts the examples of each class, and adds their weights up.
 
+    Args:
+        counts: examples `[K]` counted elsewhere, or None.
+
     Attributes:
         counts: examples, int64 `[K]`, K being one more than the highest class id.
         mass: what they weigh, float64 `[K]`; the same where there are no weights.
     """
 
-    def __init__(self):
-        self.counts = np.zeros(0, np.int64)
-        self.mass = np.zeros(0)
+    def __init__(self, counts=None):
+        self.counts = np.zeros(0, np.int64) if counts is None else np.array(counts)
+        self.mass = self.counts.astype(np.float64)
 
     def add(self, ids, sample_weight=None):
         """Counts examples of class ids `[B]`; those of weight 0 are not there."""
@@ -113,7 +116,11 @@ def chosen_chunks(batches, totals, per_class):
             continue
         taken = taken + np.bincount(ids[rows], minlength=taken.size)
         chosen = None if weight is None else weight[rows]
-        parts.append(Chunk(name, take_rows(x, rows), labels[rows], chosen))
+        part = Chunk(name, take_rows(x, rows), labels[rows], chosen)
+        if parts and _shapes(parts[0].x) != _shapes(part.x):
+            yield _joined(parts)
+            parts = []
+        parts.append(part)
         while sum(len(part.labels) for part in parts) >= size:
             whole = _joined(parts)
             yield _part(whole, slice(0, size))
@@ -190,6 +197,11 @@ def num_rows(x):
         int(leaf.shape[0]) if hasattr(leaf, "shape") else len(leaf)
         for leaf in keras.tree.flatten(x)
     }
+
+
+def _shapes(x):
+    """What the shapes of inputs are, but for the number of rows."""
+    return [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
 
 
 def take_rows(x, rows):

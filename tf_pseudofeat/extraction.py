@@ -18,8 +18,9 @@ class Extraction:
     and of one class a few hundred examples say as much as all.
 
     Attributes:
-        augment: how views are made. "auto" shifts images, by whole pixels, up to an
-            eighth of each side, and leaves other inputs as they are. Or a Keras
+        augment: how views are made. "auto" shifts images of at least 16 pixels a side,
+            by whole pixels, up to an eighth of each side, and leaves other inputs as
+            they are. Or a Keras
             preprocessing layer or model, called with `training=True`; or a function
             from a batch of inputs to such a batch, which gets another `seed`, int32
             `[2]`, for each batch where it has such an argument. None for the examples
@@ -88,6 +89,14 @@ class Extraction:
     def num_views(self):
         """Views of each example; 0 without `augment`."""
         return 0 if self.augment is None else self.views or 1
+
+    def literal(self):
+        """The same, where "auto" means every example as it is."""
+        return dataclasses.replace(
+            self,
+            per_class=None if _is_auto(self.per_class) else self.per_class,
+            augment=None if _is_auto(self.augment) else self.augment,
+        )
 
     def for_recipe(self, recipe):
         """The same, with what "auto" means for a `HeadRecipe`."""

@@ -32,7 +32,6 @@ from tf_pseudofeat.data_adapters import (
     for_keras,
     num_batches,
 )
-from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.graph import check_is_keras_3
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import class_ids
@@ -82,8 +81,10 @@ def extract_features(
         trunk: the Keras model from inputs to features, as `split_at` gives it.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` of the same, or such a tuple of arrays.
-        extraction: `Extraction`; by default `Extraction.plain()`, every example as it
-            is. With `augment`, its views take the place of the examples.
+        extraction: `Extraction`; "auto" in it means every example as it is here. With
+            `augment`, its views take the place of the examples. Whoever trains on
+            `per_class` of them passes the class counts of all the data as `totals` to
+            `prepare_material`.
         seed: two whole numbers; of the choice of examples and of the augmentation.
             Views and batches have streams of their own. What a function without `seed`
             draws does not follow from it.
@@ -107,12 +108,10 @@ def extract_features(
     >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
     >>> features, labels = extract_features(trunk, train_ds, augment=augment, views=3)
     """
-    extraction = resolve_extraction(extraction or Extraction.plain(), options)
+    extraction = resolve_extraction(extraction, options).literal()
     check_data(data, extraction.steps)
     stateless_seed(seed)
     check_is_keras_3(trunk)
-    if extraction.per_class == "auto":
-        extraction = dataclasses.replace(extraction, per_class=None)
     with _Sinks(extraction.cache_dir, None) as sinks:
         _read(trunk, data, extraction, sinks, seed=seed, verbose=verbose)
     return sinks.all_views()
@@ -235,12 +234,7 @@ class _Sinks:
 def _read(trunk, data, extraction, sinks, *, seed, verbose):
     """Fills the sinks; returns `(ClassTotals, ViewSource)`."""
     reading = _Reading(data, extraction, seed, verbose)
-    source = choose_views(extraction.augment, reading.first[0])
-    if extraction.views is not None and not source.is_view:
-        raise ValueError(
-            f"views={extraction.views}, and nothing makes views: the inputs are no "
-            f"images. Pass a Keras preprocessing model or a function as `augment`."
-        )
+    source = choose_views(extraction, reading.first[0])
     num_views = extraction.num_views if source.is_view else 0
     sinks.open(num_views)
     augmenters = [_augmenter(source.augment, seed, view) for view in range(num_views)]
@@ -342,9 +336,18 @@ def _augmenter(augment, seed, view):
     except ValueError:  # written in C
         seeded = False
     if not seeded:
-        return lambda x, step: augment(x)
+        return lambda x, step: augment(_copied(x))
     first = int(numbers.integers(2**31))
-    return lambda x, step: augment(x, seed=tf.constant([first, step], tf.int32))
+    return lambda x, step: augment(
+        _copied(x), seed=tf.constant([first, step], tf.int32)
+    )
+
+
+def _copied(x):
+    """A batch that a function may write into."""
+    return keras.tree.map_structure(
+        lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x
+    )
 
 
 def _as_it_is(x, step):

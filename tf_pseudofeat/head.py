@@ -23,6 +23,8 @@ from tf_pseudofeat.task import Task
 from tf_pseudofeat.weights import (
     blend_weights,
     frozen_batch_norm,
+    leave_prior,
+    left_prior,
     restored_unless_kept,
     weights_of,
 )
@@ -129,7 +131,7 @@ def fit_head(
             f"example of the minority classes {material.minority}. Give them some, or "
             f"monitor another score."
         )
-    old = weights_of(head) if recipe.blend else None
+    old, old_prior = weights_of(head), left_prior(head)
     with (
         restored_unless_kept(head) as keep,
         frozen_batch_norm(head, recipe.freeze_batch_norm),
@@ -145,7 +147,7 @@ def fit_head(
             blend_weights(head, old, weights_of(head), recipe.blend)
         if recipe.tau:
             shift_bias(head, material.population, recipe.tau)
-        prior = _prior(recipe, material)
+        prior = _prior(recipe, material, old_prior)
         target = recipe.target_shares(material.population)
         if target is not None:
             shift_bias(head, prior / target)
@@ -154,22 +156,25 @@ def fit_head(
         reason = _harm(trained["loss"], before, after, monitor)
         if not reason:
             keep()
+    if not reason:
+        leave_prior(head, prior)
     trained["prior"] = prior.tolist()
     return HeadFit(not reason, reason, before, after or before, **trained)
 
 
-def _prior(recipe, material):
+def _prior(recipe, material, old):
     """The class shares `[C]` that a trained head's logits follow, before any target.
 
     Its logits are a mean of the old head's, if that was trained on the real examples as
     they are, and of the new one's, which follow the mix:
 
-        log(prior) = (blend - tau) * log(data) + (1 - blend) * log(mix) - constant
+        log(prior) = blend * log(old) + (1 - blend) * log(mix) - tau * log(data) - c
 
     Args:
         recipe: `HeadRecipe`.
         material: `Material`; a class counts for what its examples weigh, in `data`
             those of all the data, in `mix` those trained on.
+        old: the shares that the old head followed, None for those of the data.
 
     Returns:
         prior: `[C]`, adds up to 1; 0 for a class without examples.
@@ -177,8 +182,10 @@ def _prior(recipe, material):
     data, counts = material.population, np.maximum(material.real, 1)
     mix = material.mass * (material.real + material.pseudo) / counts
     known = (mix > 0) & (data > 0)
-    logs = (recipe.blend - recipe.tau) * _log_where(known, data)
+    old = data if old is None else np.asarray(old)
+    logs = recipe.blend * _log_where(known & (old > 0), old)
     logs += (1 - recipe.blend) * _log_where(known, mix)
+    logs -= recipe.tau * _log_where(known, data)
     prior = np.where(known, np.exp(logs - logs.max()), 0.0)
     return prior / prior.sum()
 

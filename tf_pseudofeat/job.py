@@ -29,6 +29,7 @@ from tf_pseudofeat.scores import check_monitor
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.strategies import check_one_worker, model_strategy
 from tf_pseudofeat.task import Task
+from tf_pseudofeat.views import choose_views
 from tf_pseudofeat.weights import frozen_batch_norm
 
 __all__ = ["Job", "broken_weights", "check_job"]
@@ -132,7 +133,7 @@ def check_job(
     some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
     outputs = _one_output(model, split.compare(model, some, trained=trained)[1])
     _check_other_outputs(model, chosen, split)
-    _check_augmented(extraction.augment, x)
+    _check_augmented(choose_views(extraction, x).augment, x)
     with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
     num_classes = max(2, outputs.shape[-1])
@@ -197,7 +198,7 @@ def _check_cache(cache_dir, sampler):
 
 def _check_augmented(augment, x):
     """One batch, so that a function that cannot work fails now."""
-    if augment is None or isinstance(augment, str):
+    if augment is None:
         return
     before, after = (
         [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(batch)]

@@ -82,7 +82,8 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
         features: `LabeledFeatures` of the training data.
         recipe: `HeadRecipe`; a `ClassConditionalGaussian` in it is fitted in place.
         num_classes: C.
-        totals: see `Material`.
+        totals: of the data that the features were chosen from, examples of each class
+            `[C]` or `ClassTotals`; None where they are all there is.
         viewed: see `Material`.
 
     Returns:
@@ -96,6 +97,8 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
         Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
     """
     real = features.class_counts(num_classes)
+    if totals is not None and not isinstance(totals, ClassTotals):
+        totals = ClassTotals(totals)
     if features.sample_weight is not None:
         recipe.check_weighted()
     if recipe.sampler is not None:

@@ -12,6 +12,7 @@ from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
 from tf_pseudofeat.graph import functional
 from tf_pseudofeat.losses import check_loss_name
+from tf_pseudofeat.weights import left_prior
 
 __all__ = ["HeadRecipe", "plain"]
 
@@ -52,14 +53,16 @@ class HeadRecipe:
         blend: share of the old weights in the result, 0 to 1: the mean of two heads of
             which one was trained from the other is often better than either [1]. Of 1
             nothing is trained. By default 0.2 on views, see `Extraction`, and 0.7 on
-            examples as they are; 0 with a `sampler`, a `sampling_strategy` or a
-            `fresh_head`.
+            examples as they are; 0 with a `sampler`, a `sampling_strategy`, a
+            `fresh_head` or a `target_prior`.
         tau: after training, `tau * log(prior)` of all examples in the data is taken off
-            the logits [2], which leans further towards what is rare. By default 0.3
-            more than the default `blend`, or than yours: that share of the old head
-            still follows the prior. By default 0 where `blend` is, with a
-            `target_prior`, where a class has no example, or where the head's logits
-            have no bias of their own.
+            the logits [2], which leans further towards what is rare. By default what
+            `blend` keeps of the prior and 0.3 more: 0.3 + `blend` for a head that was
+            trained on the data, less for one that was retrained and not changed since.
+            Of a network trained with class weights or balanced batches nobody knows
+            which prior it follows: give it tau=0. By default 0 with a `sampler`, a
+            `sampling_strategy`, a `fresh_head` or a `target_prior`, where a class has
+            no example, or where the logits have no bias of their own to train.
         target_prior: the class shares that the outputs assume afterwards: "uniform",
             "training" for those of the real examples, or numbers `[C]`. Exact, as the
             mix that the head was trained on is known; with `blend`, where the old head
@@ -175,17 +178,14 @@ class HeadRecipe:
             material: `Material` that it is to be trained on.
         """
         blend, tau = self.blend, self.tau
+        leans = self.balances and self.target_prior is None
         if blend is None:
             usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
-            blend = usual if self.balances else 0.0
+            blend = usual if leans else 0.0
         if tau is None:
-            fits = (
-                self.balances
-                and self.target_prior is None
-                and (material.population > 0).all()
-                and final_dense(head) is not None
-            )
-            tau = round(blend + _TAU_BEYOND_BLEND, 6) if fits else 0.0
+            known = (material.population > 0).all() and final_dense(head) is not None
+            kept = blend * _exponent(left_prior(head), material.population)
+            tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 
     def check_weighted(self):
@@ -249,6 +249,15 @@ def plain(value):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: plain(getattr(value, name)) for name in names}
     return getattr(value, "__name__", type(value).__name__)
+
+
+def _exponent(prior, population):
+    """The power of the data's class shares that a prior is; 1 where it is None."""
+    if prior is None or not (np.array(prior) > 0).all():
+        return 1.0
+    data, prior = np.log(population), np.log(prior)
+    data, prior = data - data.mean(), prior - prior.mean()
+    return float(data @ prior / (data @ data)) if data.any() else 1.0
 
 
 def _check_source(recipe):

@@ -1,6 +1,7 @@
 """Where a model's variables live: on one device, on several, or on several machines."""
 
 import contextlib
+import functools
 
 import keras
 import tensorflow as tf
@@ -72,7 +73,9 @@ def compiled(function):
     """
     if keras.backend.backend() != "tensorflow":
         return function
-    return tf.function(function, autograph=False)  # which would leave files
+    # Not autograph, which leaves files; a partial, or TensorFlow takes all functions
+    # made in one place for one that is traced again and again, and warns.
+    return tf.function(functools.partial(function), autograph=False)
 
 
 def check_one_worker(model):

@@ -9,7 +9,7 @@ import tensorflow as tf
 __all__ = ["Shifts", "ViewSource", "choose_views"]
 
 _SHIFT = 1 / 8  # of each side
-_SMALLEST_SIDE = 4  # pixels; what is narrower is taken for no image
+_SMALLEST_SIDE = 16  # pixels; of fewer, one is no small shift
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +31,34 @@ class ViewSource:
         return self.augment is not None
 
 
-def choose_views(augment, x):
+def choose_views(extraction, x):
     """The `ViewSource` of an extraction.
 
     Random layers of the trunk, active, Dropout, active, and noise on floats have been
     no better than examples as they are, or worse: examples/results/recipe.
 
     Args:
-        augment: see `Extraction`.
+        extraction: `Extraction`.
         x: a batch of inputs, to see what they are.
 
     Returns:
         source: `ViewSource`.
+
+    Raises:
+        ValueError: It asks for a number of views, and nothing makes views.
     """
-    if augment is None:
+    if extraction.augment is None:
         return ViewSource("none")
-    if not isinstance(augment, str):
-        return ViewSource("augment", augment)
+    if not isinstance(extraction.augment, str):
+        return ViewSource("augment", extraction.augment)
     shifts = Shifts(x)
     if shifts.axes:
         return ViewSource("small shifts of images", shifts)
+    if extraction.views is not None:
+        raise ValueError(
+            f"views={extraction.views}, and nothing makes views: the inputs are no "
+            f"images. Pass a Keras preprocessing model or a function as `augment`."
+        )
     return ViewSource("none")
 
 
@@ -58,8 +66,9 @@ class Shifts:
     """Shifts images by whole pixels, at most an eighth of each side.
 
     What comes in at the border is reflected. An image is an array `[B, height, width,
-    channels]` of 1, 3 or 4 channels, or `[B, channels, height, width]` where Keras's
-    image format says so. Other inputs are left as they are.
+    channels]` of 1, 3 or 4 channels and sides of at least 16 pixels, or `[B, channels,
+    height, width]` where Keras's image format says so. Other inputs are left as they
+    are; several images of one size are shifted alike.
 
     Args:
         x: inputs, arrays in any structure, to see what they are.
@@ -75,23 +84,28 @@ class Shifts:
     def __call__(self, x, seed):
         """A batch like `x`, changed by what follows from `seed`, int `[2]`."""
         rng = np.random.default_rng([int(number) for number in seed])
-        leaves = keras.tree.flatten(x)
+        leaves, drawn = keras.tree.flatten(x), {}
         for place, axes in self.axes.items():
-            leaves[place] = _shifted(np.asarray(leaves[place]), axes, rng)
+            images = np.asarray(leaves[place])
+            for name, axis in zip(("height", "width"), axes, strict=True):
+                side = images.shape[axis]
+                most = int(side * _SHIFT)
+                if (name, side) not in drawn:  # images of one example move together
+                    shifts = rng.integers(-most, most, len(images), endpoint=True)
+                    drawn[name, side] = shifts
+                images = _shifted(images, axis, drawn[name, side])
+            leaves[place] = images
         return keras.tree.pack_sequence_as(x, leaves)
 
 
-def _shifted(images, axes, rng):
-    for axis in axes:
-        side = images.shape[axis]
-        most = max(1, int(side * _SHIFT))
-        shifts = rng.integers(-most, most, len(images), endpoint=True)
-        places = np.abs(np.arange(side) - shifts[:, None])  # [B, side]
-        places = np.minimum(places, 2 * (side - 1) - places)
-        shape = [1] * images.ndim
-        shape[0], shape[axis] = places.shape
-        images = np.take_along_axis(images, places.reshape(shape), axis)
-    return images
+def _shifted(images, axis, shifts):
+    """Images whose pixels are shifted along an axis, by as many for each `[B]`."""
+    side = images.shape[axis]
+    places = np.abs(np.arange(side) - shifts[:, None])  # [B, side]
+    places = np.minimum(places, 2 * (side - 1) - places)
+    shape = [1] * images.ndim
+    shape[0], shape[axis] = places.shape
+    return np.take_along_axis(images, places.reshape(shape), axis)
 
 
 def _image_axes(leaf):

@@ -1,13 +1,21 @@
 """The weights of a head: copied, averaged, frozen for a while, and put back."""
 
 import contextlib
+import hashlib
 
 import keras
 import numpy as np
 
 from tf_pseudofeat.graph import layers_inside
 
-__all__ = ["blend_weights", "frozen_batch_norm", "restored_unless_kept", "weights_of"]
+__all__ = [
+    "blend_weights",
+    "frozen_batch_norm",
+    "leave_prior",
+    "left_prior",
+    "restored_unless_kept",
+    "weights_of",
+]
 
 
 def weights_of(head):
@@ -61,3 +69,22 @@ def frozen_batch_norm(head, freeze=True):
     finally:
         for layer in frozen:
             layer.trainable = True
+
+
+def leave_prior(head, prior):
+    """Notes on a retrained head the class shares `[C]` that its outputs assume."""
+    # Past Keras, which would track a list.
+    object.__setattr__(head, "_pseudofeat_prior", (_fingerprint(head), list(prior)))
+
+
+def left_prior(head):
+    """What `leave_prior` noted, while the head's weights are those; else None."""
+    fingerprint, prior = getattr(head, "_pseudofeat_prior", (None, None))
+    return prior if fingerprint == _fingerprint(head) else None
+
+
+def _fingerprint(head):
+    digest = hashlib.blake2b()
+    for variable in head.trainable_variables:
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return digest.digest()
