@@ -411,7 +411,7 @@ def test_report_is_of_the_head_that_averages_leave(every, swap):
     model = make_model(keras.optimizers.Adam(use_ema=True))
     before = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if swap else []
     unseen = UNSEEN_X, UNSEEN_Y
-    cure = retrainer(every=every, validation_data=unseen, epochs=20)
+    cure = retrainer(every=every, validation_data=unseen, monitor=None, epochs=20)
     with pytest.warns(UserWarning, match="use_ema"):
         fit(model, *before, cure, epochs=2)
     assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
@@ -457,3 +457,18 @@ def test_moving_averages_do_not_undo_the_retraining_of_this_fit():
     with pytest.warns(UserWarning, match="use_ema"):
         fit(model, cure)
     assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+
+
+@pytest.mark.parametrize("given", [{}, {"blend": 0.4}])
+def test_only_the_first_retraining_keeps_a_share_of_a_head_of_the_data(given):
+    reports = []
+
+    class Noted(PseudoFeatureHeadRetrainer):
+        def _retrain(self):
+            super()._retrain()
+            reports.append(self.report)
+
+    noted = Noted("features", (X, Y), every=1, verbose=0, **given)
+    fit(make_model(), noted, epochs=3)
+    blends = [report.recipe.blend for report in reports]
+    assert blends == ([0.4] * 3 if given else [0.7, 0.0, 0.0])
