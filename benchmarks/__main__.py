@@ -22,6 +22,7 @@ from benchmarks import (
     sampling,
     spilling,
     streaming,
+    tuning,
 )
 from benchmarks.table import machine, markdown, read_json, write_json
 
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "streaming": streaming.measure,
     "extraction": extraction.measure,
     "retraining": retraining.measure,
+    "tuning": tuning.measure,
     "memory": memory.measure,
     "growth": growth.measure,
     "spilling": spilling.measure,

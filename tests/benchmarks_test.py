@@ -20,6 +20,7 @@ from benchmarks import (
     spilling,
     streaming,
     table,
+    tuning,
 )
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ TOYS = {
     "densities": lambda: densities.measure([(8, 3, 4)], rounds=1),
     "streaming": lambda: streaming.measure([(300, 43)], size=4, rounds=1),
     "extraction": lambda: extraction.measure(16, depth=8, batch_size=8, rounds=1),
+    "tuning": lambda: tuning.measure(200, feature_size=4, rounds=1),
 }
 SLOW = {
     "retraining": lambda: retraining.measure(300, depth=8),
