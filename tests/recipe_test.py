@@ -194,7 +194,7 @@ def resolved(num_classes=3, viewed=True, movable=True, **settings):
         ({"sampler": SMOTE(k_neighbors=3)}, (0.0, 0.0)),
         ({"sampling_strategy": "minority"}, (0.0, 0.0)),
         ({"fresh_head": True}, (0.0, 0.0)),
-        ({"target_prior": "uniform"}, (0.2, 0.0)),
+        ({"target_prior": "uniform"}, (0.0, 0.0)),
         ({"num_classes": 2}, (0.2, 0.0)),
         ({"movable": False}, (0.2, 0.0)),
     ],

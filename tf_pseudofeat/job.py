@@ -127,8 +127,8 @@ def check_job(
     split = _split(model, layer, chosen, x)
     if num_rows(x) != {len(labels)}:
         raise ValueError(
-            f"The first batch has {sorted(num_rows(x))} inputs and {len(labels)} "
-            f"labels; each example needs a label of its own."
+            f"The first batch has {' or '.join(map(str, sorted(num_rows(x))))} inputs "
+            f"and {len(labels)} labels; each example needs a label of its own."
         )
     some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
     outputs = _one_output(model, split.compare(model, some, trained=trained)[1])

@@ -8,6 +8,7 @@ and not copies of them: to train the head is to put it back.
 import dataclasses
 import difflib
 import itertools
+import operator
 
 import keras
 import numpy as np
@@ -122,6 +123,21 @@ class Split:
 
 def _run_all(split, model, x):
     """Features, the model's outputs and those of the head, as arrays."""
+    asked = split.trunk, split.head, split.output
+    known = getattr(model, "_pseudofeat_check", None)
+    if known is None or any(map(operator.is_not, known[0], asked)):
+        known = asked, *_together(split, model)
+        # Past Keras, which would track the layers in it.
+        object.__setattr__(model, "_pseudofeat_check", known)
+    _, run, masked = known
+    outputs = run(x)
+    if masked[-1]:
+        raise ValueError(_masked(split.layer_name))
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def _together(split, model):
+    """A compiled function of a batch, and a list that ends in whether it is masked."""
     masked = []
 
     def run(x):
@@ -135,10 +151,7 @@ def _run_all(split, model, x):
         received = split.head(features, training=False)
         return features, keras.tree.flatten(expected), keras.tree.flatten(received)
 
-    outputs = compiled(run)(x)
-    if masked[-1]:
-        raise ValueError(_masked(split.layer_name))
-    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+    return compiled(run), masked
 
 
 def split_at(model, layer_name, *, call_index=None, output=None):
