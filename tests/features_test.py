@@ -391,3 +391,11 @@ def test_automatic_is_as_it_is_for_the_parts():
     x, y = np.random.default_rng(0).normal(size=(600, 16, 16, 1)), np.zeros(600, int)
     features, _ = extract_features(trunk, (x, y), Extraction(batch_size=64), verbose=0)
     np.testing.assert_allclose(features, x.reshape(600, -1), rtol=1e-6)
+
+
+def test_weights_that_are_all_0_are_named_also_where_examples_are_chosen():
+    trunk = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+    data = np.ones((3, 1), "f4"), np.array([0, 1, 1]), np.zeros(3)
+    for per_class in (None, 2):
+        with pytest.raises(ValueError, match="All sample weights are 0"):
+            extract_features(trunk, data, per_class=per_class, verbose=0)

@@ -51,6 +51,8 @@ __all__ = [
     "validation_features",
 ]
 
+_NO_EXAMPLE = "All sample weights are 0, or all batches empty: there is no example."
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extracted:
@@ -252,9 +254,7 @@ def _read(trunk, data, extraction, sinks, *, seed, verbose):
                 counted += 1
                 sinks.add(view, part)
     if not counted:
-        raise ValueError(
-            "All sample weights are 0, or all batches empty: there is no example."
-        )
+        raise ValueError(_NO_EXAMPLE)
     return reading.totals, source
 
 
@@ -285,7 +285,7 @@ class _Reading:
         self._batches = itertools.islice(batches_of(data, extraction, rows), total)
         self.first = next(self._batches, None)
         if self.first is None:
-            raise ValueError(NO_BATCH)
+            raise ValueError(NO_BATCH if rows is None else _NO_EXAMPLE)
 
     def _choose(self, labels, weight, seed):
         extraction = self._extraction
