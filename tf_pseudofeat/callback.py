@@ -1,19 +1,18 @@
 """The whole retraining as a Keras callback."""
 
 import contextlib
-import hashlib
 import inspect
 import os
 import tempfile
 import warnings
 
 import keras
-import numpy as np
 
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.job import broken_weights, check_job
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.weights import fingerprint
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
 
@@ -89,11 +88,11 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         """Retrains after every `every`-th epoch."""
         if self.every is not None and (epoch + 1) % self.every == 0:
             self._retrain()
-            self._left = _fingerprint(self.model)
+            self._left = fingerprint(self.model.weights)
 
     def on_train_end(self, logs=None):
         """Retrains, unless that was just done and the weights are still those."""
-        if self._left is None or self._left != _fingerprint(self.model):
+        if self._left is None or self._left != fingerprint(self.model.weights):
             self._retrain()
 
     def _retrain(self):
@@ -118,14 +117,6 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         recipe = self.settings.get("recipe")
         given = self.settings.get("blend", getattr(recipe, "blend", None))
         return {} if given is not None or recipe == "auto" else {"blend": 0.0}
-
-
-def _fingerprint(model):
-    """Tells whether weights have changed, by an average or another callback."""
-    digest = hashlib.blake2b()
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight).view(np.uint8))
-    return digest.digest()
 
 
 def _keeps_averages(optimizer):

@@ -41,9 +41,8 @@ def arrays_of(data):
 
 def labels_at_hand(data, batch):
     """All labels where `data` are arrays, else those of the first batch."""
-    if isinstance(data, tuple | list):
-        batch = keras.tree.flatten(data[1])[0]
-    return as_array(batch)
+    arrays = arrays_of(data)
+    return as_array(batch) if arrays is None else arrays[0]
 
 
 def check_data(data, steps=None):

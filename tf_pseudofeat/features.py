@@ -69,6 +69,7 @@ class Extracted:
     totals: ClassTotals
     source: ViewSource
 
+    @functools.cached_property
     def together(self):
         """`LabeledFeatures` of all views, one after the other."""
         return LabeledFeatures.concatenate(self.views)

@@ -16,7 +16,7 @@ from tf_pseudofeat.graph import functional
 from tf_pseudofeat.material import Material
 from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.scores import check_monitor
+from tf_pseudofeat.scores import check_monitor, check_scored
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.strategies import undistributed
 from tf_pseudofeat.task import Task
@@ -125,13 +125,10 @@ def fit_head(
     stream = material.stream(recipe, seed)
     score = _scorer(task, scoring, monitor, material.minority)
     before = score()
-    if monitor is not None and np.isnan(before[monitor]):
-        raise ValueError(
-            f"`monitor` {monitor!r} cannot be scored: the data to score on have no "
-            f"example of the minority classes {material.minority}. Give them some, or "
-            f"monitor another score."
-        )
-    old, old_prior = weights_of(head), left_prior(head)
+    if monitor is not None:
+        check_scored(monitor, before[monitor], material.minority)
+    is_mean = 0 < recipe.blend < 1
+    old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
     with (
         restored_unless_kept(head) as keep,
         frozen_batch_norm(head, recipe.freeze_batch_norm),
@@ -143,7 +140,7 @@ def fit_head(
             trained = dict(_UNTRAINED)
         else:
             trained = _train(task, stream, material, recipe, seed, verbose)
-        if 0 < recipe.blend < 1:
+        if is_mean:
             blend_weights(head, old, weights_of(head), recipe.blend)
         if recipe.tau:
             shift_bias(head, material.population, recipe.tau)

@@ -75,7 +75,7 @@ class Job:
     def material(self, extracted):
         """`Material` of what `extract` gave."""
         return prepare_material(
-            extracted.together(),
+            extracted.together,
             self.recipe,
             self.task.num_classes,
             totals=extracted.totals,

@@ -131,7 +131,7 @@ def retrain_head(
             task,
             material,
             recipe,
-            scoring=extracted.together() if validation is None else validation,
+            scoring=extracted.together if validation is None else validation,
             monitor=monitor,
             seed=seed,
             verbose=verbose,

@@ -15,6 +15,7 @@ __all__ = [
     "accuracy",
     "balanced_accuracy",
     "check_monitor",
+    "check_scored",
     "class_recalls",
     "classification_scores",
     "geometric_mean",
@@ -143,6 +144,16 @@ def check_monitor(monitor):
     if monitor is not None and monitor not in SCORE_NAMES:
         raise ValueError(
             f"`monitor` is one of {SCORE_NAMES} or None; received {monitor!r}."
+        )
+
+
+def check_scored(monitor, score, minority):
+    """Raises where a monitored score has no value."""
+    if np.isnan(score):
+        raise ValueError(
+            f"`monitor` {monitor!r} cannot be scored: the data to score on have no "
+            f"example of the minority classes {minority}. Give them some, or monitor "
+            f"another score."
         )
 
 

@@ -14,7 +14,7 @@ from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.adjust import final_dense, logits_behind
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.scores import recall_scores
+from tf_pseudofeat.scores import check_scored, recall_scores
 from tf_pseudofeat.seeds import numbers_for
 from tf_pseudofeat.task import predicted_classes
 from tf_pseudofeat.weights import blend_weights, restored_unless_kept, weights_of
@@ -138,12 +138,8 @@ def search_recipe(
     kept = (1.0, 0.0) if recipe.fresh_head else _BLENDS
     blends = dict.fromkeys([*kept, usual.blend])
     hits = {(1.0, tau): found for tau, found in judge.hits()}
-    if np.isnan(judge.trial(1.0, 0.0, hits[1.0, 0.0]).score):
-        raise ValueError(
-            f"`monitor` {monitor!r} cannot be scored: the validation data have no "
-            f"example of the minority classes {material.minority}. Give them some, or "
-            f"monitor another score."
-        )
+    as_it_is = judge.trial(1.0, 0.0, hits[1.0, 0.0])
+    check_scored(monitor, as_it_is.score, material.minority)
     trained = dataclasses.replace(recipe, blend=0.0, tau=0.0)
     with restored_unless_kept(head):
         old = weights_of(head)
@@ -154,9 +150,9 @@ def search_recipe(
                 blend_weights(head, old, new, blend)
                 hits |= {(blend, tau): found for tau, found in judge.hits()}
     trials = [judge.trial(*key, found) for key, found in hits.items()]
-    place = judge.best(np.stack(list(hits.values())).sum(axis=1))
-    estimate, error = judge.estimate(np.stack(list(hits.values())))
-    chosen = trials[place]
+    found = np.stack(list(hits.values()))  # [M, K, C]
+    chosen = trials[judge.best(found.sum(axis=1))]
+    estimate, error = judge.estimate(found)
     default = (usual.blend, usual.tau)
     return Tuning(
         recipe=dataclasses.replace(
@@ -191,8 +187,7 @@ class _Judge:
         movable = final_dense(task.head) is not None and (population > 0).all()
         self._taus = _TAUS if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
-        self._rng = numbers_for("folds", seed)
-        self._fold = _folds(validation.ids, self._rng)
+        self._fold = _folds(validation.ids, numbers_for("folds", seed))
         self.totals = self._count(np.ones(len(validation), bool))
 
     def _count(self, mask):
@@ -223,9 +218,12 @@ class _Judge:
 
     def _scores(self, hits, totals):
         """The monitored score `[...]` of hits and totals `[..., C]`."""
+        return self._all_scores(hits, totals)[self._monitor]
+
+    def _all_scores(self, hits, totals):
         with np.errstate(invalid="ignore"):
             recalls = np.where(totals > 0, hits / np.maximum(totals, 1), np.nan)
-        return recall_scores(recalls, totals, self._minority)[self._monitor]
+        return recall_scores(recalls, totals, self._minority)
 
     def best(self, hits, totals=None):
         """The place of the best candidate, of equal ones the first."""
@@ -236,10 +234,10 @@ class _Judge:
     def trial(self, blend, tau, hits):
         """The `Trial` of one candidate, from its hits `[K, C]`."""
         hits, totals = hits.sum(axis=0), self.totals.sum(axis=0)
-        score = float(self._scores(hits, totals))
-        rare = [c for c in self._minority if totals[c]]
-        recall = float((hits[rare] / totals[rare]).mean()) if rare else float("nan")
-        return Trial(blend, tau, score, self._error(hits, totals), recall)
+        scores = self._all_scores(hits, totals)
+        score, rare = scores[self._monitor], scores["mean_minority_accuracy"]
+        error = self._error(hits, totals)
+        return Trial(blend, tau, float(score), error, float(rare))
 
     def estimate(self, hits):
         """What the choice is worth: each fold judged by what the others chose.

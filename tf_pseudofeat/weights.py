@@ -10,6 +10,7 @@ from tf_pseudofeat.graph import layers_inside
 
 __all__ = [
     "blend_weights",
+    "fingerprint",
     "frozen_batch_norm",
     "leave_prior",
     "left_prior",
@@ -74,17 +75,22 @@ def frozen_batch_norm(head, freeze=True):
 def leave_prior(head, prior):
     """Notes on a retrained head the class shares `[C]` that its outputs assume."""
     # Past Keras, which would track a list.
-    object.__setattr__(head, "_pseudofeat_prior", (_fingerprint(head), list(prior)))
+    object.__setattr__(
+        head, "_pseudofeat_prior", (fingerprint(head.trainable_variables), list(prior))
+    )
 
 
 def left_prior(head):
     """What `leave_prior` noted, while the head's weights are those; else None."""
-    fingerprint, prior = getattr(head, "_pseudofeat_prior", (None, None))
-    return prior if fingerprint == _fingerprint(head) else None
+    noted = getattr(head, "_pseudofeat_prior", None)
+    if noted is None or noted[0] != fingerprint(head.trainable_variables):
+        return None
+    return noted[1]
 
 
-def _fingerprint(head):
+def fingerprint(variables):
+    """Tells whether variables have changed since."""
     digest = hashlib.blake2b()
-    for variable in head.trainable_variables:
+    for variable in variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     return digest.digest()
