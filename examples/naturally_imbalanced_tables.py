@@ -12,14 +12,14 @@ import collections
 import json
 import pathlib
 import sys
-import typing
 
 import numpy as np
 from absl import app, flags
 
 from examples.figures import mean_and_error
+from examples.sweep_tables import AS_TRAINED, Recipe
 
-__all__ = ["Recipe", "best_recipe", "halves", "read_sets", "report"]
+__all__ = ["best_recipe", "halves", "read_sets", "report"]
 
 FLAGS = flags.FLAGS
 
@@ -35,19 +35,6 @@ _LABELS = {
 }
 _OF_TAU_ZERO = ("average_precision", "roc_auc")
 
-
-class Recipe(typing.NamedTuple):
-    """A head: what it was trained on, the old head's share, the prior taken off."""
-
-    arm: str
-    blend: float
-    tau: float
-
-    def __str__(self):
-        return f"{self.arm}; blend {self.blend:g}, tau {self.tau:g}"
-
-
-AS_TRAINED = Recipe("as trained", 1.0, 0.0)
 ADJUSTED = Recipe("as trained", 1.0, 1.0)
 _PLAIN = "all a class, plain, Gaussians"
 _RIVALS = {

@@ -13,7 +13,6 @@ import pathlib
 import sys
 
 import keras
-import numpy as np
 from absl import app, flags
 from keras import layers
 
@@ -28,8 +27,8 @@ from examples.sweep import (
     result_entry,
     train_and_score,
 )
-from examples.sweep_views import views_table
-from examples.trunks import FeatureFile
+from examples.sweep_views import seen_through, views_table
+from examples.trunks import feature_file
 from tf_pseudofeat.views import Shifts
 
 __all__ = ["network", "run"]
@@ -81,51 +80,27 @@ def run(images, profile, epochs, seed, results):
         cut.train_images, cut.train_labels, batch_size=128, epochs=epochs, verbose=2
     )
     trunk = tfpf.split_at(model, "features").trunk
-    file = _feature_file(model, trunk, cut, profile, seed)
+    kind = "step ratio 10" if profile == "step" else "long tail ratio 100"
+    place = {
+        "experiment": f"{kind}, CNN with random layers",
+        "num_minority": 5 if profile == "step" else None,
+        "episode": seed,
+    }
+    file = feature_file(model, cut, place)
     name = f"cnn-{profile}-seed{seed}"
     add_as_trained(file, name, results)
-    shifts = Shifts(cut.train_images[:1])
-    views = {"plain": None, "its own random layers": random, "small shifts": shifts}
-    for view, augment in views.items():
-        entry = result_entry(file, name, 0, f"500 a class, {view}, Gaussians")
+    views = {
+        "plain": None,
+        "its own random layers": lambda: random,
+        "small shifts": lambda: Shifts(cut.train_images[:1]),
+    }
+    for name_of_view, view in views.items():
+        entry = result_entry(file, name, 0, f"500 a class, {name_of_view}, Gaussians")
         if entry not in results:
-            seen = functools.partial(_seen, trunk, cut, augment, seed)
+            seen = functools.partial(seen_through, trunk, cut, view, seed)
             material = Material(500, "1 view", "Gaussians")
             results.add(entry | train_and_score(file, material, 0, seen))
     add_oracle(file, name, 0, results)
-
-
-def _feature_file(model, trunk, images, profile, seed):
-    def features(x, y):
-        return tfpf.extract_features(trunk, (x, y), verbose=0).features
-
-    kernel, bias = model.get_layer("classifier").get_weights()
-    cut = "step ratio 10" if profile == "step" else "long tail ratio 100"
-    return FeatureFile(
-        features=features(images.train_images, images.train_labels),
-        labels=images.train_labels,
-        test_features=features(images.test_images, images.test_labels),
-        test_labels=images.test_labels,
-        minority=np.array(images.minority),
-        kernel=kernel,
-        bias=bias,
-        removed_features=features(images.removed_images, images.removed_labels),
-        removed_labels=images.removed_labels,
-        place={
-            "experiment": f"{cut}, CNN with random layers",
-            "num_minority": 5 if profile == "step" else None,
-            "episode": seed,
-        },
-    )
-
-
-def _seen(trunk, images, augment, seed, rows):
-    """Features of one view of some images `[1, M, D]`."""
-    data = images.train_images[rows], images.train_labels[rows]
-    features, _ = tfpf.extract_features(
-        trunk, data, augment=augment, seed=(seed, 9), verbose=0
-    )
-    return features[None]
 
 
 def main(argv):

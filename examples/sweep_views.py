@@ -28,7 +28,7 @@ from examples.figures import mean_and_error
 from examples.sweep import Material, add_as_trained, result_entry, train_and_score
 from examples.trunks import FeatureFile, Recipe
 
-__all__ = ["VIEWS", "recipe_of", "sweep_views", "views_table"]
+__all__ = ["VIEWS", "recipe_of", "seen_through", "sweep_views", "views_table"]
 
 FLAGS = flags.FLAGS
 
@@ -137,14 +137,22 @@ def sweep_views(folder, images, results, views=None, per_class=500, seed=0):
         if entry in results:
             continue
         began = time.perf_counter()
-        seen = functools.partial(_features, trunk, images, VIEWS[name], seed)
+        seen = functools.partial(seen_through, trunk, images, VIEWS[name], seed)
         scores = train_and_score(file, material, seed, seen)
         seconds = round(time.perf_counter() - began, 2)
         results.add(entry | {**scores, "seconds": seconds})
 
 
-def _features(trunk, images, view, seed, rows):
-    """What the trunk makes of a view of some images, `[1, M, D]`."""
+def seen_through(trunk, images, view, seed, rows):
+    """What a trunk makes of one view of some images, `[1, M, D]`.
+
+    Args:
+        trunk: Keras model.
+        images: `ImbalancedImages`.
+        view: a value of `VIEWS`: None, a share of noise, or what makes an `augment`.
+        seed: of the view.
+        rows: of the training images `[M]`.
+    """
     x, y = images.train_images[rows], images.train_labels[rows]
     if isinstance(view, float):
         view = _noise(view, np.std(x, axis=0, dtype=np.float64).astype(np.float32))

@@ -30,6 +30,7 @@ from tf_pseudofeat.views import choose_views
 __all__ = [
     "FeatureFile",
     "Recipe",
+    "feature_file",
     "network_features",
     "trained_network",
     "with_used_features",
@@ -287,7 +288,7 @@ def network_features(recipe, images, folder, views=0, scratch=False):
     cut = recipe.cut(images)
     if file is None or file.used_features is None:
         model = trained_network(recipe, cut, folder)
-        file = file or _features_of(model, recipe, cut, views)
+        file = file or _with_views(model, recipe, cut, views)
         trunk, _ = tfpf.split_at(model, "features")
         file = with_used_features(file, trunk, cut.train_images, recipe.seed)
         file.write(path)
@@ -301,35 +302,51 @@ def network_features(recipe, images, folder, views=0, scratch=False):
     return dataclasses.replace(FeatureFile.read(path), place=recipe.place)
 
 
-def _features_of(model, recipe, images, views):
-    """`FeatureFile` of a network; `images` are cut."""
+def feature_file(model, images, place):
+    """The `FeatureFile` of a network, without views.
+
+    Args:
+        model: Keras model with the layers `features` and `classifier`.
+        images: `ImbalancedImages`, already cut.
+        place: see `FeatureFile`.
+    """
     trunk, _ = tfpf.split_at(model, "features")
     kernel, bias = model.get_layer("classifier").get_weights()
-    kind = recipe.augment or (
-        "shift" if recipe.dataset == "digits" else "flip_and_shift"
-    )
 
-    def features(x, y, **options):
-        return tfpf.extract_features(trunk, (x, y), **options).features
+    def features(x, y):
+        return tfpf.extract_features(trunk, (x, y)).features
 
-    train = images.train_images, images.train_labels
-    seen = removed = None
-    if views:
-        augment = functools.partial(random_views, augment=kind)
-        seen = features(*train, augment=augment, views=views, seed=(recipe.seed, 1))
-        seen = seen.reshape(views, len(train[1]), -1)
+    removed = None
     if len(images.removed_labels):
         removed = features(images.removed_images, images.removed_labels)
     return FeatureFile(
-        features=features(*train),
+        features=features(images.train_images, images.train_labels),
         labels=images.train_labels,
         test_features=features(images.test_images, images.test_labels),
         test_labels=images.test_labels,
         minority=np.array(images.minority),
         kernel=kernel,
         bias=bias,
-        view_features=seen,
         removed_features=removed,
         removed_labels=images.removed_labels if removed is not None else None,
-        place=recipe.place,
+        place=place,
     )
+
+
+def _with_views(model, recipe, images, views):
+    """The same of a recipe's network, with augmented passes where `views` is not 0."""
+    file = feature_file(model, images, recipe.place)
+    if not views:
+        return file
+    kind = recipe.augment or (
+        "shift" if recipe.dataset == "digits" else "flip_and_shift"
+    )
+    seen = tfpf.extract_features(
+        tfpf.split_at(model, "features").trunk,
+        (images.train_images, images.train_labels),
+        augment=functools.partial(random_views, augment=kind),
+        views=views,
+        seed=(recipe.seed, 1),
+    )
+    seen = seen.features.reshape(views, len(file.labels), -1)
+    return dataclasses.replace(file, view_features=seen)
