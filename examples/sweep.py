@@ -31,9 +31,13 @@ __all__ = [
     "Material",
     "add_as_trained",
     "add_oracle",
+    "chosen_rows",
+    "grid_recalls",
     "grid_scores",
+    "network_name",
     "result_entry",
     "sweep",
+    "train",
     "train_and_score",
 ]
 
@@ -158,19 +162,33 @@ def add_oracle(file, network, seed, results):
 def train_and_score(file, material, seed, seen=None):
     """Scores of the head of one material, or the name of another with the same head.
 
+    Args: see `train`.
+    """
+    head, line = train(file, material, seed, seen)
+    return line if head is None else {**line, **grid_scores(file, *head)}
+
+
+def train(file, material, seed, seen=None):
+    """Trains the head of one material.
+
     Args:
         file: `FeatureFile`.
         material: `Material`.
         seed: of the head, and of which examples it sees.
         seen: function from rows `[M]` of the training images to their features
             `[k, M, D]` in k passes; by default those in the file.
+
+    Returns:
+        head: kernel `[D, C]` and bias `[C]`, not blended; None where that of another
+            material is the same.
+        line: what the results say of it.
     """
     began = time.perf_counter()
     features, labels, forward_passes = _subset(file, material, seed, seen)
     counts = _counts(labels, material, file.minority)
     if not counts and material.source != "none" and seen is None:
         same = dataclasses.replace(material, source="none", target="balance")
-        return {"same_as": str(same)}
+        return None, {"same_as": str(same)}
     gaussian = None
     if material.source == "over-sampling":
         features, labels = _with_copies(features, labels, counts, seed)
@@ -178,21 +196,27 @@ def train_and_score(file, material, seed, seen=None):
     elif counts:
         gaussian = _gaussian(features, labels, material, file.num_classes)
     head = _trained_head(file, features, labels, seed, gaussian, counts)
-    return {
+    line = {
         "forward_passes": forward_passes,
         "drawn": sum(counts.values()),
         "seconds": round(time.perf_counter() - began, 2),
-        **grid_scores(file, *head),
     }
+    return head, line
+
+
+def chosen_rows(file, per_class, seed):
+    """Rows of at most so many training images of each class; fewer are among more."""
+    rows = np.arange(len(file.labels))
+    if not per_class:
+        return rows
+    order = np.random.default_rng([seed, 2]).permutation(rows)
+    members = [order[file.labels[order] == c] for c in range(file.num_classes)]
+    return np.sort(np.concatenate([m[:per_class] for m in members]))
 
 
 def _subset(file, material, seed, seen=None):
     """Features and labels of at most `per_class` examples, and the trunk's passes."""
-    rows = np.arange(len(file.labels))
-    if material.per_class:
-        order = np.random.default_rng([seed, 2]).permutation(rows)
-        members = [order[file.labels[order] == c] for c in range(file.num_classes)]
-        rows = np.sort(np.concatenate([m[: material.per_class] for m in members]))
+    rows = chosen_rows(file, material.per_class, seed)
     if seen is None:
         plain, views = _PASSES[material.passes]
         passes = ([file.features] if plain else []) + list(file.view_features[:views])
@@ -260,11 +284,11 @@ def _trained_head(file, features, labels, seed, gaussian=None, counts=None):
     return head.layers[-1].get_weights()
 
 
-def grid_scores(file, kernel, bias, blends=BLENDS, taus=TAUS):
-    """Test scores of a linear head for every blend and tau, as `fit_head` means them.
+def grid_recalls(file, kernel, bias, blends=BLENDS, taus=TAUS):
+    """Recall of each class of the test images, for every blend and tau.
 
     The blended head has the weights `blend * old + (1 - blend) * new`, and `tau *
-    log(prior)` of all training labels is taken off its logits.
+    log(prior)` of all training labels is taken off its logits, as `fit_head` does.
 
     Args:
         file: `FeatureFile`: the old head, the prior and the test features.
@@ -274,8 +298,7 @@ def grid_scores(file, kernel, bias, blends=BLENDS, taus=TAUS):
         taus: how much of the prior to take off.
 
     Returns:
-        grid: {"blends", "taus", and for each score a list for each blend of one number
-        for each tau}; scores in hundredths of a percent.
+        recalls: `[blends, taus, C]`.
     """
     features = file.test_features.astype(np.float64)
     old, new = features @ file.kernel + file.bias, features @ kernel + bias
@@ -288,6 +311,18 @@ def grid_scores(file, kernel, bias, blends=BLENDS, taus=TAUS):
             predicted = np.argmax(logits - tau * log_prior, axis=-1)
             hits = file.test_labels[predicted == file.test_labels]
             recalls[i, j] = np.bincount(hits, minlength=file.num_classes) / totals
+    return recalls
+
+
+def grid_scores(file, kernel, bias, blends=BLENDS, taus=TAUS):
+    """Test scores of a linear head for every blend and tau, see `grid_recalls`.
+
+    Returns:
+        grid: {"blends", "taus", and for each score a list for each blend of one number
+        for each tau}; scores in hundredths of a percent.
+    """
+    recalls = grid_recalls(file, kernel, bias, blends, taus)
+    totals = np.bincount(file.test_labels, minlength=file.num_classes)
     scores = {
         "accuracy": recalls @ totals / totals.sum(),
         "geometric_mean": recalls.prod(axis=-1) ** (1 / file.num_classes),

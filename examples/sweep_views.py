@@ -28,7 +28,14 @@ from examples.figures import mean_and_error
 from examples.sweep import Material, add_as_trained, result_entry, train_and_score
 from examples.trunks import FeatureFile, Recipe
 
-__all__ = ["VIEWS", "recipe_of", "seen_through", "sweep_views", "views_table"]
+__all__ = [
+    "VIEWS",
+    "read_network",
+    "recipe_of",
+    "seen_through",
+    "sweep_views",
+    "views_table",
+]
 
 FLAGS = flags.FLAGS
 
@@ -111,6 +118,27 @@ def recipe_of(name):
     return recipe
 
 
+def read_network(folder, images):
+    """A network as it was left by examples/compare.py.
+
+    Args:
+        folder: of `trained.keras` and `features.npz`.
+        images: `ImbalancedImages`, not yet cut.
+
+    Returns:
+        file: `FeatureFile`.
+        images: `ImbalancedImages` that it was trained on.
+        trunk: Keras model.
+    """
+    folder = pathlib.Path(folder)
+    file = FeatureFile.read(folder / "features.npz")
+    images = recipe_of(folder.name).cut(images)
+    if not np.array_equal(images.train_labels, file.labels):
+        raise ValueError(f"{folder} was trained on other images than these.")
+    model = keras.models.load_model(folder / "trained.keras")
+    return file, images, tfpf.split_at(model, "features").trunk
+
+
 def sweep_views(folder, images, results, views=None, per_class=500, seed=0):
     """Trains and scores what is not in the results yet.
 
@@ -123,13 +151,8 @@ def sweep_views(folder, images, results, views=None, per_class=500, seed=0):
         seed: of the head, and of which images those are.
     """
     folder = pathlib.Path(folder)
-    file = FeatureFile.read(folder / "features.npz")
-    images = recipe_of(folder.name).cut(images)
-    if not np.array_equal(images.train_labels, file.labels):
-        raise ValueError(f"{folder} was trained on other images than these.")
+    file, images, trunk = read_network(folder, images)
     add_as_trained(file, folder.name, results)
-    model = keras.models.load_model(folder / "trained.keras")
-    trunk = tfpf.split_at(model, "features").trunk
     material = Material(per_class, "1 view", "Gaussians")
     for name in views or VIEWS:
         arm = f"{per_class} a class, {name}, Gaussians"
@@ -143,8 +166,8 @@ def sweep_views(folder, images, results, views=None, per_class=500, seed=0):
         results.add(entry | {**scores, "seconds": seconds})
 
 
-def seen_through(trunk, images, view, seed, rows):
-    """What a trunk makes of one view of some images, `[1, M, D]`.
+def seen_through(trunk, images, view, seed, rows, views=1):
+    """What a trunk makes of views of some images, `[views, M, D]`.
 
     Args:
         trunk: Keras model.
@@ -152,6 +175,7 @@ def seen_through(trunk, images, view, seed, rows):
         view: a value of `VIEWS`: None, a share of noise, or what makes an `augment`.
         seed: of the view.
         rows: of the training images `[M]`.
+        views: of each image.
     """
     x, y = images.train_images[rows], images.train_labels[rows]
     if isinstance(view, float):
@@ -159,9 +183,14 @@ def seen_through(trunk, images, view, seed, rows):
     elif view is not None:
         view = view()
     features, _ = tfpf.extract_features(
-        trunk, (x, y), augment=view, seed=(seed, 9), verbose=0
+        trunk,
+        (x, y),
+        augment=view,
+        views=None if view is None else views,
+        seed=(seed, 9),
+        verbose=0,
     )
-    return features[None]
+    return features.reshape(-1, len(rows), *features.shape[1:])
 
 
 def views_table(path, blend=0.2, tau=0.5):
