@@ -438,7 +438,7 @@ def test_a_report_of_a_retraining_rolled_back_is_refused():
         ([[5, 3, 2]], r"must have shape \[3\].*received shape \[1, 3\]"),
         (7, r"must have shape \[3\].*received shape \[\]"),
         ("many", r"one number per class; received 'many'"),
-        ({0: 5, 1: 3, 2: 1}, r"one number per class; received \{0: 5"),
+        ({1: 5, 2: 3, 3: 1}, r"class ids 0 to 2; received those of \[1, 2, 3\]"),
     ],
 )
 @pytest.mark.parametrize("function", [adjust_logits, shift_bias])

@@ -222,7 +222,7 @@ KNOWN_AT_ONCE = (
     ("float seeds", {"seed": (1.5, 2)}, ValueError, "two whole numbers"),
     ("one seed tensor", {"seed": tf.constant(3)}, ValueError, "two whole numbers"),
     ("float tensor", {"seed": tf.constant([1.0, 2])}, ValueError, "two whole numbers"),
-    ("no score", {"monitor": "f1"}, ValueError, "`monitor` is one of.*'f1'"),
+    ("no score", {"monitor": "f2"}, ValueError, "`monitor` is one of.*'f2'"),
     ("blend above 1", {"blend": 1.5}, ValueError, "share from 0 to 1; received 1.5"),
     ("blend of fresh", {"blend": 0.5, "fresh_head": True}, ValueError, "nothing in co"),
     ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite number.*received nan"),
@@ -429,7 +429,7 @@ def test_batches_out_of_step_of_which_some_examples_are_chosen(model, rows):
 
 
 @table(
-    *KNOWN_AT_ONCE,
+    *(case for case in KNOWN_AT_ONCE if case[1] != {"recipe": "auto"}),
     ("half an interval", {"every": 1.5}, ValueError, "`every` is a whole .*1.5"),
     ("an interval of NaN", {"every": NAN}, ValueError, "`every`.*received nan"),
     ("a setting that is none", {"epoch": 3}, TypeError, "epoch"),
@@ -452,7 +452,7 @@ def test_callback_before_a_step_is_trained(network, given, error, message):
         "chooses by validation data",
     ),
     ("nothing", {"validation_data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
-    ("no score", {"monitor": "f1"}, ValueError, "`monitor` is one of.*'f1'"),
+    ("no score", {"monitor": "f2"}, ValueError, "`monitor` is one of.*'f2'"),
     ("what it finds", {"blend": 0.5}, ValueError, r"\['blend'\] are what the search"),
     ("a time budget", {"time_budget": 60}, TypeError, "'time_budget' is no option"),
     ("unknown layer", {"layer": "featuers"}, ValueError, "Did you mean"),
@@ -915,10 +915,10 @@ WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
     ("no epoch", {"epochs": 0}, ValueError, "`epochs`.*received 0"),
     ("endless epochs", {"epochs": INF}, ValueError, "`epochs`.*received inf"),
     ("no batch", {"batch_size": 0}, ValueError, "`batch_size`.*received 0"),
-    ("no score", {"monitor": "f1"}, ValueError, "`monitor` is one of.*'f1'"),
+    ("no score", {"monitor": "f2"}, ValueError, "`monitor` is one of.*'f2'"),
     ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite.*received nan"),
     ("prior 0", {"tau": 1.0, "real": [3, 2, 0]}, ValueError, "no example"),
-    ("target", {"target_prior": [1, 2]}, ValueError, "each of 3 classes; .*shape .2"),
+    ("target", {"target_prior": [1, 2]}, ValueError, "shape .3.*received shape .2"),
     ("blend", {"blend": 2}, ValueError, "share from 0 to 1; received 2"),
     ("optimizer", {"optimizer": 3}, TypeError, "Keras optimizer, its name.*received 3"),
     ("a name", {"optimizer": "adamm"}, ValueError, "adamm"),
@@ -941,7 +941,7 @@ def test_fit_head(model, given, error, message):
     ("negative", {"class_counts": [3, -2, 1]}, ValueError, "class 1 has -2"),
     ("NaN", {"class_counts": [3, NAN, 1]}, ValueError, "class 1 has nan"),
     ("in words", {"class_counts": "many"}, ValueError, "per class; received 'many'"),
-    ("unknown", {"class_counts": None}, ValueError, r"must have shape \[3\]"),
+    ("unknown", {"class_counts": None}, ValueError, "Pass `class_counts`"),
     ("tau NaN", {"tau": NAN}, ValueError, "`tau` is a finite number.*received nan"),
     ("tau in words", {"tau": "1"}, ValueError, "received '1'"),
 )
@@ -1032,10 +1032,15 @@ def test_outputs_of_a_metric(kind, given, error, message):
 
 @table(
     ("two names", {"class_names": ["a", "b"]}, ValueError, "2 names, .* 3 classes"),
-    ("twice", {"class_names": ["a", "b", "a"]}, ValueError, r"\['a'\] more than once"),
-    ("no name", {"class_names": ["a", "b", ""]}, ValueError, r"\[''\] with no line"),
-    ("one string", {"class_names": "abc"}, ValueError, "list of strings; .*'abc'"),
-    ("ids", {"class_names": [0, 1, 2]}, ValueError, r"received \[0, 1, 2\]"),
+    ("twice", {"class_names": ["a", "b", "a"]}, ValueError, "'a' twice"),
+    (
+        "no name",
+        {"class_names": ["a", "b", ""]},
+        ValueError,
+        "one line each; received ''",
+    ),
+    ("one string", {"class_names": "abc"}, TypeError, "list of strings .*'abc'"),
+    ("ids", {"class_names": [0, 1, 2]}, TypeError, "are strings; received 0"),
     ("no image", {"encoded_images": True}, ValueError, "for a model of one image"),
     ("unknown layer", {"layer_name": "featuers"}, ValueError, "Did you mean"),
     ("no layer", {"gaussian": FITTED}, ValueError, "pass `layer_name`"),

@@ -391,7 +391,7 @@ def test_early_stopping_that_restores_after_the_last_retraining_gets_another():
     model, recorder = make_model(keras.optimizers.SGD(3.0)), Recorder()
     stopping = early_stopping()
     unseen = UNSEEN_X, UNSEEN_Y
-    cure = retrainer(every=1, validation_data=unseen, epochs=20)
+    cure = retrainer(every=1, validation_data=unseen, monitor=None, epochs=20)
     fit(model, recorder, stopping, cure, epochs=20, validation_data=unseen)
     assert stopping.stopped_epoch > stopping.best_epoch
     best = recorder.epochs[stopping.best_epoch]
@@ -447,7 +447,7 @@ def test_next_fit_does_what_is_warned_of():
 
 def test_moving_averages_of_the_optimizer_are_warned_of():
     model = make_model(keras.optimizers.Adam(use_ema=True))
-    (message,) = warned(model, retrainer())
+    (message,) = warned(model, retrainer(validation_data=None))
     assert "use_ema=True" in message and "compile with a new optimizer" in message
 
 
@@ -472,3 +472,87 @@ def test_only_the_first_retraining_keeps_a_share_of_a_head_of_the_data(given):
     fit(make_model(), noted, epochs=3)
     blends = [report.recipe.blend for report in reports]
     assert blends == ([0.4] * 3 if given else [0.7, 0.0, 0.0])
+
+
+# ---- What `fit` is given. ------------------------------------------------------------
+
+
+class Later(keras.utils.PyDataset):
+    """The unseen examples, in two batches."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return UNSEEN_X[index::2], UNSEEN_Y[index::2]
+
+
+UNSEEN = {
+    "arrays": (UNSEEN_X, UNSEEN_Y),
+    "dataset": tf.data.Dataset.from_tensor_slices((UNSEEN_X, UNSEEN_Y)).batch(32),
+    "PyDataset": Later(),
+}
+
+
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_the_validation_data_of_fit_guard_the_retraining(kind):
+    by_fit, by_hand = (
+        retrainer(epochs=3),
+        retrainer(epochs=3, validation_data=(UNSEEN_X, UNSEEN_Y)),
+    )
+    fit(make_model(), by_fit, validation_data=UNSEEN[kind], shuffle=False)
+    fit(make_model(), by_hand, shuffle=False)
+    assert by_fit.report.scored_on == "validation data"
+    assert by_fit.report.before["accuracy"] == pytest.approx(
+        by_hand.report.before["accuracy"]
+    )
+    assert by_fit.report.after["log_loss"] == pytest.approx(
+        by_hand.report.after["log_loss"], rel=1e-5
+    )
+
+
+def test_no_guard_may_be_asked_for_where_fit_has_validation_data():
+    without = retrainer(validation_data=None)
+    fit(make_model(), without, validation_data=(UNSEEN_X, UNSEEN_Y))
+    assert without.report.scored_on == "training data"
+
+
+def test_a_search_takes_the_validation_data_of_fit():
+    searching = retrainer(recipe="auto", epochs=3)
+    fit(make_model(), searching, validation_data=(UNSEEN_X, UNSEEN_Y))
+    assert searching.report.tuning.counts == np.bincount(UNSEEN_Y).tolist()
+
+
+def test_a_search_without_validation_data_ends_after_one_epoch():
+    recorder = Recorder()
+    with pytest.raises(ValueError, match="'auto' chooses by validation data"):
+        fit(make_model(), recorder, retrainer(recipe="auto"), epochs=9)
+    assert len(recorder.epochs) == 1
+
+
+@pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 3)])
+def test_verbose_is_that_of_fit(verbose, lines, capsys):
+    silent = PseudoFeatureHeadRetrainer("features", (X, Y), epochs=2)
+    make_model().fit(X, Y, verbose=verbose, callbacks=[silent])
+    titles = [
+        line for line in capsys.readouterr().out.splitlines() if "features" in line
+    ]
+    assert len(titles) >= min(lines, 2) if lines else not titles
+
+
+def test_scores_are_in_the_history_of_fit():
+    cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
+    history = fit(make_model(), cure, epochs=2).history
+    assert history["retrained_accuracy"] == [cure.report.after["accuracy"]]
+    assert history["retrained_log_loss"] == [cure.report.after["log_loss"]]
+
+
+def test_with_every_the_scores_are_in_the_logs_of_each_epoch(tmp_path):
+    cure = retrainer(every=2, validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
+    logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    history = fit(make_model(), cure, logger, epochs=4).history
+    received = np.array(history["retrained_macro_f1"])
+    assert np.isnan(received).tolist() == [True, False, True, False]
+    assert received[3] == cure.report.after["macro_f1"]
+    written = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(written["retrained_macro_f1"], received)

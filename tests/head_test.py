@@ -15,7 +15,6 @@ from tf_pseudofeat import optimizers
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.optimizers import head_optimizer
-from tf_pseudofeat.task import predicted_classes
 
 COUNTS = [60, 20, 10]
 
@@ -70,20 +69,6 @@ def gaussian_of(data):
 
 
 # ---- Classes and scores. -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "outputs, threshold, expected",
-    [
-        ([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], 0.5, [1, 0]),
-        ([[0.4], [0.6], [0.5]], 0.5, [0, 1, 0]),
-        ([[-0.1], [0.4], [0.0]], 0.0, [0, 1, 0]),
-        (np.array([[0.25], [0.75]], "float16"), 0.5, [0, 1]),
-        (tf.constant([[0.25, 0.75], [1, 0]], tf.bfloat16), 0.5, [1, 0]),
-    ],
-)
-def test_predicted_classes_of_many_outputs_or_of_one(outputs, threshold, expected):
-    assert predicted_classes(outputs, threshold).tolist() == expected
 
 
 @pytest.mark.parametrize("form", ["sparse", "column", "one-hot"])
@@ -382,13 +367,14 @@ def test_worse_score_stays_if_nothing_is_monitored():
     assert state(head) != before
 
 
-def test_equal_score_stays():
+def test_a_tie_leaves_the_head_as_it_was():
     head = make_head()
     before, scoring = state(head), contradiction(head)
     optimizer = keras.optimizers.SGD(1e-6)
     result = fit(head, scoring=scoring, monitor="accuracy", optimizer=optimizer)
-    assert result.kept and result.before["accuracy"] == result.after["accuracy"]
-    assert state(head) != before
+    assert result.before["accuracy"] == result.after["accuracy"]
+    assert not result.kept and result.reason.endswith("which is a tie")
+    assert state(head) == before
 
 
 def test_monitored_score_that_has_no_value_is_refused_before_training():

@@ -165,7 +165,7 @@ UNFITTED = ClassConditionalGaussian(3)
     [
         ({"layer_name": "featuers"}, ["no layer 'featuers'", "'features'"]),
         ({"layer_name": "probabilities"}, ["output layer", "'features'"]),
-        ({"monitor": "f1"}, ["'f1'", "'balanced_accuracy'", "or None"]),
+        ({"monitor": "f2"}, ["'f2'", "'balanced_accuracy'", "or None"]),
         ({"monitor": "recall"}, ["'recall'"]),
         ({"seed": 1}, ["two whole numbers", "1"]),
         ({"seed": (1, 2, 3)}, ["two whole numbers", "(1, 2, 3)"]),

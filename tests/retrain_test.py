@@ -770,8 +770,11 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
         ({"tau": float("nan")}, "`tau` is a finite number"),
         ({"blend": 2}, "`blend` is a share from 0 to 1"),
         ({"target_prior": "flat"}, "`target_prior` is one of.*'flat'"),
-        ({"target_prior": [0.5, 0.5]}, r"one share for each of 10 .* shape \[2\]"),
-        ({"target_prior": [0.1] * 9 + [0.0]}, "positive share for each class"),
+        (
+            {"target_prior": [0.5, 0.5]},
+            r"must have shape \[10\].* received shape \[2\]",
+        ),
+        ({"target_prior": [0.1] * 9 + [0.0]}, "needs a number above 0.* class 9 has 0"),
         ({"target_prior": "uniform", "tau": 1}, "both say what to take off"),
         ({"recipe": "auto", "blend": 0.5}, r"\['blend'\] are what the search"),
     ],

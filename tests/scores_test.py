@@ -1,11 +1,14 @@
 """Tests for scores.py: against scikit-learn and imbalanced-learn."""
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from imblearn.metrics import geometric_mean_score
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+)
 
 from tf_pseudofeat import scores
 
@@ -25,46 +28,36 @@ FORMS = {
     "one-hot": np.eye(NUM_CLASSES, dtype="float32")[TRUTH],
     "whole one-hot": np.eye(NUM_CLASSES, dtype="uint8")[TRUTH],
 }
-METRICS = {
-    scores.BalancedAccuracy: scores.balanced_accuracy,
-    scores.GeometricMean: scores.geometric_mean,
-    scores.MinClassAccuracy: scores.min_class_accuracy,
-    scores.MeanMinorityAccuracy: scores.mean_minority_accuracy,
-}
-every_metric = pytest.mark.parametrize("metric_class", METRICS)
 
 
-def make(metric_class, num_classes=NUM_CLASSES, minority=MINORITY, **kwargs):
-    if metric_class is scores.MeanMinorityAccuracy:
-        kwargs["minority"] = minority
-    return metric_class(num_classes, **kwargs)
-
-
-def function_of(metric_class, y_true, y_pred, minority=MINORITY):
-    if metric_class is scores.MeanMinorityAccuracy:
-        return scores.mean_minority_accuracy(y_true, y_pred, minority)
-    return METRICS[metric_class](y_true, y_pred)
-
-
-# The functions.
-
-
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_scores_are_those_of_the_libraries(form):
-    truth = FORMS[form]
-    recalls = recall_score(TRUTH, GUESS, average=None)
+def test_the_scores_are_those_of_the_libraries(form, weighted):
+    weight = np.random.default_rng(1).random(80) if weighted else None
+    own = {"sample_weight": weight}
+    precisions, recalls, f1s, _ = precision_recall_fscore_support(TRUTH, GUESS, **own)
+    counted = np.ones(80) if weight is None else weight
     expected = {
-        "accuracy": accuracy_score(TRUTH, GUESS),
-        "balanced_accuracy": balanced_accuracy_score(TRUTH, GUESS),
-        "geometric_mean": geometric_mean_score(TRUTH, GUESS),
+        "accuracy": accuracy_score(TRUTH, GUESS, **own),
+        "balanced_accuracy": balanced_accuracy_score(TRUTH, GUESS, **own),
+        "geometric_mean": geometric_mean_score(TRUTH, GUESS, **own),
         "mean_minority_accuracy": recalls[MINORITY].mean(),
         "min_class_accuracy": recalls.min(),
+        "macro_f1": f1s.mean(),
+        "f1": f1s[MINORITY].mean(),
         "recall": recalls.tolist(),
+        "precision": precisions.tolist(),
+        "class_f1": f1s.tolist(),
+        "true_share": (np.bincount(TRUTH, counted) / counted.sum()).tolist(),
+        "predicted_share": (np.bincount(GUESS, counted) / counted.sum()).tolist(),
+        "confusion_matrix": confusion_matrix(TRUTH, GUESS, **own).tolist(),
     }
-    received = scores.classification_scores(truth, GUESS, NUM_CLASSES, MINORITY)
+    received = scores.classification_scores(
+        FORMS[form], GUESS, NUM_CLASSES, MINORITY, weight
+    )
     assert received.keys() == expected.keys()
     for name, score in expected.items():
-        assert received[name] == pytest.approx(score, rel=1e-12), name
+        np.testing.assert_allclose(received[name], score, rtol=1e-9, err_msg=name)
     assert 0 < expected["min_class_accuracy"] < 1  # there is something to compare
 
 
@@ -83,14 +76,21 @@ def test_a_class_without_examples_enters_no_score():
     recalls = scores.class_recalls(truth, guess, num_classes=5)
     np.testing.assert_array_equal(recalls, [0.5, np.nan, np.nan, 1.0, np.nan])
     received = scores.classification_scores(truth, guess, 5, minority=[1, 3])
-    assert received == {
+    expected = {
         "accuracy": 0.75,
         "balanced_accuracy": 0.75,
         "geometric_mean": pytest.approx(np.sqrt(0.5)),
         "mean_minority_accuracy": 1.0,
         "min_class_accuracy": 0.5,
+        "macro_f1": pytest.approx((2 / 3 + 1) / 2),
+        "f1": 1.0,
         "recall": [0.5, None, None, 1.0, None],
+        "precision": [1.0, 0.0, None, 1.0, None],
+        "class_f1": [pytest.approx(2 / 3), None, None, 1.0, None],
+        "true_share": [0.5, 0.0, 0.0, 0.5, 0.0],
+        "predicted_share": [0.25, 0.25, 0.0, 0.5, 0.0],
     }
+    assert {name: received[name] for name in expected} == expected
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -107,8 +107,9 @@ def test_the_minority_without_examples_has_no_score():
 @pytest.mark.parametrize(("guess", "score"), [(1, 1.0), (0, 0.0)])
 def test_one_example_is_all_or_nothing(guess, score):
     received = scores.classification_scores([1], [guess], 2, minority=[1])
-    assert {received[name] for name in received if name != "recall"} == {score}
-    assert received["recall"] == [None, score]
+    assert {received[name] for name in scores.DECISION_SCORES} == {score}
+    assert received["recall"] == received["class_f1"] == [None, score]
+    assert received["precision"] == ([None, 1.0] if guess else [0.0, None])
 
 
 @pytest.mark.parametrize(
@@ -139,137 +140,3 @@ def test_what_cannot_be_compared_is_refused(score, truth, guess, message):
 def test_a_class_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"class ids 0 to 1; example 0 has label 2"):
         scores.class_recalls([0, 1], [2, 1], num_classes=2)
-
-
-# The Keras metrics.
-
-
-@every_metric
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("batch_size", [1, 7, 80])
-def test_a_metric_is_its_function_in_batches_of_any_size(
-    metric_class, form, batch_size
-):
-    metric = make(metric_class)
-    for start in range(0, len(TRUTH), batch_size):
-        rows = slice(start, start + batch_size)
-        metric.update_state(FORMS[form][rows], OUTPUTS[rows])
-    expected = function_of(metric_class, TRUTH, GUESS)
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-@every_metric
-@pytest.mark.parametrize("label", [NUM_CLASSES, -1, 99])
-@pytest.mark.parametrize("form", [(-1,), (-1, 1)])
-def test_a_label_out_of_range_does_not_pass_for_less_data(metric_class, label, form):
-    metric = make(metric_class)
-    wrong = TRUTH.copy()
-    wrong[3] = label
-    metric.update_state(wrong.reshape(form), OUTPUTS)
-    metric.update_state(TRUTH, OUTPUTS)
-    assert np.isnan(float(metric.result()))
-    metric.reset_state()
-    metric.update_state(TRUTH, OUTPUTS)
-    assert 0 < float(metric.result()) < 1
-
-
-@every_metric
-def test_a_label_out_of_range_may_stand_for_nothing_with_the_weight_0(metric_class):
-    metric, weight = make(metric_class), np.ones(len(TRUTH))
-    wrong = TRUTH.copy()
-    wrong[::5], weight[::5] = -1, 0
-    metric.update_state(wrong, OUTPUTS, sample_weight=weight)
-    rest = weight > 0
-    expected = function_of(metric_class, TRUTH[rest], GUESS[rest])
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_label_out_of_range_shows_in_the_logs_of_fit():
-    model = keras.Sequential([keras.Input((NUM_CLASSES,)), keras.layers.Dense(4)])
-    model.compile("sgd", "mse", metrics=[scores.BalancedAccuracy(4, name="score")])
-    x, y = np.eye(4, dtype="float32"), np.array([[0.0], [1.0], [2.0], [9.0]])
-    logs = model.evaluate(x, y, verbose=0, return_dict=True)
-    assert np.isnan(logs["score"])
-
-
-@every_metric
-def test_a_metric_that_was_reset_has_forgotten(metric_class):
-    metric = make(metric_class)
-    metric.update_state(TRUTH, np.roll(OUTPUTS, 1, axis=1))
-    metric.reset_state()
-    metric.update_state(TRUTH, OUTPUTS)
-    expected = function_of(metric_class, TRUTH, GUESS)
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-@every_metric
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-@pytest.mark.parametrize("one_hot", [False, True])
-@pytest.mark.parametrize("threshold", [0.5, 0.0, 0.9])
-def test_one_output_predicts_class_1_above_the_threshold(
-    metric_class, shape, one_hot, threshold
-):
-    truth = np.minimum(TRUTH, 1)
-    noise = np.random.default_rng(1).normal(size=truth.shape)
-    outputs = (noise + truth - 0.5 + threshold).astype("float32")
-    metric = make(metric_class, 2, minority=[1], threshold=threshold)
-    labels = np.eye(2)[truth] if one_hot else truth.astype("float32").reshape(shape)
-    metric.update_state(labels, outputs.reshape(shape))
-    expected = function_of(metric_class, truth, outputs > threshold, minority=[1])
-    assert 0 < expected < 1
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-@every_metric
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-def test_weights_count_an_example_so_many_times(metric_class, shape):
-    weight = np.random.default_rng(1).integers(0, 4, size=len(TRUTH))
-    metric = make(metric_class)
-    metric.update_state(TRUTH, OUTPUTS, sample_weight=weight.reshape(shape))
-    repeated = np.repeat(TRUTH, weight), np.repeat(GUESS, weight)
-    expected = function_of(metric_class, *repeated)
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-@every_metric
-def test_a_metric_leaves_out_classes_without_examples(metric_class):
-    metric = make(metric_class, minority=[1, 3])
-    outputs = np.eye(NUM_CLASSES)[[0, 1, 3, 3]]
-    metric.update_state([0, 0, 3, 3], outputs)  # class 1 is guessed, but never true
-    expected = function_of(metric_class, [0, 0, 3, 3], [0, 1, 3, 3])
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-@every_metric
-def test_outputs_of_any_precision_are_compared(metric_class, dtype):
-    metric = make(metric_class)
-    outputs = tf.one_hot(GUESS, NUM_CLASSES, dtype=dtype)
-    metric.update_state(tf.cast(TRUTH, dtype), outputs)
-    expected = function_of(metric_class, TRUTH, GUESS)
-    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-
-
-@every_metric
-def test_a_metric_survives_its_config(metric_class):
-    metric = make(metric_class, threshold=0.25, name="mine")
-    again = keras.saving.deserialize_keras_object(
-        keras.saving.serialize_keras_object(metric)
-    )
-    assert again.get_config() == metric.get_config()
-    assert (again.name, again.threshold) == ("mine", 0.25)
-
-
-def test_a_saved_model_still_reports_the_metrics(tmp_path):
-    inputs = keras.Input((NUM_CLASSES,))
-    outputs = keras.layers.Activation("linear", dtype="float32")(inputs)
-    model = keras.Model(inputs, outputs)
-    metrics = [make(metric_class) for metric_class in METRICS]
-    model.compile(loss="sparse_categorical_crossentropy", metrics=metrics)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")  # in safe mode
-    for each in (model, loaded):
-        logs = each.evaluate(OUTPUTS, TRUTH, verbose=0, return_dict=True, batch_size=9)
-        for metric in metrics:
-            expected = function_of(type(metric), TRUTH, GUESS)
-            assert logs[metric.name] == pytest.approx(expected, rel=1e-6), metric.name

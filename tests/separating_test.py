@@ -149,6 +149,7 @@ def test_table():
         "-----  ------------------  ---------  ---  ---------------  ----------",
         "pool   GlobalMaxPooling2D  4            4               50        64 B",
         "conv   Conv2D              6 x 6 x 4  144               50     82.9 kB",
+        "",
         "covariance: of one class, full, in float32",
     ]
 

@@ -8,25 +8,34 @@ from tf_pseudofeat.adjust import adjust_logits
 from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
+from tf_pseudofeat.diagnose import Diagnosis, Remedy, diagnose
 from tf_pseudofeat.export import export_classifier, next_version
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import extract_features
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.interleave import interleave
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.material import Material, prepare_material
-from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
-from tf_pseudofeat.moments_file import load_moments, save_moments
-from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.report import RetrainingReport
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.scores import (
+from tf_pseudofeat.metrics import (
     BalancedAccuracy,
     GeometricMean,
     MeanMinorityAccuracy,
     MinClassAccuracy,
+)
+from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
+from tf_pseudofeat.moments_file import load_moments, save_moments
+from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
+from tf_pseudofeat.predictions import Predictions
+from tf_pseudofeat.probability_scores import (
+    expected_calibration_error,
+    probability_scores,
+)
+from tf_pseudofeat.recipe import HeadRecipe
+from tf_pseudofeat.report import RetrainingReport
+from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.scores import (
     accuracy,
     balanced_accuracy,
     class_recalls,
@@ -41,6 +50,7 @@ from tf_pseudofeat.shards import ShardWriter, load_features, write_index
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.task import Task
+from tf_pseudofeat.thresholds import Thresholds, choose_thresholds
 from tf_pseudofeat.tune import tune
 from tf_pseudofeat.version import __version__
 
@@ -49,32 +59,40 @@ __all__ = [
     "ClassConditionalGaussian",
     "ClassMoments",
     "CovarianceReport",
-    "GaussianOverSampler",
+    "Diagnosis",
     "Extraction",
+    "GaussianOverSampler",
     "GeometricMean",
+    "Guard",
     "HeadRecipe",
     "LabeledFeatures",
     "Material",
     "MeanMinorityAccuracy",
     "MinClassAccuracy",
     "PerturbedOverSampler",
+    "Predictions",
     "PseudoFeatureHeadRetrainer",
+    "Remedy",
     "RetrainingReport",
     "SeparatingLayer",
     "ShardWriter",
     "Split",
     "StoredArray",
     "Task",
+    "Thresholds",
     "Trial",
     "Tuning",
     "__version__",
     "accuracy",
     "adjust_logits",
     "balanced_accuracy",
+    "choose_thresholds",
     "class_counts",
     "class_recalls",
     "classification_scores",
+    "diagnose",
     "estimate_covariance",
+    "expected_calibration_error",
     "export_classifier",
     "extract_features",
     "fit_head",
@@ -90,6 +108,7 @@ __all__ = [
     "multiply_minority",
     "next_version",
     "prepare_material",
+    "probability_scores",
     "pseudo_counts",
     "retrain_head",
     "save_moments",

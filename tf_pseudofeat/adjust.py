@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import activation_name, maker, output_activation
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
+from tf_pseudofeat.priors import by_class, positive_shares
 from tf_pseudofeat.strategies import scope_of
 
 __all__ = [
@@ -23,27 +24,32 @@ __all__ = [
 _ACTIVATIONS = ("softmax", "log_softmax", "linear", "sigmoid")
 
 
-def adjust_logits(model, class_counts, tau=1.0):
-    """A copy of the classifier, sharing its layers, that favors no class.
+def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
+    """A copy of the classifier, sharing its layers, that assumes other class shares.
 
     Use it where the head was trained on a mix that is not balanced, and every class is
-    to count alike; it costs no training. `model` stays as it is. With prior = counts /
-    sum of counts, the new outputs are
+    to count alike; or where a retrained head is to be right on the class shares of its
+    deployment. It costs no training. `model` stays as it is. With prior = counts / sum
+    of counts, the new outputs are
 
-        logits       z - tau * log(prior)
-        softmax      softmax(log(p) - tau * log(prior)), that is p * prior ** -tau / sum
-        log_softmax  log_softmax(log(p) - tau * log(prior))
+        logits       z - tau * log(prior) + log(target)
+        softmax      softmax(log(p) - tau * log(prior) + log(target))
+        log_softmax  log_softmax(log(p) - tau * log(prior) + log(target))
 
-    and of one output `[B, 1]`, which stands for class 1 of two,
-
-        logits       z - tau * log(prior[1] / prior[0])
-        sigmoid      sigmoid(logit(p) - tau * log(prior[1] / prior[0]))
+    and of one output `[B, 1]`, which stands for class 1 of two, the same of
+    prior[1] / prior[0] and target[1] / target[0].
 
     Args:
         model: Keras model with a graph of layers and one output `[B, C]` or `[B, 1]`.
-        class_counts: examples per class `[C]` that the head was trained on, or the
-            `RetrainingReport` of its retraining, whose `prior` its outputs follow.
+        class_counts: examples per class that the head was trained on, `[C]` in the
+            order of the class ids or {id: number}, a dict or pandas Series; or the
+            `RetrainingReport` of its retraining, whose `prior` its outputs follow. Of
+            a model that this function made, None for the prior that its outputs
+            assume.
         tau: how much of the prior to take off: 0 nothing, 1 all of it.
+        target_prior: the class shares that the new outputs assume: "uniform", which is
+            no term; "training", those of the training data, where they are known from
+            `class_counts`; or numbers, as `class_counts`.
 
     Returns:
         adjusted: functional Keras model, not compiled, with the inputs and the output
@@ -51,7 +57,8 @@ def adjust_logits(model, class_counts, tau=1.0):
 
     Raises:
         ValueError: The model has no graph, or outputs of another kind; a class has no
-            example; the report is of a retraining that was rolled back.
+            example; the report is of a retraining that was rolled back; `tau` other
+            than 1 beside `target_prior`.
 
     Warns:
         UserWarning: The prior seems to have been taken off already.
@@ -60,19 +67,37 @@ def adjust_logits(model, class_counts, tau=1.0):
 
     >>> adjusted = adjust_logits(model, class_counts(labels))
     >>> adjusted.predict(images).argmax(axis=-1)
+    >>> deployed = adjust_logits(retrained, report, target_prior="training")
+    >>> balanced = adjust_logits(deployed, target_prior="uniform")
 
     References:
         Menon et al., "Long-tail learning via logit adjustment", arXiv 2007.07314, ICLR
         2021; the post-hoc adjustment. There the counts are those of the training data;
         here those of the mix that trained the head, whose prior the logits follow.
     """
-    width = _output_width(model)
-    network, offsets = functional(model), _offsets(class_counts, tau, width)
-    if offsets.any():
-        _warn_if_adjusted(model)
+    width, tau = _output_width(model), check_tau(tau)
+    if target_prior is not None and tau != 1:
+        raise ValueError(
+            f"tau={tau:g} leaves a prior of its own, and `target_prior` says which one "
+            f"there is to be. Choose one of the two."
+        )
+    network, classes = functional(model), max(2, width)
+    prior = _assumed(model, class_counts, classes)
+    target = _target(target_prior, class_counts, classes)
+    offsets = _offsets(prior, tau, width)
+    if target is None:
+        target = prior ** (1 - tau)
+        target /= target.sum()
+    else:
+        offsets = offsets - _offsets(target, 1.0, width)
+    if offsets.any() and class_counts is not None:
+        _warn_if_adjusted(model, prior)
     with scope_of(model):
         layer = LogitAdjustment(
-            offsets, output_activation(model), dtype=network.outputs[0].dtype
+            offsets,
+            output_activation(model),
+            prior=target,
+            dtype=network.outputs[0].dtype,
         )
         outputs = keras.tree.map_structure(layer, network.output)
         return keras.Model(network.input, outputs, name=f"{model.name}_adjusted")
@@ -88,11 +113,13 @@ class LogitAdjustment(keras.layers.Layer):
         offsets: what to subtract, `[C]`, or `[1]` for one output.
         activation: what made the inputs: "softmax", "log_softmax", "linear" or, for
             one output, "sigmoid".
+        prior: the class shares that the outputs assume, `[C]`, or None.
         **kwargs: of `keras.layers.Layer`.
     """
 
-    def __init__(self, offsets, activation, **kwargs):
+    def __init__(self, offsets, activation, prior=None, **kwargs):
         super().__init__(**kwargs)
+        self.prior = None if prior is None else [float(share) for share in prior]
         self.offsets = [float(offset) for offset in offsets]
         self.activation = keras.activations.get(activation)
 
@@ -109,6 +136,7 @@ class LogitAdjustment(keras.layers.Layer):
             **super().get_config(),
             "offsets": list(self.offsets),
             "activation": activation_name(self),
+            "prior": None if self.prior is None else list(self.prior),
         }
 
 
@@ -182,30 +210,45 @@ def check_movable(head, option):
 # Priors.
 
 
-def _prior(class_counts, width):
-    """Counts `[C]`, or the prior of a report, checked, as shares of their sum."""
+def _assumed(model, class_counts, classes):
+    """The class shares `[C]` that the model's outputs assume."""
+    if class_counts is None:
+        layer = _adjustment_of(model)
+        if layer is None or layer.prior is None:
+            raise ValueError(
+                f"{model.name!r} does not say which class shares its outputs assume. "
+                f"Pass `class_counts`, the examples per class that its head was "
+                f"trained on, or the report of its retraining."
+            )
+        return np.array(layer.prior)
+    return _shares(class_counts, classes)
+
+
+def _shares(class_counts, classes):
+    """Counts, or the prior of a report, checked, as shares `[C]` of their sum."""
     if hasattr(class_counts, "prior"):
         class_counts = _prior_of_report(class_counts)
-    try:
-        counts = np.asarray(class_counts, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`class_counts` is one number per class; received {class_counts!r}."
-        ) from error
-    classes = max(2, width)
-    if counts.shape != (classes,):
-        raise ValueError(
-            f"`class_counts` must have shape [{classes}], one number of "
-            f"examples per class of the model; received shape {list(counts.shape)}."
+    numbers = by_class(class_counts, classes, "class_counts")
+    return positive_shares(numbers, "class_counts")
+
+
+def _target(target, class_counts, classes):
+    """`target_prior` as shares `[C]`; None where it is None."""
+    if target is None:
+        return None
+    if not isinstance(target, str):
+        return positive_shares(
+            by_class(target, classes, "target_prior"), "target_prior"
         )
-    wrong = np.flatnonzero(~(counts > 0) | np.isinf(counts))
-    if wrong.size:
+    if target == "uniform":
+        return np.full(classes, 1 / classes)
+    if target != "training" or class_counts is None:
         raise ValueError(
-            f"Every class needs examples, as log(0) is infinite; class {wrong[0]} has "
-            f"{counts[wrong[0]]:g} ({wrong.size} such classes of {counts.size}). Pass "
-            f"the counts that the head was trained on, or an estimate above 0."
+            f"`target_prior` is 'uniform', one share per class, or 'training' beside "
+            f"the counts or the report of a training; received {target!r}."
         )
-    return counts / counts.sum()
+    is_report = hasattr(class_counts, "prior")
+    return _shares(class_counts.real if is_report else class_counts, classes)
 
 
 def _prior_of_report(report):
@@ -220,21 +263,31 @@ def _prior_of_report(report):
 
 def _offsets(class_counts, tau, width):
     """What comes off the logits `[C]`, or `[1]`."""
-    log_prior = np.log(_prior(class_counts, width))
+    log_prior = np.log(_shares(class_counts, max(2, width)))
     if width == 1:
         log_prior = log_prior[1:] - log_prior[:1]
     return check_tau(tau) * log_prior
 
 
-def _warn_if_adjusted(model):
+def _adjustment_of(model):
+    """The `LogitAdjustment` that a model ends in, or None."""
     last = maker(functional(model).outputs[0]).operation
-    if isinstance(last, LogitAdjustment) and any(last.offsets):
-        warnings.warn(
-            f"This looks like a double correction of {model.name!r}: it ends in "
-            f"{last.name!r}, which subtracts {np.round(last.offsets, 2).tolist()} from "
-            f"the logits. Adjust the model that it was made from.",
-            stacklevel=3,
-        )
+    return last if isinstance(last, LogitAdjustment) else None
+
+
+def _warn_if_adjusted(model, prior):
+    last = _adjustment_of(model)
+    if last is None or not any(last.offsets):
+        return
+    if last.prior is not None and np.allclose(last.prior, prior, rtol=1e-3):
+        return  # which is what its outputs assume
+    warnings.warn(
+        f"This looks like a double correction of {model.name!r}: it ends in "
+        f"{last.name!r}, which subtracts {np.round(last.offsets, 2).tolist()} from "
+        f"the logits. Adjust the model that it was made from, or leave "
+        f"`class_counts` out.",
+        stacklevel=3,
+    )
 
 
 # Outputs.

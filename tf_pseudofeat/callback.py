@@ -9,6 +9,8 @@ import warnings
 import keras
 
 from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.comparison import SCORE_NAMES
+from tf_pseudofeat.graph import validation_data_of_fit
 from tf_pseudofeat.job import broken_weights, check_job
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.retrain import retrain_head
@@ -27,18 +29,25 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     and settings are checked when `fit` begins, before the first step: a wrong layer
     name costs no training.
 
-    What `fit` itself is given, `class_weight` or `sample_weight`, is for its own steps:
-    the retraining sees what is in `data`. What `ModelCheckpoint` saves of an epoch is
-    the head before the retraining; save the model after `fit`. A training that is
-    interrupted is left as it is, and one that ended in NaN is warned of: `report` stays
-    None, as `fit` has a history to return.
+    Of what `fit` is given, its `validation_data` guard the retraining, and its
+    `verbose` holds for it, unless they are set here. Its `class_weight` and
+    `sample_weight` are for its own steps: the retraining sees what is in `data`. What
+    `ModelCheckpoint` saves of an epoch is the head before the retraining; save the
+    model after `fit`. A training that is interrupted is left as it is, and one that
+    ended in NaN is warned of: `report` stays None, as `fit` has a history to return.
+
+    The scores of the model as a retraining leaves it go into the History that `fit`
+    returns as "retrained_accuracy" and so on. With `every` they are in the logs of each
+    epoch, NaN for one without a retraining, so that `TensorBoard` and `CSVLogger` after
+    this callback in the list have them. Other trackers take `report.metrics()`.
 
     Args:
         layer: the layer whose output is the feature, or a `Split`; see `retrain_head`.
         data: the data whose features to use, usually the training data.
         every: also retrain after every `every`-th epoch; training goes on from there.
-        **settings: keyword arguments of `retrain_head`: `validation_data`, `recipe`,
-            `extraction`, their fields, `seed`, ... Of a `cache_dir` each retraining has
+        **settings: keyword arguments of `retrain_head`: `validation_data` (None for no
+            guard, even where `fit` has some), `recipe`, `extraction`, their fields,
+            `class_names`, `seed`, ... Of a `cache_dir` each retraining has
             a new folder for its features, and deletes it when it is done: the trunk
             goes on, and they would not be its features any more.
 
@@ -49,7 +58,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     Raises:
         TypeError: When made: a setting that `retrain_head` does not know.
         ValueError: When made: a setting that is out of its range.
-            When `fit` begins: see `retrain_head`.
+            When `fit` begins: see `retrain_head`. After its first epoch: its
+            validation data do not fit, or recipe="auto" has none.
 
     Example:
 
@@ -75,7 +85,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
         self._left = None
-        check_job(self.model, self.layer, self.data, trained=False, **self.settings)
+        self._of_fit = {"verbose": self.params.get("verbose", "auto")}
+        self._check()
         if _keeps_averages(self.model.optimizer):
             warnings.warn(
                 "The optimizer keeps moving averages of the weights (use_ema=True). "
@@ -86,14 +97,46 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Retrains after every `every`-th epoch."""
-        if self.every is not None and (epoch + 1) % self.every == 0:
+        self._take_validation_data()
+        if self.every is None:
+            return
+        due = (epoch + 1) % self.every == 0
+        if due:
             self._retrain()
             self._left = fingerprint(self.model.weights)
+        if logs is not None:
+            logs.update(_scores(self.report if due else None))
 
     def on_train_end(self, logs=None):
         """Retrains, unless that was just done and the weights are still those."""
-        if self._left is None or self._left != fingerprint(self.model.weights):
-            self._retrain()
+        if self._left is not None and self._left == fingerprint(self.model.weights):
+            return
+        self._retrain()
+        if self.report is None:
+            return
+        scores = _scores(self.report)
+        if logs is not None:
+            logs.update(scores)
+        history = getattr(self.model, "history", None)
+        for name, value in scores.items() if history is not None else ():
+            history.history.setdefault(name, []).append(value)
+
+    def _check(self, by_now=False):
+        settings = {**self._of_fit, **self.settings}
+        searches = settings.get("recipe") == "auto"
+        if searches and "validation_data" not in settings and not by_now:
+            del settings["recipe"]  # they may still come from `fit`
+        check_job(self.model, self.layer, self.data, trained=False, **settings)
+
+    def _take_validation_data(self):
+        """Those of `fit`, as soon as it has used them: no callback is told of them."""
+        if "validation_data" in {**self._of_fit, **self.settings}:
+            return
+        data = validation_data_of_fit(self.model)
+        if data is not None:
+            self._of_fit["validation_data"] = data
+        if data is not None or self.settings.get("recipe") == "auto":
+            self._check(by_now=True)
 
     def _retrain(self):
         broken = broken_weights(self.model)
@@ -109,7 +152,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         again = self._again_settings() if self.report is not None else {}
         with _new_cache(self._cache_dir) as cache:
             self.report = retrain_head(
-                self.model, self.layer, self.data, **{**self.settings, **again, **cache}
+                self.model,
+                self.layer,
+                self.data,
+                **{**self._of_fit, **self.settings, **again, **cache},
             )
 
     def _again_settings(self):
@@ -117,6 +163,16 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         recipe = self.settings.get("recipe")
         given = self.settings.get("blend", getattr(recipe, "blend", None))
         return {} if given is not None or recipe == "auto" else {"blend": 0.0}
+
+
+def _scores(report):
+    """What goes into logs: scores of the model as it was left, NaN without a report."""
+    scores = {} if report is None else (report.after if report.kept else report.before)
+    values = {name: scores.get(name) for name in SCORE_NAMES}
+    return {
+        f"retrained_{name}": float("nan") if value is None else value
+        for name, value in values.items()
+    }
 
 
 def _keeps_averages(optimizer):

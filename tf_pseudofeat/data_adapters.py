@@ -17,6 +17,7 @@ __all__ = [
     "first_batch",
     "for_keras",
     "labels_at_hand",
+    "map_batches",
     "num_batches",
 ]
 
@@ -159,6 +160,41 @@ def _array_batches(arrays, batch_size, rows):
         part = slice(start, start + batch_size)
         part = part if rows is None else rows[part]
         yield keras.tree.map_structure(lambda array, part=part: array[part], arrays)
+
+
+def map_batches(data, function):
+    """Data of the same kind, with a function of each `(x, y)` or `(x, y, weight)`.
+
+    Args:
+        data: what `check_data` accepts; anything else comes back as it is, for
+            `check_data` to say what is wrong with it.
+        function: of one batch, or of all arrays, to a tuple of the same kind; of a
+            dataset it sees symbolic tensors.
+    """
+    if isinstance(data, tf.data.Dataset):
+        labeled = _is_labeled(data.element_spec)
+        return data.map(lambda *batch: function(batch)) if labeled else data
+    if isinstance(data, keras.utils.PyDataset):
+        return _Mapped(data, function)
+    return function(data) if _is_labeled(data) else data
+
+
+def _is_labeled(elements):
+    return isinstance(elements, tuple | list) and len(elements) in (2, 3)
+
+
+class _Mapped(keras.utils.PyDataset):
+    """A `PyDataset` with a function of its batches."""
+
+    def __init__(self, data, function):
+        super().__init__()
+        self._data, self._function = data, function
+
+    def __len__(self):
+        return len(self._data)
+
+    def __getitem__(self, index):
+        return self._function(self._data[index])
 
 
 def for_keras(x):

@@ -1,16 +1,18 @@
 """What an exported classifier answers: named functions of named inputs."""
 
-import collections
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.lowering import Lowering
 from tf_pseudofeat.split import split_at
+from tf_pseudofeat.thresholds import Thresholds
 
 __all__ = ["endpoints"]
 
@@ -27,6 +29,7 @@ def endpoints(
     input_name=None,
     output_name=None,
     class_names=None,
+    thresholds=None,
     encoded_images=False,
     layer_name=None,
     gaussian=None,
@@ -49,7 +52,7 @@ def endpoints(
         _check_gaussian(gaussian, layer_name, model)
     inputs = _signature(network, input_name)
     named = _named_outputs(network, output_name)
-    classified = _classified(network, class_names, output_name)
+    classified = _classified(network, class_names, thresholds, output_name)
     decoded = _decoded(inputs) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
@@ -145,17 +148,28 @@ def _named_outputs(model, output_name):
 # Names of classes.
 
 
-def _classified(model, class_names, output_name):
-    """A function from the outputs to names and scores, the likeliest class first."""
+def _classified(model, class_names, thresholds, output_name):
+    """A function from the outputs to names and scores, what is decided for first."""
+    if thresholds is not None and class_names is None:
+        raise ValueError(
+            "`thresholds` decide which of the `classes` is served first; pass "
+            "`class_names`."
+        )
     if class_names is None:
         return lambda y: {}
     activation = output_activation(model)
     _check_classifier(model, activation, output_name)
-    _check_class_names(model, activation, class_names)
+    width = model.outputs[0].shape[-1]
+    classes = 2 if _is_binary(width, activation) else width
+    class_names = check_class_names(class_names, classes)
+    thresholds = _checked_thresholds(thresholds, classes)
 
     def classified(y):
         (y,) = keras.tree.flatten(y)
-        scores, order = tf.math.top_k(_scores(y, activation), k=len(class_names))
+        if thresholds is None:
+            scores, order = tf.math.top_k(_scores(y, activation), k=classes)
+        else:
+            scores, order = _decided(_logits(y, activation), thresholds)
         # A constant of each graph: made outside, it would be of none.
         return {
             "classes": tf.gather(tf.constant(list(class_names)), order),
@@ -172,6 +186,38 @@ def _scores(y, activation):
     if activation == "linear":
         y = tf.sigmoid(y) if binary else tf.nn.softmax(y)
     return tf.concat([1 - y, y], axis=-1) if binary else y
+
+
+def _checked_thresholds(thresholds, classes):
+    if thresholds is None:
+        return None
+    if not isinstance(thresholds, Thresholds):
+        raise TypeError(
+            f"`thresholds` is what choose_thresholds gives; received "
+            f"{type(thresholds).__name__}."
+        )
+    if len(thresholds.bias) != classes:
+        raise ValueError(
+            f"`thresholds` are of {len(thresholds.bias)} classes, and the model tells "
+            f"{classes} apart. Choose them for this model."
+        )
+    return thresholds
+
+
+def _logits(y, activation):
+    """Logits `[B, C]`, in float32, of logits or probabilities."""
+    if activation == "linear":
+        y = tf.cast(y, tf.float32)
+        return tf.concat([tf.zeros_like(y), y], axis=-1) if y.shape[-1] == 1 else y
+    return tf.math.log(tf.maximum(_scores(y, activation), np.finfo(np.float32).tiny))
+
+
+def _decided(logits, thresholds):
+    """Calibrated probabilities `[B, C]`, in the order in which they are decided for."""
+    calibrated = tf.nn.softmax(logits / thresholds.temperature)
+    bias = tf.constant(thresholds.bias, tf.float32)
+    _, order = tf.math.top_k(logits + bias, k=len(thresholds.bias))
+    return tf.gather(calibrated, order, batch_dims=1), order
 
 
 def _is_binary(width, activation):
@@ -192,25 +238,6 @@ def _check_classifier(model, activation, output_name):
         raise ValueError(
             f"`class_names` serve outputs 'classes' and 'scores', and the output of "
             f"{model.name!r} is to be {sorted(keys)}. Call it something else."
-        )
-
-
-def _check_class_names(model, activation, names):
-    width = model.outputs[0].shape[-1]
-    count = 2 if _is_binary(width, activation) else width
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"`class_names` is a list of strings; received {names!r}.")
-    if len(names) != count:
-        raise ValueError(
-            f"`class_names` has {len(names)} names, and {model.name!r} tells {count} "
-            f"classes apart. Pass one for each, in the order of the labels."
-        )
-    twice = [name for name, times in collections.Counter(names).items() if times > 1]
-    broken = [name for name in names if not name or len(name.splitlines()) > 1]
-    if twice or broken:
-        raise ValueError(
-            f"`class_names` are different and of one line each; received {twice} more "
-            f"than once, and {broken} with no line or several."
         )
 
 

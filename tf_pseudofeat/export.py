@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_pseudofeat.endpoints import endpoints
+from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.warmup import warmup_records
 
 __all__ = ["export_classifier", "next_version"]
@@ -21,6 +22,7 @@ def export_classifier(
     input_name=None,
     output_name=None,
     class_names=None,
+    thresholds=None,
     encoded_images=False,
     layer_name=None,
     gaussian=None,
@@ -38,7 +40,9 @@ def export_classifier(
         serving_default  the model's inputs -> its outputs, by name;
                          with `class_names` also
                          classes [B, C] string, the names, the likeliest first, and
-                         scores [B, C] float32, the probability of each of them
+                         scores [B, C] float32, the probability of each of them;
+                         with `thresholds` first the one that they decide for, and
+                         probabilities with their temperature
         encoded          image_bytes [B] string, JPEG or PNG files -> the same
         features         the model's inputs -> features [B, ...]
         log_density      the model's inputs -> log_density [B, C] float32, of the
@@ -56,7 +60,9 @@ def export_classifier(
         class_names: list of C strings, in the order of the labels, to serve `classes`
             and `scores`; kept as `assets/class_names.txt`, too. Two of them for a
             single sigmoid or logit, the second for 1. Several logits are taken for
-            those of a softmax.
+            those of a softmax. A dict {id: name} will do.
+        thresholds: `Thresholds` of `choose_thresholds`, which the order of `classes`
+            follows. The model's own output stays as it is. Needs `class_names`.
         encoded_images: serve `encoded`, for a model of one image `[B, height, width,
             1 or 3]` of known size. Files are decoded into the model's number of
             channels and resized to its size (bilinear, antialiased). The model gets
@@ -77,7 +83,8 @@ def export_classifier(
         NotImplementedError: Keras runs on torch, say, and not on TensorFlow or jax. The
             error names the way; nothing was written.
         OSError: The folder cannot be written, or the disk is full.
-        TypeError: `model` is not a Keras 3 model.
+        TypeError: `model` is not a Keras 3 model, `class_names` is no list of strings,
+            or `thresholds` something else.
         ValueError: What is asked for does not fit the model, or `gaussian` comes
             without `layer_name`.
 
@@ -91,11 +98,14 @@ def export_classifier(
     folder, version = (path.parent, path) if _is_version(path) else (path, None)
     if version is not None and version.exists():
         raise FileExistsError(_taken(version))
+    if class_names is not None:
+        class_names = check_class_names(class_names)
     functions = endpoints(
         model,
         input_name=input_name,
         output_name=output_name,
         class_names=class_names,
+        thresholds=thresholds,
         encoded_images=encoded_images,
         layer_name=layer_name,
         gaussian=gaussian,

@@ -36,6 +36,7 @@ from tf_pseudofeat.graph import check_is_keras_3
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.options import resolve_extraction
+from tf_pseudofeat.progress import progress_bar
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
@@ -280,9 +281,7 @@ class _Reading:
             rows = self._choose(*arrays, seed)
         self._is_chosen = rows is not None
         total = num_batches(data, extraction, rows)
-        self._bar = keras.utils.Progbar(
-            total, verbose=int(bool(verbose)), unit_name="batch"
-        )
+        self._bar = progress_bar(total, "batch", verbose)
         self._batches = itertools.islice(batches_of(data, extraction, rows), total)
         self.first = next(self._batches, None)
         if self.first is None:

@@ -19,6 +19,7 @@ __all__ = [
     "mask",
     "producer",
     "sources",
+    "validation_data_of_fit",
 ]
 
 # Names that a list in an error holds; networks have hundreds of layers.
@@ -194,6 +195,25 @@ def _in_order(outputs):
 
 
 # What has no such graph.
+
+
+def validation_data_of_fit(model):
+    """The `validation_data` that a running `fit` has used; None where it has not.
+
+    Returns:
+        data: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches.
+    """
+    iterator = getattr(model, "_eval_epoch_iterator", None)
+    adapter = getattr(iterator, "data_adapter", None)
+    data = getattr(adapter, "py_dataset", None)
+    if adapter is None or data is not None:
+        return data
+    try:
+        data = adapter.get_tf_dataset()
+    except (AttributeError, NotImplementedError):
+        return None
+    steps = getattr(iterator, "steps_per_epoch", None)
+    return data if steps is None else data.take(int(steps))
 
 
 def check_is_keras_3(model):

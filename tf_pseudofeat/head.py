@@ -13,10 +13,12 @@ import numpy as np
 
 from tf_pseudofeat.adjust import shift_bias
 from tf_pseudofeat.graph import functional
+from tf_pseudofeat.guard import Guard
+from tf_pseudofeat.judge import Judge
 from tf_pseudofeat.material import Material
 from tf_pseudofeat.optimizers import head_optimizer
+from tf_pseudofeat.progress import progress_bar, say
 from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.scores import check_monitor, check_scored
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.strategies import undistributed
 from tf_pseudofeat.task import Task
@@ -46,9 +48,12 @@ class HeadFit:
     Attributes:
         kept: whether the new weights stayed; False after a rollback.
         reason: why they were rolled back, or "".
-        before: scores before training, see `classification_scores`; {} where there
-            was nothing to score on.
+        before: scores before training, see `classification_scores` and
+            `probability_scores`; {} where there was nothing to score on.
         after: scores of the newly trained head, whether or not it was kept.
+        standard_error: of each score's difference, by the same names, and lists of C
+            for those of each class; {} where it was not estimated.
+        notes: sentences of what to know: where nothing changed, and why.
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
         epochs: how many epochs that was; 0 where all of the old head is kept.
@@ -61,6 +66,8 @@ class HeadFit:
     reason: str
     before: dict
     after: dict
+    standard_error: dict
+    notes: list[str]
     loss: list[float]
     epochs: int
     optimizer: str
@@ -75,13 +82,14 @@ def fit_head(
     *,
     scoring=None,
     monitor=None,
+    errors=None,
     seed=(1, 2),
     verbose="auto",
 ):
-    """Trains a head on features, and undoes it where it did harm.
+    """Trains a head on features, and undoes it where it did no good.
 
     The weights of the head are restored, to the bit, on any exception or interrupt, on
-    a loss that is not finite, and where `monitor` got worse.
+    a loss that is not finite, and where `monitor` has not gained more than chance.
 
     Args:
         task: `Task`: the head, its loss and its classes.
@@ -90,7 +98,9 @@ def fit_head(
             and `sampling_strategy` are not looked at here: they are in the material.
             So is its `loss`, which is in the task.
         scoring: `LabeledFeatures` to score on, before and after; None for no scores.
-        monitor: name of the score that must not get worse, or None.
+        monitor: the score that must rise, or a `Guard`; None for any head to stay.
+        errors: whether to estimate the standard errors of what changed; by default
+            where there is a `monitor`.
         seed: two whole numbers: of the stream, of fresh weights, and of layers that
             draw, such as Dropout, each with a stream of its own.
         verbose: 0 for silence; otherwise a progress bar over the epochs.
@@ -101,7 +111,8 @@ def fit_head(
     Raises:
         ValueError: Features or recipe do not fit the head, the head has nothing to
             train, or not one output for each class; `monitor` cannot be scored.
-        TypeError: `material.features` or `scoring` is no `LabeledFeatures`.
+        TypeError: `material.features` or `scoring` is no `LabeledFeatures`, `monitor`
+            no score.
 
     Example:
 
@@ -121,12 +132,10 @@ def fit_head(
     recipe.check(head, task.num_classes)
     recipe = recipe.resolve(head, material)
     _check_prior(recipe, material.population)
-    check_monitor(monitor)
+    guard = Guard.of(monitor)
     stream = material.stream(recipe, seed)
-    score = _scorer(task, scoring, monitor, material.minority)
-    before = score()
-    if monitor is not None:
-        check_scored(monitor, before[monitor], material.minority)
+    errors = guard.monitor is not None if errors is None else errors
+    judge = Judge(task, material, recipe, scoring, guard, errors)
     is_mean = 0 < recipe.blend < 1
     old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
     with (
@@ -149,14 +158,13 @@ def fit_head(
         if target is not None:
             shift_bias(head, prior / target)
             prior = target
-        after = score() if _finite(head) else None
-        reason = _harm(trained["loss"], before, after, monitor)
-        if not reason:
+        verdict = judge(trained["loss"])  # whatever can fail comes before `keep`
+        if not verdict["reason"]:
             keep()
-    if not reason:
+    if not verdict["reason"]:
         leave_prior(head, prior)
     trained["prior"] = prior.tolist()
-    return HeadFit(not reason, reason, before, after or before, **trained)
+    return HeadFit(kept=not verdict["reason"], **verdict, **trained)
 
 
 def _prior(recipe, material, old):
@@ -192,18 +200,6 @@ def _log_where(known, numbers):
     return np.log(numbers, where=known, out=np.zeros(known.size))
 
 
-def _scorer(task, scoring, monitor, minority):
-    """A function that scores the head as it is now."""
-    if scoring is None:
-        if monitor is not None:
-            raise ValueError(
-                f"`monitor` {monitor!r} needs features to score on; pass `scoring`."
-            )
-        return dict
-    task.check(scoring, "scoring")
-    return lambda: task.score(scoring, minority)
-
-
 def _check_prior(recipe, real):
     empty = np.flatnonzero(real == 0).tolist()
     if empty and (recipe.tau or recipe.target_prior is not None):
@@ -216,6 +212,7 @@ def _check_prior(recipe, real):
 
 def _train(task, stream, material, recipe, seed, verbose):
     """Runs `fit`; returns {field of `HeadFit`: value} of loss to learning_rate."""
+    say(f"Training the head on {_total(material):,} features", verbose)
     head, numbers = task.head, numbers_for("noise of the head", seed)
     seed_layers(head, numbers)
     epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)
@@ -247,6 +244,10 @@ def _train(task, stream, material, recipe, seed, verbose):
     }
 
 
+def _total(material):
+    return int((material.real + material.pseudo).sum())
+
+
 def _passes(epochs, num_batches):
     """How many epochs to hand to `fit` as one: a divisor of `epochs`.
 
@@ -262,12 +263,7 @@ class _Progress(keras.callbacks.Callback):
     def __init__(self, epochs, passes, verbose):
         super().__init__()
         self.passes = passes
-        self.bar = keras.utils.Progbar(
-            epochs,
-            verbose=int(bool(verbose)),
-            unit_name="epoch",
-            stateful_metrics=["loss"],
-        )
+        self.bar = progress_bar(epochs, "epoch", verbose, stateful_metrics=["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("loss", float("nan"))
@@ -294,23 +290,6 @@ def _trainee(task, features, optimizer, steps):
         steps_per_execution=min(32, steps) if several else 1,
     )
     return trainee
-
-
-def _harm(losses, before, after, monitor):
-    """Why the new weights must not stay, or ""."""
-    if not np.isfinite(losses).all() or after is None:
-        return f"the loss or the weights became infinite or NaN (losses: {losses})"
-    if monitor is not None and not after[monitor] >= before[monitor]:
-        return (
-            f"{monitor} on the validation data fell from {before[monitor]:.4f} to "
-            f"{after[monitor]:.4f}"
-        )
-    return ""
-
-
-def _finite(head):
-    weights = map(keras.ops.convert_to_numpy, head.trainable_variables)
-    return all(np.isfinite(weight.astype(np.float32)).all() for weight in weights)
 
 
 def _initialize(head, seed):

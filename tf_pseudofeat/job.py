@@ -9,7 +9,12 @@ import numpy as np
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.arguments import check_weights, is_infinite, stateless_seed
 from tf_pseudofeat.chosen import num_rows, take_rows
-from tf_pseudofeat.data_adapters import check_data, first_batch, labels_at_hand
+from tf_pseudofeat.data_adapters import (
+    check_data,
+    first_batch,
+    labels_at_hand,
+    map_batches,
+)
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
     all_sets_or_none,
@@ -19,16 +24,18 @@ from tf_pseudofeat.features import (
     validation_features,
 )
 from tf_pseudofeat.graph import check_is_keras_3, functional
-from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.guard import Guard
+from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
 from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
+from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.scores import check_monitor
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.strategies import check_one_worker, model_strategy
-from tf_pseudofeat.task import Task
+from tf_pseudofeat.task import Task, gives_logits
 from tf_pseudofeat.views import choose_views
 from tf_pseudofeat.weights import frozen_batch_norm
 
@@ -49,6 +56,7 @@ class Job:
         extraction: `Extraction`.
         data: training data, with the labels of the chosen output.
         validation_data: the same for scoring, or None.
+        guard: `Guard`.
     """
 
     split: Split
@@ -58,15 +66,19 @@ class Job:
     extraction: Extraction
     data: object
     validation_data: object
+    guard: Guard
 
     def extract(self, *, seed, verbose):
         """Runs Step 2: `read_features`, and `validation_features` or None."""
         trunk, extraction, validation = self.split.trunk, self.extraction, None
+        at = f"at {self.split.layer_name!r}"
         with all_sets_or_none(extraction.cache_dir):
+            say(f"Extracting features {at}", verbose)
             extracted = read_features(
                 trunk, self.data, extraction, seed=seed, verbose=verbose
             )
             if self.validation_data is not None:
+                say(f"Extracting features of the validation data {at}", verbose)
                 validation = validation_features(
                     trunk, self.validation_data, extraction, verbose=verbose
                 )
@@ -92,6 +104,7 @@ def check_job(
     recipe=None,
     extraction=None,
     monitor="balanced_accuracy",
+    class_names=None,
     seed=(1, 2),
     verbose=None,
     trained=True,
@@ -114,15 +127,17 @@ def check_job(
     check_is_keras_3(model)
     check_one_worker(model)
     _check_weights(model)
+    if class_names is not None:
+        class_names = check_class_names(class_names)
     chosen = _output_of(model, layer)
-    data = chosen.data(data)
+    data = _with_ids(chosen.data(data), class_names)
     check_data(data, extraction.steps)
     if validation_data is not None:
-        validation_data = chosen.data(validation_data)
+        validation_data = _with_ids(chosen.data(validation_data), class_names)
         _check_validation(validation_data)
     stateless_seed(seed)
     _check_optimizer(model, recipe.optimizer)
-    check_monitor(monitor)
+    guard = Guard.of(monitor)
     x, labels, weight = first_batch(data, extraction)
     split = _split(model, layer, chosen, x)
     if num_rows(x) != {len(labels)}:
@@ -155,11 +170,29 @@ def check_job(
         head=split.head,
         num_classes=num_classes,
         loss=loss,
-        threshold=0.0 if _gives_logits(activation, loss) else 0.5,
+        threshold=0.0 if gives_logits(activation, loss) else 0.5,
         strategy=model_strategy(model),
         optimizer=getattr(model, "optimizer", None),
+        class_names=class_names,
     )
-    return Job(split, task, recipe, search, extraction, data, validation_data)
+    guard.try_on(
+        Predictions(
+            labels[rows],
+            outputs,
+            output_kind(activation, task.threshold, outputs),
+            None if weight is None else weight[rows],
+        )
+    )
+    return Job(
+        split=split,
+        task=task,
+        recipe=recipe,
+        search=search,
+        extraction=extraction,
+        data=data,
+        validation_data=validation_data,
+        guard=guard,
+    )
 
 
 def broken_weights(model):
@@ -209,6 +242,18 @@ def _check_augmented(augment, x):
             f"`augment` gives inputs of shapes {after} for inputs of shapes {before}; "
             f"it must change what is in a batch and not its shape."
         )
+
+
+def _with_ids(data, class_names):
+    """Data whose labels are class ids, also where they were names."""
+    if class_names is None:
+        return data
+
+    def with_ids(batch):
+        x, y, *weight = batch
+        return (x, ids_of_names(y, class_names), *weight)
+
+    return map_batches(data, with_ids)
 
 
 def _check_validation(data):
@@ -315,9 +360,3 @@ def _loss(model, chosen, loss, activation, width, labels):
         f"does not say how it was trained. Pass `loss`, for logits for example "
         f"keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
     )
-
-
-def _gives_logits(activation, loss):
-    if activation in ("sigmoid", "softmax"):
-        return False
-    return activation == "linear" or bool(getattr(loss, "from_logits", False))

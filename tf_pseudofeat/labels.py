@@ -5,11 +5,14 @@ example. Everything in this package counts and samples by class id; what goes ba
 into `fit` has the form that came in, because the loss of the model expects it.
 """
 
+import collections.abc
+
 import numpy as np
+import tensorflow as tf
 
 from tf_pseudofeat.arguments import whole_number
 
-__all__ = ["class_ids", "labels_like"]
+__all__ = ["check_class_names", "class_ids", "ids_of_names", "labels_like"]
 
 
 def class_ids(labels, num_classes=None):
@@ -58,6 +61,85 @@ def labels_like(ids, labels, num_classes):
     if labels.ndim == 2 and labels.shape[1] > 1:
         return np.eye(num_classes, dtype=labels.dtype)[ids]  # [M, C]
     return ids.astype(labels.dtype).reshape((-1,) + (1,) * (labels.ndim - 1))
+
+
+def check_class_names(class_names, num_classes=None):
+    """The names of the classes as a tuple, in the order of their ids.
+
+    Args:
+        class_names: strings, one for each class, each another, in order; or a mapping
+            of the ids 0 to C - 1 to them.
+        num_classes: C, if known.
+
+    Raises:
+        TypeError: They are in no order, as in a set, or no strings.
+        ValueError: Two are the same, one is empty or of several lines, or their number
+            is another.
+    """
+    if isinstance(class_names, collections.abc.Mapping):
+        if sorted(class_names, key=str) != sorted(range(len(class_names)), key=str):
+            raise ValueError(
+                f"`class_names` maps class ids, 0 to C - 1, to names; received the "
+                f"keys {list(class_names)!r:.200}."
+            )
+        class_names = [class_names[place] for place in range(len(class_names))]
+    if isinstance(class_names, str | bytes | collections.abc.Set):
+        raise TypeError(
+            f"`class_names` is a list of strings in the order of the class ids; "
+            f"received the {type(class_names).__name__} {class_names!r:.200}."
+        )
+    names = list(class_names)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(f"`class_names` are strings; received {wrong[0]!r:.200}.")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"`class_names` has {twice!r} twice; each class has its own.")
+    broken = [name for name in names if len(name.splitlines()) != 1]
+    if broken:
+        raise ValueError(
+            f"`class_names` are of one line each; received {broken[0]!r:.200}."
+        )
+    if num_classes is not None and len(names) != num_classes:
+        raise ValueError(
+            f"`class_names` has {len(names)} names, and there are {num_classes} "
+            f"classes. Pass one for each, in the order of the labels."
+        )
+    return tuple(str(name) for name in names)
+
+
+def ids_of_names(labels, class_names):
+    """Class ids of labels that are names; other labels as they are.
+
+    Args:
+        labels: strings `[N]` or `[N, 1]`, an array or a symbolic tensor; of a list of
+            names in order, see `check_class_names`.
+        class_names: the names, in the order of the ids.
+
+    Raises:
+        ValueError: An array holds another name. A symbolic tensor raises TensorFlow's
+            InvalidArgumentError when it is read.
+    """
+    if tf.is_tensor(labels):
+        if labels.dtype != tf.string:
+            return labels
+        same = labels[..., tf.newaxis] == tf.constant(class_names)
+        known = tf.reduce_any(same, axis=-1)
+        message = f"A label is not among the class names {class_names}."
+        with tf.control_dependencies([tf.debugging.Assert(known, [message, labels])]):
+            return tf.argmax(same, axis=-1)
+    array = np.asarray(labels)
+    is_text = array.dtype.kind in "USO" and array.size
+    if not is_text or not isinstance(array.flat[0], str | bytes):
+        return labels
+    names = [name.decode() if isinstance(name, bytes) else name for name in array.flat]
+    places = {name: place for place, name in enumerate(class_names)}
+    unknown = next((name for name in names if name not in places), None)
+    if unknown is not None:
+        raise ValueError(
+            f"The label {unknown!r} is not among the class names {list(class_names)}."
+        )
+    return np.array([places[name] for name in names]).reshape(array.shape)
 
 
 def _ids_of_one_hot(labels, num_classes):

@@ -8,8 +8,8 @@ by position, or, for a model with one output, the thing itself. Whatever they ar
 import dataclasses
 
 import keras
-import tensorflow as tf
 
+from tf_pseudofeat.data_adapters import map_batches
 from tf_pseudofeat.graph import Graph, functional, producer
 
 __all__ = ["Output", "all_outputs", "choose_output", "graph_to"]
@@ -84,15 +84,7 @@ class Output:
         Returns:
             data: of the same kind; the same object where there is nothing to choose.
         """
-        if not self.names:
-            return data
-        if isinstance(data, tf.data.Dataset):
-            if not _is_labelled(data.element_spec):
-                return data  # `check_data` says what is wrong with it
-            return data.map(lambda *batch: self.batch(batch))
-        if isinstance(data, keras.utils.PyDataset):
-            return _Chosen(data, self)
-        return self.batch(data) if _is_labelled(data) else data
+        return map_batches(data, self.batch) if self.names else data
 
     def batch(self, batch):
         """One batch, or all arrays, with the labels and weights of this output."""
@@ -151,21 +143,3 @@ def all_outputs(model):
         unique = [layer] if layers.count(layer) == 1 else [f"{layer}:{position}"]
         outputs.append(Output(tuple(dict.fromkeys(key + unique)), position))
     return outputs
-
-
-def _is_labelled(elements):
-    return isinstance(elements, tuple | list) and len(elements) in (2, 3)
-
-
-class _Chosen(keras.utils.PyDataset):
-    """A `PyDataset` with the labels of one output."""
-
-    def __init__(self, data, output):
-        super().__init__()
-        self._data, self._output = data, output
-
-    def __len__(self):
-        return len(self._data)
-
-    def __getitem__(self, index):
-        return self._output.batch(self._data[index])

@@ -12,6 +12,7 @@ from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
 from tf_pseudofeat.graph import functional
 from tf_pseudofeat.losses import check_loss_name
+from tf_pseudofeat.priors import by_class, positive_shares
 from tf_pseudofeat.weights import left_prior
 
 __all__ = ["HeadRecipe", "plain"]
@@ -64,7 +65,8 @@ class HeadRecipe:
             `sampling_strategy`, a `fresh_head` or a `target_prior`, where a class has
             no example, or where the logits have no bias of their own to train.
         target_prior: the class shares that the outputs assume afterwards: "uniform",
-            "training" for those of the real examples, or numbers `[C]`. Exact, as the
+            "training" for those of the real examples, or numbers, `[C]` in the order of
+            the class ids or {id: number}, a dict or pandas Series. Exact, as the
             mix that the head was trained on is known; with `blend`, where the old head
             was trained on the same examples as they are. None leaves the mix.
 
@@ -132,10 +134,7 @@ class HeadRecipe:
             self._set("blend", float(self.blend))
         if self.tau is not None:
             self._set("tau", check_tau(self.tau))
-        _check_target(self.target_prior, self.tau)
-        if self.target_prior is not None and not isinstance(self.target_prior, str):
-            shares = np.asarray(self.target_prior, float).tolist()
-            self._set("target_prior", tuple(shares))
+        self._set("target_prior", _target(self.target_prior, self.tau))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -213,13 +212,9 @@ class HeadRecipe:
             return None
         named = {"uniform": np.ones(len(real)), "training": real}
         target = self.target_prior
-        target = np.asarray(named[target] if isinstance(target, str) else target, float)
-        if target.shape != (len(real),):
-            raise ValueError(
-                f"`target_prior` has one share for each of {len(real)} classes; "
-                f"received shape {list(target.shape)}."
-            )
-        return target / target.sum()
+        target = named[target] if isinstance(target, str) else target
+        shares = by_class(target, len(real), "target_prior")
+        return positive_shares(shares, "target_prior")
 
     def to_dict(self):
         """The fields in plain words and numbers, objects by their names."""
@@ -310,24 +305,22 @@ def _check_blend(blend, fresh_head):
         )
 
 
-def _check_target(target, tau):
+def _target(target, tau):
+    """`target_prior`, checked; numbers as a tuple in the order of the class ids."""
     if target is None:
-        return
+        return None
     if tau:
         raise ValueError(
             f"tau={tau} and `target_prior` both say what to take off the logits. "
             f"Choose one of the two."
         )
-    if isinstance(target, str):
-        fits = target in _PRIORS
-    else:
-        try:
-            shares = np.asarray(target, float)
-            fits = shares.ndim == 1 and bool((np.isfinite(shares) & (shares > 0)).all())
-        except (TypeError, ValueError):
-            fits = False
-    if not fits:
+    if isinstance(target, str) and target in _PRIORS:
+        return target
+    if isinstance(target, str) or np.ndim(target) > 1 or not hasattr(target, "__len__"):
         raise ValueError(
             f"`target_prior` is one of {_PRIORS}, or a positive share for each class; "
             f"received {target!r}."
         )
+    shares = by_class(target, len(target), "target_prior")
+    positive_shares(shares, "target_prior")
+    return tuple(shares.tolist())

@@ -2,18 +2,30 @@
 
 import dataclasses
 
+from tf_pseudofeat.comparison import SCORE_NAMES
 from tf_pseudofeat.covariance import CovarianceReport
 from tf_pseudofeat.extraction import Extraction
+from tf_pseudofeat.findings import (
+    assumed_prior,
+    number,
+    price,
+    ranking,
+    score_label,
+)
+from tf_pseudofeat.picture import draw_report
 from tf_pseudofeat.recipe import HeadRecipe, plain
-from tf_pseudofeat.scores import SCORE_NAMES
 from tf_pseudofeat.search import Tuning
+from tf_pseudofeat.tables import Page, Table
 
 __all__ = ["RetrainingReport"]
 
+_PER_CLASS = ("recall", "precision", "class_f1", "class_average_precision")
+_PER_CLASS += ("predicted_share",)
+
 
 @dataclasses.dataclass(frozen=True)
-class RetrainingReport:
-    """Before and after of one retraining; prints as a table.
+class RetrainingReport(Page):
+    """Before and after of one retraining; prints, and renders, as a page of tables.
 
     Attributes:
         layer_name: where the model was split.
@@ -26,10 +38,14 @@ class RetrainingReport:
         prior: the class shares that the retrained head's outputs assume, a list of C;
             NaN where a class has no example at all.
         scored_on: "validation data", or "training data" where there was none.
-        before: scores of the model as it came, see `classification_scores`.
+        before: scores of the model as it came, see `classification_scores` and
+            `probability_scores`.
         after: scores with the retrained head.
+        standard_error: of each score's difference, by the same names; {} on training
+            data, where a gain proves nothing.
         kept: whether the retrained head stayed in the model.
         reason: why it did not, or "".
+        notes: sentences of what to know: where nothing changed, and why.
         loss: mean training loss of each epoch; where epochs have few steps, of each
             stretch of several.
         recipe: the `HeadRecipe` that reproduces the retraining, with `extraction`,
@@ -41,6 +57,7 @@ class RetrainingReport:
         optimizer: name of the optimizer's class.
         learning_rate: at the first step.
         seconds: wall-clock seconds of each stage.
+        class_names: of the C classes, or None.
         covariance: `CovarianceReport` of the Gaussians, None with a sampler.
         tuning: `Tuning` that chose the settings, None where they were given.
     """
@@ -55,8 +72,10 @@ class RetrainingReport:
     scored_on: str
     before: dict
     after: dict
+    standard_error: dict
     kept: bool
     reason: str
+    notes: list[str]
     loss: list[float]
     recipe: HeadRecipe
     extraction: Extraction
@@ -66,6 +85,7 @@ class RetrainingReport:
     optimizer: str
     learning_rate: float
     seconds: dict[str, float]
+    class_names: tuple[str, ...] | None = None
     covariance: CovarianceReport | None = None
     tuning: Tuning | None = None
 
@@ -76,45 +96,80 @@ class RetrainingReport:
         """
         return plain(self)
 
-    def __str__(self):
+    def metrics(self):
+        """The scores as one flat dict of numbers, for an experiment tracker.
+
+        Returns:
+            metrics: {"before_accuracy": 0.86, "after_recall_of_fraud": 0.75, ...}: each
+                score of `SCORE_NAMES`, and recall, precision, F1, average precision and
+                predicted share of each class, by its name or "class_3"; in [0, 1] but
+                for the log loss and the Brier score. What has no value is left out.
+
+        Example:
+
+        >>> mlflow.log_metrics(report.metrics())
+        """
+        flat = {"kept": float(self.kept)}
+        for when in ("before", "after"):
+            scores = getattr(self, when)
+            flat |= {f"{when}_{name}": scores[name] for name in SCORE_NAMES}
+            for name in _PER_CLASS:
+                label = name.removeprefix("class_")
+                for place, value in enumerate(scores[name]):
+                    flat[f"{when}_{label}_of_{self._key(place)}"] = value
+        return {name: v for name, v in flat.items() if v is not None and v == v}
+
+    def to_frame(self):
+        """The table of classes as a pandas DataFrame, a row for each class.
+
+        Returns:
+            frame: indexed by class name or id, with the columns "examples", "used",
+                "pseudo", "minority", "prior", "true_share", and of recall, precision,
+                F1, average precision and predicted share "..._before", "..._after".
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("`to_frame` needs pandas: pip install pandas.") from error
+        classes = range(len(self.real))
+        columns = {
+            "examples": self.real,
+            "used": self.used,
+            "pseudo": self.pseudo,
+            "minority": [place in self.minority for place in classes],
+            "prior": self.prior,
+            "true_share": self.before["true_share"],
+        }
+        for name in _PER_CLASS:
+            label = name.removeprefix("class_")
+            columns[f"{label}_before"] = self.before[name]
+            columns[f"{label}_after"] = self.after[name]
+        names = self.class_names or classes
+        return pandas.DataFrame(columns, index=pandas.Index(names, name="class"))
+
+    def _key(self, place):
+        return f"class_{place}" if self.class_names is None else self.class_names[place]
+
+    def _parts(self):
+        stages = ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
+        return [
+            "\n".join([self._headline(), self._recipe_line()]),
+            self._scores(),
+            self._classes(),
+            "\n".join([*self._sentences(), f"* minority. Seconds: {stages}."]),
+        ]
+
+    def _headline(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
         made = sum(number for number in self.pseudo if number > 0)
         kept = sum(self.used) + sum(self.pseudo) - made  # without what a sampler took
-        lines = [
+        return (
             f"Head after {self.layer_name!r} retrained on {kept:,} real and "
-            f"{made:,} pseudo-features of shape "
-            f"{list(self.feature_shape)}: {verdict}.",
-            self._recipe_line(),
-            "",
-            f"{f'percent, on {self.scored_on}':<32}{'before':>8}{'after':>8}",
-        ]
-        lines += [
-            f"{name.replace('_', ' '):<32}{_percent(self.before[name])}"
-            f"{_percent(self.after[name])}"
-            for name in SCORE_NAMES
-        ]
-        lines += [
-            "",
-            f"{'class':<8}{'examples':>10}{'used':>8}{'pseudo':>8}"
-            f"{'recall':>10}{'after':>8}",
-        ]
-        lines += [
-            f"{f'{class_id}{self._star(class_id)}':<8}{real:>10,}{used:>8,}"
-            f"{pseudo:>8,}  {_percent(before)}{_percent(after)}"
-            for class_id, (real, used, pseudo, before, after) in enumerate(
-                zip(
-                    self.real,
-                    self.used,
-                    self.pseudo,
-                    self.before["recall"],
-                    self.after["recall"],
-                    strict=True,
-                )
-            )
-        ]
-        stages = ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
-        lines += ["", f"* minority. Seconds: {stages}."]
-        return "\n".join(lines)
+            f"{made:,} pseudo-features of shape {list(self.feature_shape)}: {verdict}."
+        )
 
     def _recipe_line(self):
         recipe = self.recipe
@@ -124,58 +179,63 @@ class RetrainingReport:
         how += [f"blend {recipe.blend:g}", f"tau {recipe.tau:g}"]
         return "; ".join(how).capitalize() + "."
 
+    def _scores(self):
+        rows = []
+        for name in SCORE_NAMES:
+            unit = ", nats" if name == "log_loss" else ""
+            row = [
+                score_label(name) + unit,
+                number(self.before[name], name),
+                number(self.after[name], name),
+            ]
+            error = self.standard_error.get(name)
+            rows.append([*row, number(error, name)] if self.standard_error else row)
+        header = [f"percent, on {self.scored_on}", "before", "after"]
+        return Table((*header, "+-") if self.standard_error else tuple(header), rows)
+
+    def _classes(self):
+        header = ("class", "examples", "used", "pseudo", "recall", "after")
+        header += ("precision", "after", "true share", "predicted", "after")
+        rows = []
+        for place, counts in enumerate(
+            zip(self.real, self.used, self.pseudo, strict=True)
+        ):
+            row = [self.label(place), *(f"{count:,}" for count in counts)]
+            for name in ("recall", "precision"):
+                row += [
+                    number(self.before[name][place]),
+                    number(self.after[name][place]),
+                ]
+            row.append(number(self.before["true_share"][place]))
+            row += [
+                number(scores["predicted_share"][place])
+                for scores in (self.before, self.after)
+            ]
+            rows.append(row)
+        return Table(header, rows)
+
+    def label(self, place):
+        """A class as tables and pictures name it, with a star for the minority."""
+        name = str(place) if self.class_names is None else self.class_names[place]
+        return name + ("*" if place in self.minority else "")
+
+    def _sentences(self):
+        sentences = [
+            price(self.before, self.after, self.standard_error, self.class_names),
+            ranking(self.before, self.after, self.standard_error),
+            assumed_prior(self.prior, self.real, self.class_names) if self.kept else "",
+            *self.notes,
+        ]
+        return [sentence for sentence in sentences if sentence]
+
     def plot(self):
-        """Draws the recall of each class before and after, and the training loss.
+        """Draws recall and precision of each class before and after, and the loss.
 
         Returns:
-            figure: a `matplotlib.figure.Figure`; `figure.savefig("report.png")`.
+            figure: a `matplotlib.figure.Figure`, which a notebook shows;
+                `figure.savefig("report.png")`.
 
         Raises:
             ImportError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "`plot` needs matplotlib: pip install 'tf-pseudofeat[examples]'."
-            ) from error
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        recall, loss = figure.subplots(1, 2, width_ratios=[3, 1])
-        self._draw_recall(recall)
-        epochs = (self.recipe.epochs or 0) / max(1, len(self.loss))
-        ends = [epochs * (i + 1) for i in range(len(self.loss))]
-        loss.plot(ends, self.loss, color="tab:blue", marker=".")
-        loss.margins(y=0.1)
-        loss.set_ylim(bottom=0)
-        loss.set(xlabel="epoch of the head", title="training loss")
-        return figure
-
-    def _draw_recall(self, axes):
-        classes = range(len(self.real))
-        for offset, name, color in (
-            (-0.2, "before", "0.7"),
-            (0.2, "after", "tab:blue"),
-        ):
-            recalls = [100 * (value or 0) for value in getattr(self, name)["recall"]]
-            places = [class_id + offset for class_id in classes]
-            axes.bar(places, recalls, width=0.38, color=color, label=name)
-        names = [
-            f"{class_id}{self._star(class_id)}\n{self.real[class_id]:,}"
-            for class_id in classes
-        ]
-        axes.set_xticks(list(classes), names)
-        verdict = "" if self.kept else " (rolled back)"
-        axes.set(
-            ylim=(0, 100),
-            xlabel="class (* minority), and its real training examples",
-            ylabel="recall, percent",
-        )
-        axes.set_title(f"recall on {self.scored_on}{verdict}", loc="left")
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
-
-    def _star(self, class_id):
-        return "*" if class_id in self.minority else ""
-
-
-def _percent(value):
-    return f"{'-':>8}" if value is None or value != value else f"{100 * value:>8.1f}"
+        return draw_report(self)

@@ -5,9 +5,12 @@ import dataclasses
 import time
 import warnings
 
+from tf_pseudofeat.findings import too_few
+from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.optimizers import unused
+from tf_pseudofeat.progress import say
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.search import search_recipe
 
@@ -23,6 +26,7 @@ def retrain_head(
     recipe=None,
     extraction=None,
     monitor="balanced_accuracy",
+    class_names=None,
     seed=(1, 2),
     verbose="auto",
     **options,
@@ -35,8 +39,8 @@ def retrain_head(
     a share is kept, and of the prior a share is taken off, see `HeadRecipe`.
     The layers before it are not touched, nor are the model's optimizer, its compiled
     loss and metrics, or its `trainable` flags. On any error or interrupt, on a loss
-    that is not finite and, with `validation_data`, on a worse `monitor`, the head gets
-    back the weights that it had.
+    that is not finite and, with `validation_data`, without a gain of `monitor` that is
+    more than chance, the head gets back the weights that it had.
 
     Args:
         model: trained Keras model with an output `[B, C]`, or `[B, 1]` for two classes.
@@ -58,8 +62,11 @@ def retrain_head(
         extraction: `Extraction`: which examples are looked at, and through which
             views. With `cache_dir` their features are in its folders "training", or
             "view-0" and on, and "validation", which `load_features` reads. They stay.
-        monitor: the score that must not get worse on `validation_data`; None for no
-            such guard. See `classification_scores`.
+        monitor: the score that must rise on `validation_data`, by name, as a function
+            or as a Keras metric; or a `Guard`, which says how surely. None for no such
+            guard.
+        class_names: list of C strings in the order of the class ids, or a dict
+            {id: name}, for the report; labels may be these names, then.
         seed: two whole numbers. On one machine and installation the same seed gives the
             same weights and report, to the bit, whatever the process; a `sampler`
             draws from its own `random_state`, and `tf.random.set_seed` counts, too.
@@ -88,7 +95,7 @@ def retrain_head(
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
         Deep Learning", arXiv 1807.06538, 2018.
     """
-    watch, say = _Stopwatch(), print if verbose else _silence
+    watch = _Stopwatch()
     with watch("check"):
         job = check_job(
             model,
@@ -98,25 +105,26 @@ def retrain_head(
             recipe=recipe,
             extraction=extraction,
             monitor=monitor,
+            class_names=class_names,
             seed=seed,
             **options,
         )
-    task, recipe, tuning = job.task, job.recipe, None
+    task, recipe, guard, tuning = job.task, job.recipe, job.guard, None
 
-    say(f"Extracting features at {job.split.layer_name!r}")
     with watch("extract"):
         extracted, validation = job.extract(seed=seed, verbose=verbose)
+    few = _warn_of_few(validation, task)
     with watch("resample" if recipe.sampler else "fit gaussians"):
         material = job.material(extracted)
         # Before the head changes: whatever can fail comes before that.
         covariance = None if recipe.sampler else material.gaussian.report
     if job.search:
-        say("Choosing the recipe")
+        say("Choosing the recipe", verbose)
         with watch("tune"):
-            tuning = search_recipe(
+            tuning, _ = search_recipe(
                 *(task, material, validation),
                 recipe=recipe,
-                monitor=monitor,
+                monitor=guard,
                 seed=seed,
                 verbose=verbose,
             )
@@ -124,25 +132,28 @@ def retrain_head(
     recipe = recipe.resolve(task.head, material)
     again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
 
-    say(f"Training the head on {(material.real + material.pseudo).sum():,} features")
-    monitor = None if validation is None else monitor
+    held_out = validation is not None
+    guard = guard if held_out else Guard(None)
     with watch("train"):
         result = fit_head(
             task,
             material,
             recipe,
-            scoring=extracted.together if validation is None else validation,
-            monitor=monitor,
+            scoring=validation if held_out else extracted.together,
+            monitor=guard,
+            errors=held_out,
             seed=seed,
             verbose=verbose,
         )
     if not result.kept:
+        say(f"Its old weights are back: {result.reason}", verbose)
         warnings.warn(
             f"The retrained head was rolled back, the model is as it was: "
             f"{result.reason}.",
             stacklevel=2,
         )
     outcome = dataclasses.asdict(result)
+    outcome["notes"] = [*few, *outcome["notes"]]
     return RetrainingReport(
         layer_name=job.split.layer_name,
         feature_shape=material.features.features.shape[1:],
@@ -150,17 +161,29 @@ def retrain_head(
         used=material.real.tolist(),
         pseudo=material.pseudo.tolist(),
         minority=material.minority,
-        scored_on="training data" if validation is None else "validation data",
+        scored_on="validation data" if held_out else "training data",
         recipe=dataclasses.replace(again, epochs=outcome.pop("epochs") or again.epochs),
         extraction=job.extraction,
         view_source=extracted.source.name,
-        monitor=monitor,
+        monitor=guard.name,
+        class_names=task.class_names,
         seed=tuple(int(number) for number in seed),
         **outcome,
         seconds=watch.seconds,
         covariance=covariance,
         tuning=tuning,
     )
+
+
+def _warn_of_few(validation, task):
+    """Warns of classes with hardly a validation example; returns what it said."""
+    if validation is None:
+        return []
+    sentence = too_few(validation.class_counts(task.num_classes), task.class_names)
+    if not sentence:
+        return []
+    warnings.warn(sentence, stacklevel=3)
+    return [sentence]
 
 
 class _Stopwatch:
@@ -174,7 +197,3 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
-
-
-def _silence(text):
-    del text

@@ -5,6 +5,7 @@ import math
 
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
 from tf_pseudofeat.outputs import choose_output, graph_to
+from tf_pseudofeat.tables import Page, Table
 
 __all__ = ["SeparatingLayer", "SeparatingLayers", "separating_layers"]
 
@@ -38,25 +39,16 @@ class SeparatingLayer:
         return None if self.num_features is None else 4 * self.num_features**2
 
 
-class SeparatingLayers(tuple):
+class SeparatingLayers(Page, tuple):
     """A tuple of `SeparatingLayer`, from the last to the first; prints as a table."""
 
-    def __str__(self):
+    def _parts(self):
         header = ("layer", "kind", "feature", "D", "head parameters", "covariance")
-        rows = [header, *map(_row, self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 3 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
         notes = ["covariance: of one class, full, in float32"]
         if any(layer.shared for layer in self):
             notes.append("*: shares weights with the trunk, not to be retrained alone")
-        return "\n".join(lines + notes)
+        table = Table(header, [_row(layer) for layer in self], left=3, rule=True)
+        return [table, "\n".join(notes)]
 
 
 def separating_layers(model, *, output=None):

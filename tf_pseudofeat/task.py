@@ -5,15 +5,18 @@ import dataclasses
 import keras
 import numpy as np
 
+from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.comparison import score_predictions
 from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.losses import check_loss_name
-from tf_pseudofeat.scores import classification_scores
+from tf_pseudofeat.predictions import Predictions, output_kind
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import check_one_worker, undistributed
 
-__all__ = ["Task", "predicted_classes"]
+__all__ = ["Task", "gives_logits"]
 
 _SCORING_BATCH = 1024
 
@@ -30,10 +33,12 @@ class Task:
             for a logit.
         strategy: the model's `tf.distribute` strategy, None where there is none.
         optimizer: the one that the model was compiled with, see `head_optimizer`.
+        class_names: of the C classes, in the order of their ids, or None.
 
     Raises:
-        ValueError: `num_classes` is no whole number from 1, or `loss` an unknown name.
-        TypeError: `head` is not a Keras 3 model.
+        ValueError: `num_classes` is no whole number from 1, `loss` an unknown name, or
+            `class_names` are not C different ones.
+        TypeError: `head` is not a Keras 3 model, or `class_names` no list.
 
     Example:
 
@@ -47,6 +52,7 @@ class Task:
     threshold: float = 0.5
     strategy: object = None
     optimizer: object = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self):
         count = whole_number("num_classes", self.num_classes)
@@ -54,6 +60,9 @@ class Task:
         check_is_keras_3(self.head)
         check_one_worker(self.head)
         check_loss_name(self.loss)
+        if self.class_names is not None:
+            names = check_class_names(self.class_names, count)
+            object.__setattr__(self, "class_names", names)
 
     def check(self, features, name):
         """Raises where the head cannot be trained or scored on `LabeledFeatures`."""
@@ -75,16 +84,17 @@ class Task:
             )
 
     def score(self, features, minority):
-        """`classification_scores` of the head on `LabeledFeatures`."""
-        predicted = [
-            predicted_classes(outputs, self.threshold)
-            for outputs in self.outputs(features.features)
-        ]
-        return classification_scores(
-            features.ids, np.concatenate(predicted), self.num_classes, minority
-        )
+        """`score_predictions` of the head on `LabeledFeatures`."""
+        return score_predictions(self.predict(features), minority)
 
-    def outputs(self, features):
+    def predict(self, features):
+        """`Predictions` of the head for `LabeledFeatures`."""
+        outputs = np.concatenate(list(self._outputs(features.features)))
+        activation = output_activation(self.head)
+        kind = output_kind(activation, self.threshold, outputs)
+        return Predictions(features.labels, outputs, kind, features.sample_weight)
+
+    def _outputs(self, features):
         """Yields what the head gives for features, `[M, C]` or `[M, 1]`, in order.
 
         Of an array all at once, of a `StoredArray` for some 64 MiB of features a time.
@@ -110,12 +120,13 @@ class Task:
             )
 
 
-def predicted_classes(outputs, threshold=0.5):
-    """The class, int64 `[B]`, that outputs `[B, C]` or `[B, 1]` name."""
-    outputs = np.asarray(outputs)
-    if outputs.shape[-1] > 1:
-        return outputs.argmax(axis=-1)
-    return (outputs.astype(np.float32).reshape(-1) > threshold).astype(np.int64)
+def gives_logits(activation, loss):
+    """Whether outputs are logits: as their activation says, else as the loss does."""
+    if activation in ("sigmoid", "softmax"):
+        return False
+    if activation in ("linear", "log_softmax"):
+        return True
+    return bool(getattr(loss, "from_logits", False))
 
 
 def _fits(expected, shape):

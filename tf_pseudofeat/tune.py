@@ -14,6 +14,7 @@ def tune(
     *,
     extraction=None,
     monitor="balanced_accuracy",
+    class_names=None,
     seed=(1, 2),
     verbose="auto",
     **options,
@@ -27,7 +28,8 @@ def tune(
     Args:
         model: see `retrain_head`, as for all that is not named here.
         validation_data: data to judge by.
-        monitor: name of the score to choose by, see `classification_scores`.
+        monitor: the score to choose by: its name, a function, a Keras metric, or a
+            `Guard`.
         seed: two whole numbers.
         verbose: 0 for silence; otherwise progress bars.
         **options: fields of `Extraction`, and those of `HeadRecipe` that are not
@@ -56,17 +58,19 @@ def tune(
         recipe="auto",
         extraction=extraction,
         monitor=monitor,
+        class_names=class_names,
         seed=seed,
         **options,
     )
     extracted, validation = job.extract(seed=seed, verbose=verbose)
     material = job.material(extracted)
-    return search_recipe(
+    tuning, _ = search_recipe(
         job.task,
         material,
         validation,
         recipe=job.recipe,
-        monitor=monitor,
+        monitor=job.guard,
         seed=seed,
         verbose=verbose,
     )
+    return tuning

@@ -1,0 +1,256 @@
+"""Whether a retraining is worth it, before it is done."""
+
+import dataclasses
+import time
+
+import numpy as np
+
+from tf_pseudofeat.candidates import score_error
+from tf_pseudofeat.comparison import beyond_chance, difference_error, score_predictions
+from tf_pseudofeat.findings import number, score_label, too_few
+from tf_pseudofeat.job import check_job
+from tf_pseudofeat.probability_scores import probability_scores
+from tf_pseudofeat.search import Tuning, search_recipe
+from tf_pseudofeat.tables import Page, Table
+from tf_pseudofeat.thresholds import moved
+
+__all__ = ["Diagnosis", "Remedy", "diagnose"]
+
+_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "f1")
+_SHOWN += ("average_precision", "log_loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """One thing to do about rare classes, and what it gives on the validation data.
+
+    Attributes:
+        name: what it is, in words.
+        code: how to do it.
+        scores: see `classification_scores` and `probability_scores`.
+        score: what is monitored.
+        standard_error: of it, as from new data.
+        cross_fitted: whether it was chosen by validation data, and scored on a fifth of
+            them by what the other four chose.
+    """
+
+    name: str
+    code: str
+    scores: dict
+    score: float
+    standard_error: float
+    cross_fitted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis(Page):
+    """What each remedy would give, and which one to take; prints as a table.
+
+    Attributes:
+        remedies: list of `Remedy`, the cheapest first.
+        recommended: the `Remedy` to take: the cheapest that is not worse than the best
+            by more than chance.
+        reason: why, in a sentence.
+        monitor: name of the score.
+        counts: validation examples per class, a list of C.
+        tuning: `Tuning`: the recipes that were tried, by which
+            `retrain_head(recipe="auto")` would choose.
+        class_names: of the C classes, or None.
+        seconds: wall-clock time.
+    """
+
+    remedies: list[Remedy]
+    recommended: Remedy
+    reason: str
+    monitor: str
+    counts: list[int]
+    tuning: Tuning
+    class_names: tuple[str, ...] | None
+    seconds: float
+
+    def _parts(self):
+        shown = [name for name in _SHOWN if name != self.monitor]
+        header = ("remedy", score_label(self.monitor), "+-", *map(score_label, shown))
+        rows = [
+            (
+                remedy.name + ("*" if remedy.cross_fitted else ""),
+                number(remedy.score, self.monitor),
+                number(remedy.standard_error, self.monitor),
+                *(number(remedy.scores[name], name) for name in shown),
+            )
+            for remedy in self.remedies
+        ]
+        notes = [
+            f"On {sum(self.counts):,} validation examples, in percent but for the log "
+            f"loss; {self.seconds:.1f} s. The model is as it was.",
+            "* chosen by these data: each fifth is scored by the choice of the others.",
+            too_few(self.counts, self.class_names),
+        ]
+        return [
+            Table(header, rows),
+            "\n".join(filter(None, notes)),
+            f"{self.reason}\n    {self.recommended.code}",
+        ]
+
+
+def diagnose(
+    model,
+    layer,
+    data,
+    validation_data,
+    *,
+    extraction=None,
+    monitor="balanced_accuracy",
+    class_names=None,
+    seed=(1, 2),
+    verbose="auto",
+    **options,
+):
+    """Says what each remedy for rare classes would give, and leaves the model alone.
+
+    As it is; with thresholds of its own for the classes; with logit adjustment; with
+    the default of `retrain_head`; and with the recipe that "auto" would choose. One
+    head is trained for that, and undone.
+
+    Args:
+        model: see `retrain_head`, as for all that is not named here.
+        validation_data: data to judge by, with the class shares of the deployment.
+        monitor: the score to recommend by; or a `Guard`, which says how surely.
+        seed: two whole numbers.
+        verbose: 0 for silence; otherwise progress bars.
+        **options: fields of `Extraction`, and those of `HeadRecipe` that are not
+            searched for, such as `epochs`.
+
+    Returns:
+        diagnosis: `Diagnosis`; prints as a table with one recommendation.
+
+    Raises:
+        ValueError: See `retrain_head`.
+        TypeError: See `retrain_head`.
+
+    Example:
+
+    >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
+    """
+    began = time.perf_counter()
+    job = check_job(
+        model,
+        layer,
+        data,
+        validation_data=validation_data,
+        recipe="auto",
+        extraction=extraction,
+        monitor=monitor,
+        class_names=class_names,
+        seed=seed,
+        **options,
+    )
+    extracted, validation = job.extract(seed=seed, verbose=verbose)
+    material, guard = job.material(extracted), job.guard
+    tuning, candidates = search_recipe(
+        job.task,
+        material,
+        validation,
+        recipe=job.recipe,
+        monitor=guard,
+        seed=seed,
+        verbose=verbose,
+    )
+    minority = material.minority
+    as_it_is = candidates.predictions(1.0, 0.0)
+    counts = candidates.counts
+    remedies = {"as it is": ("leave the model as it is", as_it_is, False)}
+    named = "a threshold of its own" if counts.size == 2 else "a bias per class"
+    if as_it_is.kind is not None:
+        thresholds = moved(as_it_is, guard, minority, seed)
+        remedies[named] = (
+            f"choose_thresholds(model, validation_data, {guard.name!r})",
+            thresholds,
+            True,
+        )
+    if (1.0, 1.0) in candidates.keys:
+        remedies["logit adjustment, tau 1"] = (
+            "adjust_logits(model, class_counts(labels))",
+            candidates.predictions(1.0, 1.0),
+            False,
+        )
+    call = f"retrain_head(model, {job.split.layer_name!r}, data, validation_data=..."
+    default = (tuning.default.blend, tuning.default.tau)
+    if default != (1.0, 0.0):
+        remedies["retraining, by default"] = (
+            f"{call})",
+            candidates.predictions(*default),
+            False,
+        )
+    remedies["retraining, recipe 'auto'"] = (
+        f'{call}, recipe="auto")',
+        candidates.cross_fitted(),
+        True,
+    )
+    # A threshold is no new classifier: it leaves the probabilities as they are.
+    kept = {named: probability_scores(as_it_is, minority)} if named in remedies else {}
+    said = {name: predictions for name, (_, predictions, _) in remedies.items()}
+    rows = {
+        name: Remedy(
+            name=name,
+            code=code,
+            scores=score_predictions(predictions, minority) | kept.get(name, {}),
+            score=guard.score(predictions, minority),
+            standard_error=score_error(predictions, guard, minority),
+            cross_fitted=cross_fitted,
+        )
+        for name, (code, predictions, cross_fitted) in remedies.items()
+    }
+    chosen, reason = _recommend(said, guard, minority)
+    return Diagnosis(
+        remedies=list(rows.values()),
+        recommended=rows[chosen],
+        reason=reason,
+        monitor=guard.name,
+        counts=counts.tolist(),
+        tuning=tuning,
+        class_names=job.task.class_names,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _recommend(said, guard, minority):
+    """The name of the cheapest remedy that is as good as the best, and why.
+
+    Args:
+        said: {name: `Predictions`}, the cheapest first, that of nothing before all.
+        guard: `Guard`.
+        minority: list of class ids.
+    """
+    first, *others = said
+
+    def gain(new, old):
+        """Of one over the other, and whether that is more than chance."""
+
+        def difference(rows=slice(None)):
+            scores = [guard.score(said[n].select(rows), minority) for n in (new, old)]
+            return np.array(guard.sign * (scores[0] - scores[1]))
+
+        gained = float(difference())
+        error = float(difference_error(difference, said[first].ids))
+        return gained, beyond_chance(gained, error, guard.confidence)
+
+    label = score_label(guard.name)
+    gains = {
+        name: gain(name, first)
+        for name in others
+        if not guard.collapse(said[first], said[name])
+    }
+    better = [name for name, (_, sure) in gains.items() if sure]
+    if not better:
+        return first, f"Nothing raises {label} by more than chance:"
+    best = max(better, key=lambda name: gains[name][0])
+    for name in better:
+        if name == best:
+            return best, f"The best in {label}, by more than chance:"
+        if not gain(best, name)[1]:
+            return name, (
+                f"Within chance as good in {label} as the best, which is "
+                f"{best!r}, and cheaper:"
+            )
+    raise AssertionError("the best is among the better ones")

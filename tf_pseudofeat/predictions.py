@@ -1,0 +1,128 @@
+"""What a classifier says of labeled examples: outputs, probabilities, decisions."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.adjust import logits_behind
+from tf_pseudofeat.labels import class_ids
+
+__all__ = ["Predictions", "output_kind"]
+
+_SUM_TOLERANCE = 1e-2  # of probabilities in half precision
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Predictions:
+    """Labels, and what a classifier gives for the same N examples.
+
+    Args:
+        labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, as `fit` takes them.
+        outputs: `[N, C]`, or `[N, 1]` for two classes.
+        kind: "softmax" or "sigmoid" for probabilities, "linear" for logits, None where
+            nobody knows, see `output_kind`.
+        sample_weight: how much each example counts, `[N]`, or None.
+    """
+
+    labels: np.ndarray
+    outputs: np.ndarray
+    kind: str | None
+    sample_weight: np.ndarray | None = None
+
+    def __post_init__(self):
+        outputs = np.asarray(self.outputs)
+        if outputs.dtype.name in ("float16", "bfloat16"):
+            outputs = outputs.astype(np.float32)
+        object.__setattr__(self, "outputs", outputs)
+
+    def __len__(self):
+        return len(self.outputs)
+
+    @property
+    def num_classes(self):
+        """C, 2 for one output."""
+        return max(2, self.outputs.shape[1])
+
+    @functools.cached_property
+    def ids(self):
+        """Class ids of the labels, int64 `[N]`."""
+        return class_ids(self.labels, self.num_classes)
+
+    @functools.cached_property
+    def logits(self):
+        """Float64 `[N, C]` or `[N, 1]`; outputs of no known kind as they are."""
+        activation = self.kind or "linear"
+        logits = logits_behind(self.outputs.astype(np.float64), activation)
+        return keras.ops.convert_to_numpy(logits)
+
+    @functools.cached_property
+    def probabilities(self):
+        """Float64 `[N, C]`, rows that add up to 1; None where nobody knows them."""
+        if self.kind is None:
+            return None
+        if self.outputs.shape[1] == 1:
+            positive = 1 / (1 + np.exp(-np.clip(self.logits, -700, 700)))
+            return np.concatenate([1 - positive, positive], axis=1)
+        powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    @functools.cached_property
+    def predicted(self):
+        """The class that is decided for, int64 `[N]`."""
+        if self.outputs.shape[1] > 1:
+            return self.outputs.argmax(axis=1)
+        threshold = 0.0 if self.kind == "linear" else 0.5
+        return (self.outputs[:, 0] > threshold).astype(np.int64)
+
+    def select(self, rows):
+        """The same of some examples, by a mask `[N]` or by number `[M]`."""
+        weight = self.sample_weight
+        return Predictions(
+            np.asarray(self.labels)[rows],
+            self.outputs[rows],
+            self.kind,
+            None if weight is None else weight[rows],
+        )
+
+    def less(self, offsets, temperature=1.0):
+        """The same with `(logits - offsets) / temperature`, as outputs of their kind.
+
+        Args:
+            offsets: `[C]` by class; of one output what class 1 has more than class 0.
+            temperature: above 0.
+        """
+        offsets = np.asarray(offsets, float)
+        if self.outputs.shape[1] == 1:
+            offsets = offsets[1:] - offsets[:1]
+        logits = (self.logits - offsets) / temperature
+        moved = Predictions(self.labels, logits, "linear", self.sample_weight)
+        if self.kind == "softmax":
+            outputs = moved.probabilities
+        elif self.kind == "sigmoid":
+            outputs = moved.probabilities[:, 1:]
+        else:
+            outputs = logits
+        return dataclasses.replace(self, outputs=outputs)
+
+
+def output_kind(activation, threshold, outputs):
+    """Whether outputs are probabilities or logits; see `Predictions`.
+
+    Args:
+        activation: what makes them, by name; None where nobody knows.
+        threshold: above it one output means class 1.
+        outputs: `[N, C]` or `[N, 1]`, some of them.
+
+    Returns:
+        kind: "softmax", "sigmoid", "linear" or None.
+    """
+    if threshold == 0 or activation in ("linear", "log_softmax"):
+        return "linear"
+    inside = bool(((outputs >= 0) & (outputs <= 1)).all())
+    if outputs.shape[1] == 1:
+        return "sigmoid" if inside else None
+    sums = outputs.astype(np.float64).sum(axis=1)
+    whole = inside and bool((np.abs(sums - 1) < _SUM_TOLERANCE).all())
+    return "softmax" if whole else None

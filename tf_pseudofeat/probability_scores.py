@@ -1,0 +1,100 @@
+"""How well a classifier ranks examples, and how far its probabilities can be trusted.
+
+A class is ranked well where its examples have more of its probability than others,
+whatever the threshold. A prior or a threshold that is moved leaves the ranking of two
+classes as it was.
+"""
+
+import numpy as np
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from tf_pseudofeat.scores import known_mean, rare_places
+
+__all__ = ["PROBABILITY_SCORES", "expected_calibration_error", "probability_scores"]
+
+PROBABILITY_SCORES = (
+    "average_precision",
+    "roc_auc",
+    "log_loss",
+    "brier_score",
+    "calibration_error",
+)
+
+# Numbers to rank; more take minutes.
+_MOST_RANKED = 10_000_000
+
+
+def probability_scores(predictions, minority):
+    """The scores of ranking and of calibration.
+
+    Args:
+        predictions: `Predictions`.
+        minority: list of class ids.
+
+    Returns:
+        scores: dict of "average_precision", the mean over the minority classes, and
+            "roc_auc", the mean over all classes, each class against the rest;
+            "log_loss", in nats; "brier_score", the mean square of all C differences
+            of an example, from 0 to 2; "calibration_error", see
+            `expected_calibration_error`. "class_average_precision", a list of C.
+            None for what has no value: probabilities that nobody knows; a class
+            without an example, or without others; more than ten million probabilities
+            to rank.
+    """
+    scores = dict.fromkeys((*PROBABILITY_SCORES, "class_average_precision"))
+    classes = predictions.num_classes
+    scores["class_average_precision"] = [None] * classes
+    if predictions.probabilities is None:
+        return scores
+    truth = np.eye(classes)[predictions.ids]  # [N, C]
+    weight, p = predictions.sample_weight, predictions.probabilities
+    if p.size <= _MOST_RANKED:
+        scores |= _ranking(truth, p, weight, rare_places(minority, classes))
+    squares = np.square(p - truth).sum(axis=1)
+    return scores | {
+        "log_loss": float(
+            log_loss(predictions.ids, p, labels=range(classes), sample_weight=weight)
+        ),
+        "brier_score": float(np.average(squares, weights=weight)),
+        "calibration_error": expected_calibration_error(predictions),
+    }
+
+
+def expected_calibration_error(predictions, bins=15):
+    """How far the probability of the likeliest class is from the share that is right.
+
+    The mean over examples of |confidence - accuracy| in the bin of their confidence, of
+    `bins` that divide 0 to 1 evenly.
+
+    References:
+        Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    p, weight = predictions.probabilities, predictions.sample_weight
+    weight = np.ones(len(p)) if weight is None else weight
+    right = p.argmax(axis=1) == predictions.ids
+    confidence = p.max(axis=1)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weight * (confidence - right), minlength=bins)
+    return float(np.abs(gaps).sum() / weight.sum())
+
+
+def _ranking(truth, p, weight, rare):
+    examples = truth.sum(axis=0)
+    known = np.flatnonzero((examples > 0) & (examples < len(truth)))
+    precisions = np.full(truth.shape[1], np.nan)
+    if not known.size:
+        return {"class_average_precision": [None] * truth.shape[1]}
+    precisions[known] = average_precision_score(
+        truth[:, known], p[:, known], average=None, sample_weight=weight
+    )
+    areas = roc_auc_score(
+        truth[:, known], p[:, known], average="macro", sample_weight=weight
+    )
+    mean = float(known_mean(precisions[rare]))
+    return {
+        "average_precision": None if np.isnan(mean) else mean,
+        "roc_auc": float(areas),
+        "class_average_precision": [
+            None if np.isnan(value) else float(value) for value in precisions
+        ],
+    }

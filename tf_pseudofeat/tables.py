@@ -1,0 +1,72 @@
+"""Text and tables that print in a terminal and render in a notebook."""
+
+import dataclasses
+import html
+
+__all__ = ["Page", "Table"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of text under a header.
+
+    Args:
+        header: name of each column; an empty one is a repetition of nothing.
+        rows: lists of strings, one for each column.
+        left: so many columns, the first, are set to the left; the others to the right.
+        rule: whether a line of dashes stands under the header.
+    """
+
+    header: tuple[str, ...]
+    rows: list
+    left: int = 1
+    rule: bool = False
+
+    def __str__(self):
+        rows = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if place < self.left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        if self.rule:
+            lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join(lines)
+
+    def to_html(self):
+        """A `<table>`; every cell is escaped."""
+        head = "".join(self._cell("th", *cell) for cell in enumerate(self.header))
+        body = "".join(
+            f"<tr>{''.join(self._cell('td', *cell) for cell in enumerate(row))}</tr>"
+            for row in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _cell(self, tag, place, text):
+        side = "left" if place < self.left else "right"
+        return f'<{tag} style="text-align:{side}">{html.escape(text)}</{tag}>'
+
+
+class Page:
+    """Prints as its parts, one after the other, and renders in a notebook.
+
+    A subclass gives `_parts()`: a list of strings and `Table` objects, each a paragraph
+    of its own.
+    """
+
+    def _parts(self):
+        raise NotImplementedError
+
+    def __str__(self):
+        return "\n\n".join(map(str, self._parts()))
+
+    def _repr_html_(self):
+        return "\n".join(
+            part.to_html()
+            if isinstance(part, Table)
+            else f"<p>{html.escape(part).replace(chr(10), '<br>')}</p>"
+            for part in self._parts()
+        )

@@ -1,0 +1,381 @@
+"""Where a classifier decides: a threshold, or a bias for each class, chosen on data.
+
+The rival of every retraining that only moves the decision. It leaves the ranking, and
+the probabilities, as they are.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import optimize
+
+from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.budget import minority_classes
+from tf_pseudofeat.candidates import score_error
+from tf_pseudofeat.comparison import folds_of
+from tf_pseudofeat.data_adapters import batches_of, check_data
+from tf_pseudofeat.extraction import Extraction
+from tf_pseudofeat.findings import class_label, number, score_label
+from tf_pseudofeat.graph import check_is_keras_3
+from tf_pseudofeat.guard import Guard
+from tf_pseudofeat.labels import check_class_names
+from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.probability_scores import PROBABILITY_SCORES
+from tf_pseudofeat.scores import DECISION_SCORES, decision_scores
+from tf_pseudofeat.seeds import numbers_for
+from tf_pseudofeat.tables import Page, Table
+from tf_pseudofeat.task import gives_logits
+
+__all__ = [
+    "Thresholds",
+    "choose_thresholds",
+    "fit_bias",
+    "moved",
+    "predictions_of",
+]
+
+_FOLDS = 5
+_MOST_STEPS = 400  # places that one bias is tried at, of more than two classes
+_OWN_STEPS = 40  # the same, where each costs a call of the user's metric
+_SWEEPS = 5
+_LOG_TEMPERATURES = (-3.0, 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds(Page):
+    """What to add to a classifier's logits before it decides; prints as a table.
+
+    Attributes:
+        bias: added to the logit of each class, a tuple of C; that of class 0 is 0.
+        temperature: what the logits are divided by for calibrated probabilities; 1
+            leaves them.
+        metric: name of the score that chose.
+        before: that score of the decisions as they were.
+        estimate: what to expect of it on new data: each fifth of the validation data
+            was decided by what the other four chose.
+        standard_error: of the estimate.
+        counts: validation examples per class, a list of C.
+        class_names: of the C classes, or None.
+    """
+
+    bias: tuple[float, ...]
+    temperature: float
+    metric: str
+    before: float
+    estimate: float
+    standard_error: float
+    counts: list[int]
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def threshold(self):
+        """Of two classes the probability above which it is class 1; else None."""
+        if len(self.bias) != 2:
+            return None
+        return 1 / (1 + math.exp((self.bias[1] - self.bias[0]) / self.temperature))
+
+    def decide(self, probabilities):
+        """The class to decide for.
+
+        Args:
+            probabilities: of the classifier, with its `temperature`, `[N, C]`; or
+                `[N, 1]` of class 1.
+
+        Returns:
+            classes: int64 `[N]`.
+
+        Raises:
+            ValueError: There are more or fewer classes.
+        """
+        p = np.asarray(probabilities, float)
+        if p.ndim == 2 and p.shape[1] == 1:
+            p = np.concatenate([1 - p, p], axis=1)
+        if p.ndim != 2 or p.shape[1] != len(self.bias):
+            raise ValueError(
+                f"`probabilities` has shape [N, {len(self.bias)}]; received "
+                f"{list(np.shape(probabilities))}."
+            )
+        logits = np.log(np.maximum(p, np.finfo(np.float32).tiny)) * self.temperature
+        return (logits + self.bias).argmax(axis=1)
+
+    def _parts(self):
+        before, estimate, error = (
+            number(score, self.metric)
+            for score in (self.before, self.estimate, self.standard_error)
+        )
+        lines = [
+            f"{score_label(self.metric)}: {before} as it is; expect {estimate} +- "
+            f"{error} on new data "
+            f"(cross-fitted on {sum(self.counts):,} validation examples)."
+        ]
+        if self.threshold is not None:
+            label = class_label(1, self.class_names)
+            lines.append(
+                f"Decide for {label} above a probability of {self.threshold:.4g}."
+            )
+        if self.temperature != 1:
+            lines.append(f"Divide the logits by {self.temperature:.4g} to calibrate.")
+        names = self.class_names or map(str, range(len(self.bias)))
+        rows = [
+            (name, f"{count:,}", f"{bias:+.3f}")
+            for name, count, bias in zip(names, self.counts, self.bias, strict=True)
+        ]
+        return [
+            "\n".join(lines),
+            Table(("class", "examples", "added to the logit"), rows),
+        ]
+
+
+def choose_thresholds(
+    model,
+    validation_data,
+    metric="balanced_accuracy",
+    *,
+    minority=None,
+    temperature=False,
+    class_names=None,
+    seed=(1, 2),
+):
+    """Chooses where a trained classifier decides, and leaves the model as it is.
+
+    For two classes that is a threshold, for more a bias that is added to each class's
+    logit, found class by class. Deploy it by `export_classifier(..., thresholds=...)`.
+
+    Args:
+        model: trained Keras classifier with one output `[B, C]`, or `[B, 1]` for two
+            classes.
+        validation_data: what it was not trained on, as data of `retrain_head`.
+        metric: the score of decisions to raise, by name; or a function
+            `(labels, outputs) -> float`, or a Keras metric, of outputs that decide
+            anew.
+        minority: class ids of the minority, for the scores of it; by default those
+            that are rare in the validation data.
+        temperature: whether to calibrate the probabilities, too: the number to divide
+            the logits by that gives the least log loss.
+        class_names: of the C classes, for the table.
+        seed: two whole numbers; of the folds.
+
+    Returns:
+        thresholds: `Thresholds`.
+
+    Raises:
+        ValueError: The data do not fit the model; the metric is one of ranking or of
+            probabilities, which no threshold moves; outputs are neither probabilities
+            nor logits.
+        TypeError: `model` is not a Keras 3 model, `validation_data` no data.
+
+    Example:
+
+    >>> thresholds = choose_thresholds(model, val_ds, "f1", temperature=True)
+    >>> print(thresholds)
+    >>> export_classifier(model, "served", thresholds=thresholds)
+
+    References:
+        Guo et al., "On calibration of modern neural networks", ICML 2017, for the
+        temperature.
+    """
+    guard = Guard.of(metric)
+    if guard.monitor is None or guard.name in PROBABILITY_SCORES:
+        raise ValueError(
+            f"`metric` is a score of decisions, one of {DECISION_SCORES}, a function "
+            f"or a Keras metric; received {metric!r}, which no threshold moves."
+        )
+    predictions = predictions_of(model, validation_data)
+    if class_names is not None:
+        class_names = check_class_names(class_names, predictions.num_classes)
+    counts = np.bincount(predictions.ids, minlength=predictions.num_classes)
+    if minority is None:
+        minority = minority_classes(counts)
+    guard.check(predictions, minority)
+    fitted = moved(predictions, guard, minority, seed)
+    return Thresholds(
+        bias=tuple(fit_bias(predictions, guard, minority).tolist()),
+        temperature=_fit_temperature(predictions) if temperature else 1.0,
+        metric=guard.name,
+        before=guard.score(predictions, minority),
+        estimate=guard.score(fitted, minority),
+        standard_error=score_error(fitted, guard, minority),
+        counts=counts.tolist(),
+        class_names=class_names,
+    )
+
+
+def predictions_of(model, data):
+    """The `Predictions` of a classifier for data.
+
+    Raises:
+        ValueError: The data do not fit, or the outputs are of no known kind.
+        TypeError: `model` is not a Keras 3 model, `data` no data.
+    """
+    check_is_keras_3(model)
+    check_data(data)
+    outputs, labels, weights = [], [], []
+    for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
+        outputs.append(np.asarray(model.predict_on_batch(x)))
+        labels.append(y)
+        weights.append(weight)
+    outputs = np.concatenate(outputs)
+    if outputs.ndim != 2:
+        raise ValueError(
+            f"A classifier with one output [B, C] is needed; {model.name!r} gives "
+            f"outputs of shape {list(outputs.shape)}."
+        )
+    activation = output_activation(model)
+    logits = gives_logits(activation, getattr(model, "loss", None))
+    kind = output_kind(activation, 0.0 if logits else 0.5, outputs)
+    if kind is None:
+        raise ValueError(
+            f"The outputs of {model.name!r} are neither probabilities nor logits, so "
+            f"there is nothing to move a threshold of."
+        )
+    weight = None if weights[0] is None else np.concatenate(weights)
+    predictions = Predictions(np.concatenate(labels), outputs, kind, weight)
+    if weight is None:
+        return predictions
+    return predictions.select(np.flatnonzero(weight))
+
+
+def moved(predictions, guard, minority, seed):
+    """`Predictions` where each fifth is decided by the bias that the others chose."""
+    fold = folds_of(predictions.ids, _FOLDS, numbers_for("folds", seed))
+    outputs = np.empty_like(predictions.outputs)
+    for k in range(_FOLDS):
+        rows = fold == k
+        if rows.any():
+            bias = fit_bias(predictions.select(~rows), guard, minority)
+            outputs[rows] = predictions.select(rows).less(-bias).outputs
+    return dataclasses.replace(predictions, outputs=outputs)
+
+
+def fit_bias(predictions, guard, minority):
+    """What to add to each class's logit for the best score, `[C]`, 0 for class 0.
+
+    Class by class, each at the best of all places, until nothing gets better; from no
+    bias, or from that which makes classes equally common, whichever is better.
+
+    Args:
+        predictions: `Predictions` to choose by.
+        guard: `Guard`, for its score.
+        minority: list of class ids.
+    """
+    search = _BiasSearch(predictions, guard, minority)
+    counts = np.bincount(predictions.ids, minlength=predictions.num_classes)
+    even = -np.log(np.maximum(counts, 1) / counts.sum())
+    bias = max((np.zeros(counts.size), even), key=search.score)
+    best = search.score(bias)
+    places = range(1, 2) if counts.size == 2 else range(counts.size)
+    for _ in range(_SWEEPS):
+        before = best
+        for place in places:
+            bias[place], best = search.place(place, bias, best)
+        if best <= before:
+            break
+    return bias - bias[0]
+
+
+class _BiasSearch:
+    """Scores decisions at many values of one class's bias at once."""
+
+    def __init__(self, predictions, guard, minority):
+        self._predictions, self._guard, self._minority = predictions, guard, minority
+        logits = predictions.logits
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        self._logits = logits  # [N, C]
+        self._named = guard.monitor in DECISION_SCORES
+        weight = predictions.sample_weight
+        self._weight = np.ones(len(predictions)) if weight is None else weight
+        self._examples = np.bincount(
+            predictions.ids, self._weight, predictions.num_classes
+        )
+
+    def score(self, bias):
+        """The guarded score, higher for better."""
+        if not self._named:
+            moved = self._predictions.less(-np.asarray(bias))
+            return self._known(self._guard.score(moved, self._minority))
+        chosen = (self._logits + bias).argmax(axis=1)
+        right = chosen == self._predictions.ids
+        hits = np.bincount(chosen[right], self._weight[right], bias.size)
+        guesses = np.bincount(chosen, self._weight, bias.size)
+        return float(self._scores(hits, guesses))
+
+    def place(self, place, bias, best):
+        """The best bias of one class, and its score; the old ones where none is."""
+        others = self._logits + bias
+        own = others[:, place] - bias[place]
+        others[:, place] = -np.inf
+        rival = others.argmax(axis=1)
+        needed = others.max(axis=1) - own  # [N], a bias above it decides for the class
+        steps = self._steps(needed)
+        if self._named:
+            scores = self._along(place, rival, needed, steps)
+        else:
+            scores = np.array([self.score(_with(bias, place, s)) for s in steps])
+        top = np.flatnonzero(scores >= scores.max() - 1e-12)
+        step = steps[top[np.argmin(np.abs(steps[top] - bias[place]))]]
+        return (
+            (step, scores.max()) if scores.max() > best + 1e-12 else (bias[place], best)
+        )
+
+    def _steps(self, needed):
+        """Values between those at which a decision changes, and beyond both ends."""
+        edges = np.unique(needed)
+        few = _MOST_STEPS if self._named else _OWN_STEPS
+        if edges.size > few and not (self._named and self._logits.shape[1] == 2):
+            edges = np.unique(np.quantile(edges, np.linspace(0, 1, few)))
+        between = (edges[1:] + edges[:-1]) / 2
+        return np.concatenate([[edges[0] - 1], between, [edges[-1] + 1]])
+
+    def _along(self, place, rival, needed, steps):
+        """Scores `[S]` at each step, from counts of the decisions that have changed."""
+        classes, ids = self._examples.size, self._predictions.ids
+        step = np.searchsorted(steps, needed, side="right")  # first that decides for it
+        shape = (steps.size + 1, classes)
+
+        def count(which, rows):
+            cells = step[rows] * classes + which[rows]
+            size = shape[0] * classes
+            return np.bincount(cells, self._weight[rows], size).reshape(shape)[:-1]
+
+        left = np.cumsum(count(rival, np.arange(ids.size)), axis=0)  # went to `place`
+        lost = np.cumsum(count(rival, np.flatnonzero(rival == ids)), axis=0)
+        won = np.cumsum(count(ids, np.flatnonzero(ids == place)), axis=0)
+        guesses = np.bincount(rival, self._weight, classes) - left
+        guesses[:, place] = left.sum(axis=1)
+        right = rival == ids
+        hits = np.bincount(rival[right], self._weight[right], classes) - lost
+        hits[:, place] = won[:, place]
+        return self._scores(hits, guesses)
+
+    def _scores(self, hits, guesses):
+        name = self._guard.monitor
+        scores = decision_scores(hits, self._examples, guesses, self._minority)[name]
+        return np.where(np.isnan(scores), -np.inf, scores)
+
+    def _known(self, score):
+        return -np.inf if np.isnan(score) else self._guard.sign * score
+
+
+def _with(bias, place, value):
+    bias = bias.copy()
+    bias[place] = value
+    return bias
+
+
+def _fit_temperature(predictions):
+    """What to divide the logits by for the least log loss; from 1/20 to 20."""
+    logits = predictions.logits
+    if logits.shape[1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    weight, rows = predictions.sample_weight, np.arange(len(logits))
+
+    def loss(log_temperature):
+        z = logits * math.exp(-log_temperature)
+        top = z.max(axis=1)
+        total = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+        return np.average(total - z[rows, predictions.ids], weights=weight)
+
+    found = optimize.minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
+    return float(math.exp(found.x))
