@@ -235,13 +235,14 @@ def sweep_few(file, network, views, seed, results, left=_LEFT):
 
 def _few_arms(seed):
     """{name: `HeadRecipe`, or the tau of logit adjustment}."""
+    own = {"covariance_type": "full"}
     like_default = {"blend": _BLEND, "tau": _TAU}
     over = imblearn.over_sampling
     return {
         "as trained": 0.0,
         "logit adjustment, tau 1": 1.0,
-        "default": tfpf.HeadRecipe(),
-        "2 views, default": tfpf.HeadRecipe(),
+        "own covariance": tfpf.HeadRecipe(gaussian=own),
+        "2 views, own covariance": tfpf.HeadRecipe(gaussian=own),
         "tied covariance": tfpf.HeadRecipe(gaussian={"covariance_type": "tied"}),
         _COPIES: tfpf.HeadRecipe(
             sampler=over.RandomOverSampler(random_state=seed), **like_default

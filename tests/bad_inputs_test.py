@@ -364,7 +364,7 @@ LATE = changed(X, (280, 2), NAN)  # in the second batch
     ("one class", {"data": (X, 0 * Y)}, ValueError, "more than 1 class"),
     (
         "one example of a class",
-        {"data": (X, np.where(np.arange(300) == 7, 2, Y % 2))},
+        {"data": (X, np.where(np.arange(300) == 7, 2, Y % 2)), "gaussian": {}},
         ValueError,
         "Class 2 has 1 example.*covariance_type='tied'",
     ),

@@ -382,3 +382,17 @@ def test_a_head_of_another_width_is_refused():
     material = prepare_material(data, HeadRecipe(), 3)
     with pytest.raises(ValueError, match=r"5 classes gives outputs \[B, 5\]"):
         fit_head(Task(head, 5, "sparse_categorical_crossentropy"), material, verbose=0)
+
+
+def test_a_class_with_one_example_has_all_share_a_covariance_by_default():
+    labels = np.repeat([0, 1, 2], [20, 8, 1])
+    features = np.random.default_rng(0).normal(size=(29, 3)).astype("float32")
+    data = LabeledFeatures(features, labels)
+    material = prepare_material(data, HeadRecipe(), 3)
+    assert material.gaussian.covariance_type == "tied"
+    with pytest.raises(ValueError, match="Class 2 has 1 example"):
+        prepare_material(data, HeadRecipe(gaussian={}), 3)
+    # Two views of one example are two features, and still one example.
+    twice = LabeledFeatures.concatenate([data, data])
+    material = prepare_material(twice, HeadRecipe(), 3, totals=[20, 8, 1])
+    assert material.gaussian.covariance_type == "tied"

@@ -75,9 +75,9 @@ def test_a_class_of_a_few_examples(file, tmp_path):
 
     sweep_few.sweep_few(file, "network", views, 1, results, left=(1, 8))
     lines = {(line["method"], line["left"]): line for line in lines_of(results)}
-    assert "has 1 example" in lines["default", 1]["refused"]
+    assert "has 1 example" in lines["own covariance", 1]["refused"]
     assert "n_neighbors" in lines["SMOTE", 1]["refused"]
-    for arm in ("2 views, default", "tied covariance", "copies", "as trained"):
+    for arm in ("2 views, own covariance", "tied covariance", "copies", "as trained"):
         assert "scores" in lines[arm, 1]
     class_id = file.minority[1]
     assert {line["class"] for line in lines.values()} == {class_id}
@@ -93,7 +93,7 @@ def test_a_class_of_a_few_examples(file, tmp_path):
     scores, gains = sweep_few.few_tables(results.path, "what is left").split("\n\n|")[
         1:
     ]
-    row = row_of("|" + scores, "default")
+    row = row_of("|" + scores, "own covariance")
     assert row[1] == "refused" and row[2].count(" / ") == 2
     row = row_of("|" + gains, "copies")
     assert row[1].startswith("+0.0 ± nan / +0.0")
@@ -102,7 +102,7 @@ def test_a_class_of_a_few_examples(file, tmp_path):
 def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     sweep_few.sweep_few(file, "n", lambda: file.view_features, 0, results, left=(4,))
-    (line,) = (line for line in lines_of(results) if line["method"] == "default")
+    (line,) = (line for line in lines_of(results) if line["method"] == "own covariance")
     rows = chosen_rows(file, 500, 0)
     members = rows[file.labels[rows] == line["class"]]
     members = np.random.default_rng([0, 4]).permutation(members)

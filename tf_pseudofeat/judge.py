@@ -87,6 +87,13 @@ class Judge:
                 "No pseudo-features were drawn: the examples that were looked at are "
                 "as many of each class."
             )
+        single = np.flatnonzero(material.examples == 1).tolist()
+        if single and material.gaussian is not None and recipe.gaussian is None:
+            names = in_words([class_label(c, self._task.class_names) for c in single])
+            yield (
+                f"Of {names} there is one example, which has no covariance: all "
+                f"classes share one."
+            )
         if isinstance(features, np.ndarray) and (features == features[:1]).all():
             yield (
                 "All features are the same, whatever the example: nothing after this "

@@ -104,7 +104,8 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
     if recipe.sampler is not None:
         made = _resampled(features, recipe.sampler, num_classes)
         return Material(made, real, totals=totals, viewed=viewed)
-    gaussian = recipe.gaussian_for(num_classes)
+    examples = real if totals is None else totals.of(num_classes)[0]
+    gaussian = recipe.gaussian_for(num_classes, examples)
     counts = pseudo_counts(features.ids, recipe.sampling_strategy)
     gaussian.adapt(features.features, features.ids)
     return Material(features, real, gaussian, counts, totals, viewed)

@@ -33,7 +33,8 @@ class HeadRecipe:
     Attributes:
         gaussian: a `ClassConditionalGaussian` with the settings to use, or a dict of
             its arguments; it is fitted to the features by the
-            retraining. By default full covariances with "oas" shrinkage.
+            retraining. By default full covariances with "oas" shrinkage; one that all
+            classes share where a class has a single example.
         sampler: an imbalanced-learn sampler to use instead of the Gaussians, such as
             `SMOTE()`. It sees features `[N, D]` and class ids.
         sampling_strategy: how many pseudo-features, see `pseudo_counts`.
@@ -195,11 +196,18 @@ class HeadRecipe:
                 "none. Map them away, or use the Gaussians."
             )
 
-    def gaussian_for(self, num_classes):
-        """The `ClassConditionalGaussian` to fit: the user's own, or a new one."""
+    def gaussian_for(self, num_classes, examples=()):
+        """The `ClassConditionalGaussian` to fit: the user's own, or a new one.
+
+        Args:
+            num_classes: C.
+            examples: of each class in the data, `[C]`.
+        """
         if isinstance(self.gaussian, ClassConditionalGaussian):
             return self.gaussian
         settings = {"num_classes": num_classes, **(self.gaussian or {})}
+        if self.gaussian is None and 1 in list(examples):
+            settings["covariance_type"] = "tied"
         return ClassConditionalGaussian(**settings)
 
     def target_shares(self, real):
