@@ -179,7 +179,8 @@ def resolved(num_classes=3, viewed=True, movable=True, **settings):
     head = keras.Sequential([keras.Input((4,)), last])
     recipe, rows = HeadRecipe(**settings), num_classes > Y
     data = LabeledFeatures(X[rows], Y[rows])
-    recipe = recipe.resolve(head, prepare_material(data, recipe, 3, viewed=viewed))
+    task = Task(head, 3, "sparse_categorical_crossentropy")
+    recipe = recipe.resolve(task, prepare_material(data, recipe, 3, viewed=viewed))
     return recipe.blend, recipe.tau
 
 

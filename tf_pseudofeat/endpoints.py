@@ -11,6 +11,7 @@ from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.lowering import Lowering
+from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.split import split_at
 from tf_pseudofeat.thresholds import Thresholds
 
@@ -51,8 +52,9 @@ def endpoints(
     if gaussian is not None:
         _check_gaussian(gaussian, layer_name, model)
     inputs = _signature(network, input_name)
-    named = _named_outputs(network, output_name)
-    classified = _classified(network, class_names, thresholds, output_name)
+    reading = reading_of(output_activation(network), getattr(model, "loss", None))
+    named = _named_outputs(network, reading, output_name)
+    classified = _classified(network, reading, class_names, thresholds, output_name)
     decoded = _decoded(inputs) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
@@ -129,7 +131,7 @@ def _signature(model, input_name):
     return keras.tree.map_structure(lambda t: spec(t, name), model.input)
 
 
-def _named_outputs(model, output_name):
+def _named_outputs(model, reading, output_name):
     """A function from the model's outputs to a dict of them by name."""
     if output_name is not None and len(model.outputs) > 1:
         raise ValueError(
@@ -141,14 +143,15 @@ def _named_outputs(model, output_name):
     if len(model.outputs) > 1:
         names = list(model.output_names)
         return lambda y: dict(zip(names, keras.tree.flatten(y), strict=True))
-    name = output_name or _OUTPUT_NAMES.get(output_activation(model), "outputs")
+    name = _OUTPUT_NAMES.get(output_activation(model), "outputs")
+    name = output_name or ("outputs" if reading.meaning == "numbers" else name)
     return lambda y: {name: keras.tree.flatten(y)[0]}
 
 
 # Names of classes.
 
 
-def _classified(model, class_names, thresholds, output_name):
+def _classified(model, reading, class_names, thresholds, output_name):
     """A function from the outputs to names and scores, what is decided for first."""
     if thresholds is not None and class_names is None:
         raise ValueError(
@@ -159,6 +162,11 @@ def _classified(model, class_names, thresholds, output_name):
         return lambda y: {}
     activation = output_activation(model)
     _check_classifier(model, activation, output_name)
+    if reading.meaning == "numbers":
+        raise ValueError(
+            f"`class_names` are served with probabilities, and {model.name!r} gives "
+            f"none: {reading.reason}. Export it without."
+        )
     width = model.outputs[0].shape[-1]
     classes = 2 if _is_binary(width, activation) else width
     class_names = check_class_names(class_names, classes)

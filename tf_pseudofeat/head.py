@@ -129,8 +129,8 @@ def fit_head(
             )
     head = task.head
     task.check(material.features, "material.features")
-    recipe.check(head, task.num_classes)
-    recipe = recipe.resolve(head, material)
+    recipe.check(task)
+    recipe = recipe.resolve(task, material)
     _check_prior(recipe, material.population)
     guard = Guard.of(monitor)
     stream = material.stream(recipe, seed)

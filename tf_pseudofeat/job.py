@@ -30,12 +30,11 @@ from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
-from tf_pseudofeat.predictions import Predictions, output_kind
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.strategies import check_one_worker, model_strategy
-from tf_pseudofeat.task import Task, gives_logits
+from tf_pseudofeat.task import Task
 from tf_pseudofeat.views import choose_views
 from tf_pseudofeat.weights import frozen_batch_norm
 
@@ -152,7 +151,6 @@ def check_job(
     with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
     num_classes = max(2, outputs.shape[-1])
-    recipe.check(split.head, num_classes)
     at_hand = labels_at_hand(data, labels)
     class_ids(at_hand, num_classes)
     if weight is not None:
@@ -170,19 +168,13 @@ def check_job(
         head=split.head,
         num_classes=num_classes,
         loss=loss,
-        threshold=0.0 if gives_logits(activation, loss) else 0.5,
         strategy=model_strategy(model),
         optimizer=getattr(model, "optimizer", None),
         class_names=class_names,
     )
-    guard.try_on(
-        Predictions(
-            labels[rows],
-            outputs,
-            output_kind(activation, task.threshold, outputs),
-            None if weight is None else weight[rows],
-        )
-    )
+    recipe.check(task)
+    some_weight = None if weight is None else weight[rows]
+    guard.try_on(task.read(labels[rows], outputs, some_weight))
     return Job(
         split=split,
         task=task,

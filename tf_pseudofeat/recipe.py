@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 
-from tf_pseudofeat.adjust import check_movable, check_tau, final_dense
+from tf_pseudofeat.adjust import check_movable, check_tau
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
@@ -140,13 +140,14 @@ class HeadRecipe:
     def _set(self, name, value):
         object.__setattr__(self, name, value)
 
-    def check(self, head, num_classes):
-        """Raises what only the head and its number of classes tell to be wrong."""
+    def check(self, task):
+        """Raises what only the `Task` tells to be wrong."""
+        head, num_classes = task.head, task.num_classes
         check_strategy(self.sampling_strategy, num_classes)
         if self.tau:
-            check_movable(head, f"tau={self.tau}")
+            _check_movable(task, f"tau={self.tau}")
         if self.target_prior is not None:
-            check_movable(head, f"target_prior={self.target_prior!r}")
+            _check_movable(task, f"target_prior={self.target_prior!r}")
             self.target_shares(np.ones(num_classes))
         if self.fresh_head and functional(head) is None:
             raise ValueError(
@@ -170,11 +171,11 @@ class HeadRecipe:
             and not self.fresh_head
         )
 
-    def resolve(self, head, material):
+    def resolve(self, task, material):
         """The same, with numbers for `blend` and `tau` where they are None.
 
         Args:
-            head: Keras model.
+            task: `Task`.
             material: `Material` that it is to be trained on.
         """
         blend, tau = self.blend, self.tau
@@ -183,8 +184,8 @@ class HeadRecipe:
             usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
             blend = usual if leans else 0.0
         if tau is None:
-            known = (material.population > 0).all() and final_dense(head) is not None
-            kept = blend * _exponent(left_prior(head), material.population)
+            known = (material.population > 0).all() and task.movable
+            kept = blend * _exponent(left_prior(task.head), material.population)
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 
@@ -261,6 +262,15 @@ def _exponent(prior, population):
     data, prior = np.log(population), np.log(prior)
     data, prior = data - data.mean(), prior - prior.mean()
     return float(data @ prior / (data @ data)) if data.any() else 1.0
+
+
+def _check_movable(task, option):
+    if task.reading.meaning == "numbers":
+        raise ValueError(
+            f"{option} moves log-odds, and the outputs of {task.head.name!r} are none: "
+            f"{task.reading.reason}. Leave it out, or train with a cross-entropy."
+        )
+    check_movable(task.head, option)
 
 
 def _check_source(recipe):

@@ -129,7 +129,7 @@ def retrain_head(
                 verbose=verbose,
             )
         recipe = tuning.recipe
-    recipe = recipe.resolve(task.head, material)
+    recipe = recipe.resolve(task, material)
     again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
 
     held_out = validation is not None
