@@ -138,3 +138,45 @@ def test_the_minority_cannot_shrink(multiplier):
     message = rf"must be at least 1; received {multiplier}"
     with pytest.raises(ValueError, match=message):
         multiply_minority(multiplier)
+
+
+WEIGHTED = np.repeat([0, 1, 2], [100, 20, 5])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("auto", {1: 180, 2: 20}),
+        ("not majority", {1: 180, 2: 20}),
+        ("minority", {1: 180}),
+        ("not minority", {2: 20}),
+        ("all", {1: 180, 2: 20}),
+    ],
+)
+def test_a_strategy_by_name_fills_the_total_weight_up(strategy, expected):
+    # Totals of 100, 10 and 20: the class of 20 examples is the lightest.
+    weight = np.choose(WEIGHTED, [1.0, 0.5, 4.0])
+    counts = pseudo_counts(WEIGHTED, strategy, weight)
+    assert counts == expected
+    for class_id, extra in counts.items():
+        rows = class_id == WEIGHTED
+        total = weight[rows].sum() + extra * weight[rows].mean()
+        assert total == pytest.approx(100)
+
+
+def test_weights_that_balance_need_no_pseudo_features():
+    weight = 1 / np.bincount(WEIGHTED)[WEIGHTED]
+    assert pseudo_counts(WEIGHTED, "auto", weight) == {}
+
+
+def test_equal_weights_change_nothing():
+    for strategy in ("auto", "minority", "not minority", "all"):
+        plain = pseudo_counts(WEIGHTED, strategy)
+        assert pseudo_counts(WEIGHTED, strategy, np.full(125, 0.3)) == plain
+
+
+@pytest.mark.parametrize("strategy", [{2: 50}, multiply_minority(3)])
+def test_totals_are_examples_whatever_they_weigh(strategy):
+    weight = np.arange(1.0, 126.0)
+    plain = pseudo_counts(WEIGHTED, strategy)
+    assert pseudo_counts(WEIGHTED, strategy, weight) == plain

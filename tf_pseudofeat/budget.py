@@ -97,8 +97,13 @@ class _MultiplyMinority:
         return f"multiply_minority({self.multiplier}, below={self.below})"
 
 
-def pseudo_counts(labels, sampling_strategy="auto"):
+def pseudo_counts(labels, sampling_strategy="auto", sample_weight=None):
     """How many pseudo-features to add to each class (Step 4 of the paper).
+
+    With sample weights, a strategy by name fills the total weight of the classes up,
+    where without them it fills up their numbers: a pseudo-feature weighs what the
+    examples of its class weigh on average, so classes whose weights balance them
+    already get none.
 
     Args:
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
@@ -106,6 +111,7 @@ def pseudo_counts(labels, sampling_strategy="auto"):
             (fill every class to the largest), `"minority"`, `"not minority"`,
             `"all"`, a float ratio (two classes), `{class: target total}`, or a
             callable that gives such a dict, like `multiply_minority(50)`.
+        sample_weight: `[N]`, above 0, or None.
 
     Returns:
         counts: dict {class id: number to add}, classes that get none left out.
@@ -125,8 +131,25 @@ def pseudo_counts(labels, sampling_strategy="auto"):
     _check_kind(sampling_strategy)
     if isinstance(sampling_strategy, dict):
         _check_totals(sampling_strategy, np.bincount(ids))
+    if isinstance(sampling_strategy, str) and sample_weight is not None:
+        check_sampling_strategy(sampling_strategy, ids, "over-sampling")
+        return _filled_up(ids, sampling_strategy, np.asarray(sample_weight))
     resolved = check_sampling_strategy(sampling_strategy, ids, "over-sampling")
     return {int(c): int(extra) for c, extra in sorted(resolved.items()) if extra}
+
+
+def _filled_up(ids, strategy, sample_weight):
+    """{class: how many of its mean weight bring it to the largest total weight}."""
+    counts, masses = np.bincount(ids), np.bincount(ids, sample_weight)
+    present = np.flatnonzero(counts)
+    least, most = (present[f(masses[present])] for f in (np.argmin, np.argmax))
+    chosen = {
+        "minority": [least],
+        "not minority": [c for c in present if c != least],
+        "all": present,
+    }.get(strategy, [c for c in present if c != most])
+    extra = np.rint(counts * (masses[most] / np.where(counts, masses, 1) - 1))
+    return {int(c): int(extra[c]) for c in chosen if extra[c] > 0}
 
 
 def check_strategy(sampling_strategy, num_classes):

@@ -37,7 +37,7 @@ def arrays_of(data):
         return None
     _, y, *weight = _without_none(data)
     weight = as_array(weight[0]) if weight else None
-    return as_array(keras.tree.flatten(y)[0]), weight
+    return _counted(as_array(keras.tree.flatten(y)[0]), weight), weight
 
 
 def labels_at_hand(data, batch):
@@ -139,7 +139,19 @@ def batches_of(data, extraction, rows=None):
         data = map(_checked_item, itertools.repeat(data), range(len(data)))
     for x, y, *weight in data:
         weight = None if not weight or weight[0] is None else as_array(weight[0])
-        yield for_keras(x), as_array(keras.tree.flatten(y)[0]), weight
+        labels = as_array(keras.tree.flatten(y)[0])
+        yield for_keras(x), _counted(labels, weight), weight
+
+
+def _counted(labels, weight):
+    """Labels with some class for examples of weight 0, which may have none."""
+    if weight is None or np.shape(weight) != labels.shape[:1] or np.all(weight):
+        return labels
+    labels = labels.copy()
+    labels[weight == 0] = 0
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels[weight == 0, 0] = 1
+    return labels
 
 
 def _checked_item(data, index):

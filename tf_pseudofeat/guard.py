@@ -14,6 +14,7 @@ from tf_pseudofeat.comparison import (
     difference_error,
     score_decisions,
 )
+from tf_pseudofeat.keras_internals import metric_falls
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
 
 __all__ = ["Guard"]
@@ -71,7 +72,7 @@ class Guard:
     def sign(self):
         """1.0 where higher is better, -1.0 where lower is."""
         if isinstance(self.monitor, keras.metrics.Metric):
-            falls = getattr(self.monitor, "_direction", "up") == "down"  # as Keras says
+            falls = metric_falls(self.monitor)
         else:
             falls = self.name in LOWER_IS_BETTER
         return -1.0 if falls else 1.0

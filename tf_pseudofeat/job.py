@@ -28,12 +28,13 @@ from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
 from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
+from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.split import Split, split_at
-from tf_pseudofeat.strategies import check_one_worker, model_strategy
+from tf_pseudofeat.strategies import check_one_worker, model_strategy, scope_of
 from tf_pseudofeat.task import Task
 from tf_pseudofeat.views import choose_views
 from tf_pseudofeat.weights import frozen_batch_norm
@@ -173,6 +174,7 @@ def check_job(
         class_names=class_names,
     )
     recipe.check(task)
+    _try_optimizer(task, recipe.optimizer)
     some_weight = None if weight is None else weight[rows]
     guard.try_on(task.read(labels[rows], outputs, some_weight))
     return Job(
@@ -264,6 +266,24 @@ def _check_optimizer(model, optimizer):
             f"retraining leaves alone. Pass a new one, its name, or None for a new one "
             f"of its kind."
         )
+
+
+def _try_optimizer(task, optimizer):
+    """Makes one, so that what cannot be made is known before the work."""
+    try:
+        with scope_of(task.head):
+            head_optimizer(4, optimizer, task.optimizer, task.strategy)
+    except Exception as error:
+        made = (
+            "of `optimizer`"
+            if optimizer is not None
+            else (f"like the model's own {type(task.optimizer).__name__}")
+        )
+        raise ValueError(
+            f"The optimizer of the head cannot be made {made}: {error} Pass as "
+            f"`optimizer` its name, or a function that makes one from the number of "
+            f"steps."
+        ) from error
 
 
 def _output_of(model, layer):

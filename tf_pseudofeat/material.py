@@ -106,7 +106,9 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
         return Material(made, real, totals=totals, viewed=viewed)
     examples = real if totals is None else totals.of(num_classes)[0]
     gaussian = recipe.gaussian_for(num_classes, examples)
-    counts = pseudo_counts(features.ids, recipe.sampling_strategy)
+    counts = pseudo_counts(
+        features.ids, recipe.sampling_strategy, features.sample_weight
+    )
     gaussian.adapt(features.features, features.ids)
     return Material(features, real, gaussian, counts, totals, viewed)
 

@@ -10,10 +10,10 @@ from tf_pseudofeat.adjust import check_movable, check_tau
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
-from tf_pseudofeat.graph import functional
+from tf_pseudofeat.graph import functional, layers_inside
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.priors import by_class, positive_shares
-from tf_pseudofeat.weights import left_prior
+from tf_pseudofeat.weights import left_prior, product_layers
 
 __all__ = ["HeadRecipe", "plain"]
 
@@ -56,7 +56,7 @@ class HeadRecipe:
             which one was trained from the other is often better than either [1]. Of 1
             nothing is trained. By default 0.2 on views, see `Extraction`, and 0.7 on
             examples as they are; 0 with a `sampler`, a `sampling_strategy`, a
-            `fresh_head` or a `target_prior`.
+            `fresh_head`, a `target_prior` or LoRA in the head.
         tau: after training, `tau * log(prior)` of all examples in the data is taken off
             the logits [2], which leans further towards what is rare. By default what
             `blend` keeps of the prior and 0.3 more: 0.3 + `blend` for a head that was
@@ -149,6 +149,15 @@ class HeadRecipe:
         if self.target_prior is not None:
             _check_movable(task, f"target_prior={self.target_prior!r}")
             self.target_shares(np.ones(num_classes))
+        products = product_layers(head)
+        if products and self.blend is not None and 0 < self.blend < 1:
+            raise ValueError(
+                f"blend={self.blend:g} takes the mean of old and new weights, and "
+                f"layer {products[0]!r} multiplies some with each other (LoRA), whose "
+                f"product would be another. Pass blend=0, or merge the layer's weights."
+            )
+        if self.fresh_head:
+            _check_fresh(head)
         if self.fresh_head and functional(head) is None:
             raise ValueError(
                 f"fresh_head=True needs a head with a graph of layers, to make a new "
@@ -182,7 +191,7 @@ class HeadRecipe:
         leans = self.balances and self.target_prior is None
         if blend is None:
             usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
-            blend = usual if leans else 0.0
+            blend = usual if leans and not product_layers(task.head) else 0.0
         if tau is None:
             known = (material.population > 0).all() and task.movable
             kept = blend * _exponent(left_prior(task.head), material.population)
@@ -262,6 +271,21 @@ def _exponent(prior, population):
     data, prior = np.log(population), np.log(prior)
     data, prior = data - data.mean(), prior - prior.mean()
     return float(data @ prior / (data @ data)) if data.any() else 1.0
+
+
+def _check_fresh(head):
+    """Raises where a layer's kernel is not among what is trained and made anew."""
+    kept = [
+        layer.name
+        for layer in layers_inside(head)
+        if getattr(layer, "quantization_mode", None) is not None
+    ]
+    if kept:
+        raise ValueError(
+            f"fresh_head=True makes the weights anew that are trained, and layer "
+            f"{kept[0]!r} is quantized: its kernel would stay. Start from the trained "
+            f"head, fresh_head=False, or retrain before `quantize`."
+        )
 
 
 def _check_movable(task, option):
