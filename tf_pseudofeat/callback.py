@@ -33,8 +33,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     `verbose` holds for it, unless they are set here. Its `class_weight` and
     `sample_weight` are for its own steps: the retraining sees what is in `data`. What
     `ModelCheckpoint` saves of an epoch is the head before the retraining; save the
-    model after `fit`. A training that is interrupted is left as it is, and one that
-    ended in NaN is warned of: `report` stays None, as `fit` has a history to return.
+    model after `fit`. A training that is interrupted is left as it is. One that ended
+    in NaN is warned of, and so is a retraining that fails by what only the features
+    tell: `report` is None then, as `fit` has a history to return.
 
     The scores of the model as a retraining leaves it go into the History that `fit`
     returns as "retrained_accuracy" and so on. With `every` they are in the logs of each
@@ -84,7 +85,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
-        self._left = None
+        self._left, self._has_retrained = None, False
         self._of_fit = {"verbose": self.params.get("verbose", "auto")}
         self._check()
         if _keeps_averages(self.model.optimizer):
@@ -149,13 +150,20 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        again = self._again_settings() if self.report is not None else {}
-        with _new_cache(self._cache_dir) as cache:
-            self.report = retrain_head(
-                self.model,
-                self.layer,
-                self.data,
-                **{**self._of_fit, **self.settings, **again, **cache},
+        again = self._again_settings() if self._has_retrained else {}
+        settings = {**self._of_fit, **self.settings, **again}
+        self.report = None
+        try:
+            with _new_cache(self._cache_dir) as cache:
+                self.report = retrain_head(
+                    self.model, self.layer, self.data, **{**settings, **cache}
+                )
+            self._has_retrained = True
+        except Exception as error:  # hours of training have a history to return
+            warnings.warn(
+                f"The head is not retrained, and the model is as it was trained: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
             )
 
     def _again_settings(self):
