@@ -10,6 +10,7 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import stream_features
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import labels_like
+from tf_pseudofeat.rounding import warn_of_rounding
 
 __all__ = ["Material", "prepare_material"]
 
@@ -107,6 +108,8 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
     examples = real if totals is None else totals.of(num_classes)[0]
     gaussian = recipe.gaussian_for(num_classes, examples)
     counts = pseudo_counts(features.ids, recipe.sampling_strategy)
+    if counts:
+        warn_of_rounding([features.features.dtype])
     gaussian.adapt(features.features, features.ids)
     return Material(features, real, gaussian, counts, totals, viewed)
 
