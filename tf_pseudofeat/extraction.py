@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.arguments import check_is_object, whole_number
 
 __all__ = ["Extraction"]
 
@@ -78,7 +78,9 @@ class Extraction:
                     f"looked at as they are, once. Pass a Keras preprocessing model, a "
                     f"function, or 'auto' as `augment`."
                 )
-        elif not (_is_auto(self.augment) or callable(self.augment)):
+            return
+        check_is_object("augment", self.augment)
+        if not (_is_auto(self.augment) or callable(self.augment)):
             raise TypeError(
                 f"`augment` is 'auto', a Keras preprocessing layer or model, a "
                 f"function from a batch of inputs to such a batch, or None; received "

@@ -13,7 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.arguments import resolve_rank, stateless_seed, whole_number
+from tf_pseudofeat.arguments import (
+    check_is_object,
+    resolve_rank,
+    stateless_seed,
+    whole_number,
+)
 from tf_pseudofeat.covariance import check_settings, estimate_covariance
 from tf_pseudofeat.covariance_types import COVARIANCE_TYPES, as_scale, plain
 from tf_pseudofeat.labels import class_ids
@@ -458,6 +463,7 @@ def _check_in_range(values, mean, spread):
 
 def check_gaussian(gaussian):
     """Refuses what is no `ClassConditionalGaussian`."""
+    check_is_object("gaussian", gaussian, "num_classes")
     if not isinstance(gaussian, ClassConditionalGaussian):
         raise ValueError(
             f"`gaussian` is a ClassConditionalGaussian; received "
