@@ -95,9 +95,9 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
         material: `Material`.
 
     Raises:
-        ValueError: A label names no class, all name one, a class has too few examples for its
-            covariance, the sampling strategy does not fit them, or a sampler changes
-            what an example is, see `resampled`.
+        ValueError: A label names no class, all name one, a class has too few examples
+            for its covariance, the sampling strategy does not fit them, or a sampler
+            changes what an example is, see `resampled`.
 
     References:
         Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
