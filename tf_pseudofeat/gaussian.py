@@ -24,6 +24,7 @@ from tf_pseudofeat.covariance_types import COVARIANCE_TYPES, as_scale, plain
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.moments import (
     ClassMoments,
+    check_memory,
     labelled_batches,
     merge,
     moments_of,
@@ -274,6 +275,13 @@ class ClassConditionalGaussian(keras.layers.Layer):
             self.check_can_sample(np.unique(labels))
         samples = sample_gaussians(loc, scale, labels, stateless_seed(seed))
         return tf.reshape(samples, [-1, *self.feature_shape])
+
+    def check_shape(self, feature_shape):
+        """Raises where features of a shape cannot be fitted, or not held in memory."""
+        if self.built:
+            self._checked_shape((None, *feature_shape))
+        size = int(np.prod(feature_shape))
+        check_memory(self.num_classes, size, self._type.kind, self.rank)
 
     def check_can_sample(self, classes):
         """Raises where one of `classes` had no example to be fitted to."""

@@ -197,6 +197,20 @@ class HeadRecipe:
                 "none. Map them away, or use the Gaussians."
             )
 
+    def check_prior(self, population):
+        """Raises where a class without examples has no share to take the log of.
+
+        Args:
+            population: examples of each class `[C]`, or what they weigh.
+        """
+        empty = np.flatnonzero(np.equal(population, 0)).tolist()
+        if empty and (self.tau or self.target_prior is not None):
+            raise ValueError(
+                f"`tau` and `target_prior` take off the log of each class's share of "
+                f"the data, and classes {empty} have no example. Give them some, or "
+                f"leave both out."
+            )
+
     def gaussian_for(self, num_classes, examples=()):
         """The `ClassConditionalGaussian` to fit: the user's own, or a new one.
 
