@@ -1,10 +1,13 @@
 """What a user passes: numbers as they are needed, or refused with what came."""
 
+import inspect
+
 import numpy as np
 import tensorflow as tf
 
 __all__ = [
     "check_finite",
+    "check_is_object",
     "check_rank",
     "check_real",
     "check_weights",
@@ -32,6 +35,21 @@ def whole_number(name, value):
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
+
+
+def check_is_object(name, value, arguments=""):
+    """Raises TypeError for a class where an object of it is needed: SMOTE for SMOTE().
+
+    Args:
+        name: of the argument.
+        value: what came.
+        arguments: what the class is called with, for the error.
+    """
+    if inspect.isclass(value):
+        raise TypeError(
+            f"`{name}` is an object; received the class {value.__name__}. Pass "
+            f"{value.__name__}({arguments})."
+        )
 
 
 def check_rank(covariance_type, rank):

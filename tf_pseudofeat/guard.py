@@ -1,12 +1,12 @@
 """When a retrained head may stay: for a gain of a score that is more than chance."""
 
 import dataclasses
-import inspect
 import math
 
 import keras
 import numpy as np
 
+from tf_pseudofeat.arguments import check_is_object
 from tf_pseudofeat.comparison import (
     LOWER_IS_BETTER,
     SCORE_NAMES,
@@ -218,11 +218,7 @@ def _check_monitor(monitor):
                 f"float, a Keras metric, or None; received {monitor!r}."
             )
         return
-    if inspect.isclass(monitor):
-        raise TypeError(
-            f"`monitor` is an object; received the class {monitor.__name__}. Make one "
-            f"of it, {monitor.__name__}(...)."
-        )
+    check_is_object("monitor", monitor, "...")
     is_metric = isinstance(monitor, keras.metrics.Metric)
     if monitor is not None and not is_metric and not callable(monitor):
         raise TypeError(

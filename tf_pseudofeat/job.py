@@ -23,6 +23,7 @@ from tf_pseudofeat.features import (
     read_features,
     validation_features,
 )
+from tf_pseudofeat.foreseen import check_foreseen, known_counts
 from tf_pseudofeat.graph import check_is_keras_3, functional
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
@@ -146,9 +147,11 @@ def check_job(
             f"and {len(labels)} labels; each example needs a label of its own."
         )
     some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
-    outputs = _one_output(model, split.compare(model, some, trained=trained)[1])
+    _, features, outputs = split.compare(model, some, trained=trained)
+    outputs = _one_output(model, outputs)
     _check_other_outputs(model, chosen, split)
-    _check_augmented(choose_views(extraction, x).augment, x)
+    source = choose_views(extraction, x)
+    _check_augmented(source.augment, x)
     with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
     num_classes = max(2, outputs.shape[-1])
@@ -161,6 +164,14 @@ def check_job(
     if validation_data is not None:
         first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
+    check_foreseen(
+        recipe,
+        num_classes,
+        features.shape[1:],
+        known_counts(data, extraction, num_classes),
+        most=extraction.per_class,
+        views=extraction.num_views if source.is_view else 1,
+    )
     activation = output_activation(split.head)
     loss = _loss(model, chosen, recipe.loss, activation, outputs.shape[-1], at_hand)
     rows = slice(0, len(outputs))

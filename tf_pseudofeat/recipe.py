@@ -1,13 +1,14 @@
 """How a head is retrained: every choice of Steps 3 to 5 in one object."""
 
 import dataclasses
+import inspect
 import math
 
 import keras
 import numpy as np
 
 from tf_pseudofeat.adjust import check_movable, check_tau
-from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.arguments import check_is_object, whole_number
 from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
 from tf_pseudofeat.graph import functional, layers_inside
@@ -206,6 +207,20 @@ class HeadRecipe:
                 "none. Map them away, or use the Gaussians."
             )
 
+    def check_prior(self, population):
+        """Raises where a class without examples has no share to take the log of.
+
+        Args:
+            population: examples of each class `[C]`, or what they weigh.
+        """
+        empty = np.flatnonzero(np.equal(population, 0)).tolist()
+        if empty and (self.tau or self.target_prior is not None):
+            raise ValueError(
+                f"`tau` and `target_prior` take off the log of each class's share of "
+                f"the data, and classes {empty} have no example. Give them some, or "
+                f"leave both out."
+            )
+
     def gaussian_for(self, num_classes, examples=()):
         """The `ClassConditionalGaussian` to fit: the user's own, or a new one.
 
@@ -309,6 +324,7 @@ def _check_source(recipe):
         check_gaussian(gaussian)
     if sampler is None:
         return
+    check_is_object("sampler", sampler)
     if not hasattr(sampler, "fit_resample"):
         raise ValueError(
             f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
@@ -324,8 +340,18 @@ def _check_source(recipe):
 def _check_optimizer(optimizer):
     if optimizer is None or isinstance(optimizer, keras.optimizers.Optimizer):
         return
+    made = getattr(optimizer, "func", optimizer)  # of a functools.partial
+    if inspect.isclass(made) and issubclass(made, keras.optimizers.Optimizer):
+        # It can be called, but would take the number of steps for its learning rate.
+        check_is_object("optimizer", made)
     if isinstance(optimizer, str | dict):
         keras.optimizers.get(optimizer)  # raises for an unknown name
+    elif isinstance(optimizer, keras.optimizers.schedules.LearningRateSchedule):
+        raise TypeError(
+            f"`optimizer` is a Keras optimizer; received the learning rate "
+            f"{type(optimizer).__name__}. Pass an optimizer with it, such as "
+            f"keras.optimizers.Adam(schedule)."
+        )
     elif not callable(optimizer):
         raise TypeError(
             f"`optimizer` is a Keras optimizer, its name, or a function that makes one "

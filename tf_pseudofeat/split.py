@@ -95,7 +95,7 @@ class Split:
         return self.compare(model, x, tolerance, trained)[0]
 
     def compare(self, model, x, tolerance=None, trained=True):
-        """`(largest_difference, outputs)`, the model's own outputs; see `check`."""
+        """`(largest_difference, features, outputs)`, the model's own; see `check`."""
         features, expected, received = _run_all(self, model, x)
         if not trained:
             features = without_overflow(features, x)
@@ -118,7 +118,7 @@ class Split:
                 "with a `call` of its own; for the last, make a Split(trunk, head) of "
                 "its two halves."
             )
-        return largest, expected
+        return largest, features, expected
 
 
 def _run_all(split, model, x):
