@@ -171,7 +171,8 @@ KNOWN_AT_ONCE = (
     ("no labels", {"data": X}, TypeError, "received ndarray"),
     ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
     ("empty arrays", {"data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
-    ("nested lists", {"data": (X.tolist(), Y)}, ValueError, "np.asarray"),
+    ("lists of text", {"data": ([["a"]] * 300, Y)}, ValueError, "np.asarray"),
+    ("uneven lists", {"data": ([[1.0], []], Y[:2])}, ValueError, "several lengths"),
     ("a single label", {"data": (X, 3)}, ValueError, "single value 3"),
     ("empty", {"data": stream(X, Y).take(0)}, ValueError, "dataset is empty"),
     (
