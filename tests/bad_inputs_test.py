@@ -7,6 +7,7 @@ model is given it is the same afterwards, to the bit, and no step was trained.
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import resource
 import shutil
@@ -192,7 +193,8 @@ KNOWN_AT_ONCE = (
     ("no labels", {"data": X}, TypeError, "received ndarray"),
     ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
     ("empty arrays", {"data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
-    ("nested lists", {"data": (X.tolist(), Y)}, ValueError, "np.asarray"),
+    ("lists of text", {"data": ([["a"]] * 300, Y)}, ValueError, "np.asarray"),
+    ("uneven lists", {"data": ([[1.0], []], Y[:2])}, ValueError, "several lengths"),
     ("a single label", {"data": (X, 3)}, ValueError, "single value 3"),
     ("empty", {"data": stream(X, Y).take(0)}, ValueError, "dataset is empty"),
     (
@@ -602,8 +604,13 @@ def test_batches_out_of_step_of_which_some_examples_are_chosen(model, rows):
         retrain(model, data=Batches((X[:100], Y[:100]), later, (X[200:], Y[200:])))
 
 
+def lacks_what_fit_has(case):
+    """Validation data, after an epoch, and the steps of one."""
+    return case[0] == "infinite" or case[1] == {"recipe": "auto"}
+
+
 @table(
-    *(case for case in KNOWN_AT_ONCE if case[1] != {"recipe": "auto"}),
+    *itertools.filterfalse(lacks_what_fit_has, KNOWN_AT_ONCE),
     ("half an interval", {"every": 1.5}, ValueError, "`every` is a whole .*1.5"),
     ("an interval of NaN", {"every": NAN}, ValueError, "`every`.*received nan"),
     ("a setting that is none", {"epoch": 3}, TypeError, "epoch"),

@@ -1,7 +1,9 @@
 """What a user passes: numbers as they are needed, or refused with what came."""
 
 import inspect
+import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -99,10 +101,15 @@ def stateless_seed(seed):
 
 
 def is_infinite(data):
-    """Whether `data` is a dataset that never ends, as far as it says."""
-    if not isinstance(data, tf.data.Dataset):
+    """Whether `data` never ends, as far as it says."""
+    if isinstance(data, tf.data.Dataset):
+        return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    try:
+        return len(data) >= sys.maxsize  # as Grain's `repeat()` has it
+    except TypeError:
         return False
-    return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
 
 
 def check_finite(features, name="The features", inputs=None):

@@ -264,8 +264,9 @@ def _with_ids(data, class_names):
 def _check_validation(data):
     if is_infinite(data):
         raise ValueError(
-            "`validation_data` is infinite (`repeat()`?), and `steps` are those of "
-            "`data`. Pass it as it was before, or validation_data.take(n)."
+            "`validation_data` is infinite (`repeat()`? `num_batches` of None?), and "
+            "`steps` are those of `data`. Pass it with an end: a dataset as it was "
+            "before, or validation_data.take(n)."
         )
     check_data(data)
 
