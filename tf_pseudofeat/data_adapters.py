@@ -194,7 +194,8 @@ class _Mapped(keras.utils.PyDataset):
         return len(self._data)
 
     def __getitem__(self, index):
-        return self._function(self._data[index])
+        batch = self._data[index]
+        return self._function(batch) if _is_labeled(batch) else batch
 
 
 def for_keras(x):

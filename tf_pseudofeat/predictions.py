@@ -36,6 +36,9 @@ class Predictions:
         if outputs.dtype.name in ("float16", "bfloat16"):
             outputs = outputs.astype(np.float32)
         object.__setattr__(self, "outputs", outputs)
+        if self.sample_weight is not None:
+            weight = np.asarray(self.sample_weight)
+            object.__setattr__(self, "sample_weight", weight)
 
     def __len__(self):
         return len(self.outputs)
