@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers, ops
@@ -561,6 +562,166 @@ def test_final_dense_of_a_head_is_that_of_the_model():
     np.testing.assert_allclose(outputs_of(model), expected, rtol=1e-5)
 
 
+# ---- From one prior to another. ------------------------------------------------------
+
+TARGET = [0.2, 0.5, 0.3]
+
+
+def own_shares(counts):
+    return TARGET[: len(counts)]
+
+
+def up_to_a_constant(outputs, activation):
+    several = activation == "linear" and outputs.shape[1] > 1
+    return outputs - outputs.mean(axis=1, keepdims=True) if several else outputs
+
+
+@pytest.mark.parametrize(
+    ("name", "shares_of"),
+    [
+        (None, own_shares),
+        ("uniform", lambda counts: np.ones(len(counts))),
+        ("training", np.asarray),
+    ],
+)
+def test_outputs_follow_bayes_rule_to_a_target(case, name, shares_of):
+    model, activation, counts = case
+    shares = np.asarray(shares_of(counts), float)
+    adjusted = adjust_logits(model, counts, target_prior=name or shares)
+    expected = expected_outputs(outputs_of(model), activation, counts / shares)
+    np.testing.assert_allclose(
+        up_to_a_constant(outputs_of(adjusted), activation),
+        up_to_a_constant(expected, activation),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    prior = adjusted.layers[-1].prior
+    np.testing.assert_allclose(prior, shares / shares.sum(), rtol=1e-12)
+
+
+def test_the_way_to_a_target_and_back_is_the_identity(case):
+    model, _, counts = case
+    there = adjust_logits(model, counts, target_prior=own_shares(counts))
+    back = adjust_logits(there, target_prior=counts)
+    expected = outputs_of(model)
+    np.testing.assert_allclose(outputs_of(back), expected, rtol=1e-5, atol=1e-6)
+    assert (np.abs(outputs_of(there) - expected) > 0.05).any()
+    prior = np.asarray(counts) / sum(counts)
+    np.testing.assert_allclose(back.layers[-1].prior, prior, rtol=1e-12)
+
+
+def test_no_target_is_the_uniform_one():
+    model = softmax_model()
+    plain = adjust_logits(model, COUNTS)
+    named = adjust_logits(model, COUNTS, target_prior="uniform")
+    np.testing.assert_allclose(outputs_of(named), outputs_of(plain), rtol=1e-6)
+    for adjusted in (plain, named):
+        np.testing.assert_allclose(adjusted.layers[-1].prior, [1 / 3] * 3, rtol=1e-12)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 2.0])
+def test_what_tau_leaves_of_the_prior_is_known(tau):
+    adjusted = adjust_logits(softmax_model(), COUNTS, tau)
+    left = np.asarray(COUNTS, float) ** (1 - tau)
+    np.testing.assert_allclose(adjusted.layers[-1].prior, left / left.sum(), rtol=1e-12)
+    rest = adjust_logits(adjusted, target_prior="uniform")
+    expected = outputs_of(adjust_logits(softmax_model(), COUNTS))
+    np.testing.assert_allclose(outputs_of(rest), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {2: 4, 0: 100, 1: 20},
+        pd.Series({2: 4, 1: 20, 0: 100}),
+        pd.Series(np.repeat([1, 2, 0], [20, 4, 100])).value_counts(),
+        {0.0: 100, 1.0: 20, 2.0: 4},
+    ],
+)
+def test_counts_and_a_target_are_found_by_class_id(counts):
+    model = softmax_model()
+    expected = outputs_of(adjust_logits(model, COUNTS))
+    np.testing.assert_array_equal(outputs_of(adjust_logits(model, counts)), expected)
+    shares = adjust_logits(model, TARGET, target_prior=counts).layers[-1].prior
+    np.testing.assert_allclose(shares, np.divide(COUNTS, 124), rtol=1e-12)
+    shift_bias(model, counts)
+    np.testing.assert_allclose(outputs_of(model), expected, rtol=1e-5)
+
+
+def test_counts_in_no_order_are_refused():
+    for options in ({"class_counts": {4, 20, 100}}, {"target_prior": {1, 2, 3}}):
+        with pytest.raises(TypeError, match="received the set"):
+            adjust_logits(softmax_model(), **{"class_counts": COUNTS, **options})
+
+
+def test_a_report_knows_its_prior_and_the_shares_of_its_training_data():
+    model, report = softmax_model(), report_like()
+    report.real = COUNTS
+    deployed = adjust_logits(model, report, target_prior="training")
+    expected = expected_outputs(
+        outputs_of(model), "softmax", np.divide([0.5, 0.25, 0.25], COUNTS)
+    )
+    np.testing.assert_allclose(outputs_of(deployed), expected, rtol=1e-5)
+    balanced = adjust_logits(deployed, target_prior="uniform")
+    expected = outputs_of(adjust_logits(model, report))
+    np.testing.assert_allclose(outputs_of(balanced), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["softmax", "sigmoid", "log_softmax", "logits"])
+def test_the_prior_survives_saving(tmp_path, ending):
+    make, _, counts = CASES[ending]
+    target = own_shares(counts)
+    adjusted = adjust_logits(model_ending_in(*make()), counts, target_prior=target)
+    adjusted.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].prior == adjusted.layers[-1].prior
+    expected = outputs_of(adjust_logits(adjusted, target_prior="uniform"))
+    received = outputs_of(adjust_logits(loaded, target_prior="uniform"))
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+
+
+def test_a_layer_saved_before_there_were_priors_has_none():
+    layer = LogitAdjustment([0.0, 1.0, 2.0], "softmax")
+    config = layer.get_config()
+    assert config["prior"] is None
+    del config["prior"]
+    assert LogitAdjustment.from_config(config).prior is None
+    model = model_ending_in(dense(3, "softmax"), layer)
+    with pytest.raises(ValueError, match="does not say which class shares its outputs"):
+        adjust_logits(model, target_prior="uniform")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "does not say which class shares its outputs assume. Pass `class_counts`"),
+        (
+            {"class_counts": COUNTS, "tau": 0.5, "target_prior": "uniform"},
+            "tau=0.5 leaves a prior of its own.*Choose one",
+        ),
+        ({"class_counts": COUNTS, "target_prior": "even"}, "received 'even'"),
+        ({"class_counts": COUNTS, "target_prior": [1, 2]}, r"`target_prior` must have"),
+        (
+            {"class_counts": COUNTS, "target_prior": [1, 0, 2]},
+            "`target_prior` needs a n",
+        ),
+        (
+            {"class_counts": COUNTS, "target_prior": {0: 1, 1: 2}},
+            r"`target_prior` is of the class ids 0 to 2; received those of \[0, 1\]",
+        ),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        adjust_logits(softmax_model(), **options)
+
+
+def test_training_shares_are_not_known_without_counts():
+    adjusted = adjust_logits(softmax_model(), COUNTS)
+    with pytest.raises(ValueError, match="'training' beside the counts or the report"):
+        adjust_logits(adjusted, target_prior="training")
+
+
 # ---- Double correction. --------------------------------------------------------------
 
 
@@ -585,3 +746,18 @@ def test_what_half_a_shift_left_is_taken_off_by_the_rest():
     np.testing.assert_allclose(
         outputs_of(adjust_logits(model, left)), expected, rtol=1e-5
     )
+
+
+def test_a_true_double_correction_warns_and_a_mapping_on_does_not():
+    model = softmax_model()
+    adjusted = adjust_logits(model, COUNTS)
+    with pytest.warns(UserWarning, match="double correction"):
+        adjust_logits(adjusted, COUNTS)
+    with pytest.warns(UserWarning, match="double correction"):
+        adjust_logits(adjusted, COUNTS, target_prior=TARGET)
+    # What follows warns of nothing, see `no_other_warnings`.
+    adjust_logits(adjusted, target_prior=TARGET)
+    deployed = adjust_logits(model, COUNTS, target_prior=TARGET)
+    adjust_logits(deployed, TARGET, target_prior="uniform")
+    adjust_logits(deployed, np.multiply(1000, TARGET))
+    adjust_logits(adjusted, [7, 7, 7], target_prior=TARGET)

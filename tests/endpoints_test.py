@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from tf_pseudofeat.endpoints import endpoints
+from tf_pseudofeat.export import export_classifier
+from tf_pseudofeat.thresholds import Thresholds, choose_thresholds
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 4)).astype("float32")
@@ -106,6 +108,131 @@ def per_pixel():
 def test_names_that_do_not_fit_are_refused(model, names, message):
     with pytest.raises((ValueError, TypeError), match=message):
         endpoints(model, class_names=names)
+
+
+# ---- Thresholds. ---------------------------------------------------------------------
+
+MANY = np.random.default_rng(1).normal(size=(400, 4)).astype("float32")
+
+
+def thresholds_of(bias, temperature=1.0):
+    counts, scores = [10] * len(bias), {"estimate": 0.5, "standard_error": 0.1}
+    return Thresholds(tuple(bias), temperature, "f1", 0.5, counts=counts, **scores)
+
+
+ENDINGS = [(3, "softmax"), (3, None), (1, "sigmoid"), (1, None)]
+
+
+@pytest.fixture(params=ENDINGS)
+def decided(request):
+    """A model, names of its classes, and a bias that changes some decisions."""
+    units, activation = request.param
+    names = ["no", "yes"] if units == 1 else ["red", "green", "blue"]
+    bias = [0.0, 0.8] if units == 1 else [0.0, 0.9, -0.7]
+    return model_ending_in(units, activation), names, bias
+
+
+def logits_of(model, x):
+    """Float64 `[N, C]` of all four kinds of models."""
+    outputs, last = np.asarray(model(x), float), model.layers[-1].activation
+    if last is keras.activations.softmax:
+        return np.log(outputs)
+    if last is keras.activations.sigmoid:
+        outputs = scipy.special.logit(outputs)
+    return outputs if outputs.shape[1] > 1 else np.hstack([0 * outputs, outputs])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
+def test_classes_are_served_in_the_order_that_thresholds_decide(decided, temperature):
+    model, names, bias = decided
+    thresholds = thresholds_of(bias, temperature)
+    answer = endpoints(model, class_names=names, thresholds=thresholds)[
+        "serving_default"
+    ](MANY)
+    classes = [[name.decode() for name in row] for row in answer["classes"].numpy()]
+    logits = logits_of(model, MANY)
+    p = scipy.special.softmax(logits / temperature, axis=1)
+    first = [names.index(row[0]) for row in classes]
+    np.testing.assert_array_equal(first, thresholds.decide(p))
+    assert (np.array(first) != p.argmax(axis=1)).any()
+    for row, scores, own in zip(classes, answer["scores"].numpy(), p, strict=True):
+        assert dict(zip(row, scores, strict=True)) == pytest.approx(
+            dict(zip(names, own, strict=True)), rel=1e-4
+        )
+    order = np.argsort(-(logits + bias), axis=1, kind="stable")
+    assert classes == np.array(names)[order].tolist()
+
+
+def test_thresholds_leave_the_models_own_output(decided):
+    model, names, bias = decided
+    plain = endpoints(model, class_names=names)["serving_default"](MANY)
+    moved = endpoints(model, class_names=names, thresholds=thresholds_of(bias, 2.0))
+    answer = moved["serving_default"](MANY)
+    assert set(answer) == set(plain)
+    (own,) = set(answer) - {"classes", "scores"}
+    np.testing.assert_array_equal(answer[own], plain[own])
+
+
+def test_thresholds_that_move_nothing_serve_the_likeliest_first(decided):
+    model, names, bias = decided
+    plain = endpoints(model, class_names=names)["serving_default"](MANY)
+    nothing = thresholds_of([0.0] * len(bias))
+    answer = endpoints(model, class_names=names, thresholds=nothing)
+    answer = answer["serving_default"](MANY)
+    np.testing.assert_array_equal(answer["classes"], plain["classes"])
+    np.testing.assert_allclose(answer["scores"], plain["scores"], rtol=1e-5)
+
+
+def test_thresholds_that_were_chosen_are_served_from_a_saved_model(decided, tmp_path):
+    model, names, bias = decided
+    ids = (logits_of(model, MANY) + bias).argmax(axis=1)
+    ids = np.where(np.random.default_rng(0).random(400) < 0.9, ids, 0)
+    thresholds = choose_thresholds(model, (MANY, ids), temperature=True)
+    path = export_classifier(
+        model, tmp_path / "served", class_names=names, thresholds=thresholds
+    )
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    answer = served(x=tf.constant(MANY))
+    first = [names.index(name.decode()) for name in answer["classes"].numpy()[:, 0]]
+    p = scipy.special.softmax(logits_of(model, MANY) / thresholds.temperature, axis=1)
+    np.testing.assert_array_equal(first, thresholds.decide(p))
+    right = np.mean([np.mean(np.equal(first, ids)[ids == c]) for c in set(ids)])
+    assert right > thresholds.before
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_probabilities_of_0_are_decided_for_by_their_bias(temperature):
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, layers.Activation("softmax")(x))
+    thresholds = thresholds_of([0.0, 50.0], temperature)
+    function = endpoints(model, class_names=["a", "b"], thresholds=thresholds)
+    logits = np.array([[200.0, 0.0], [40.0, 0.0], [0.0, 200.0]], "float32")
+    answer = function["serving_default"](logits)
+    assert answer["classes"].numpy()[:, 0].tolist() == [b"a", b"b", b"b"]
+    assert np.isfinite(answer["scores"]).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "thresholds", "message"),
+    [
+        (None, thresholds_of([0.0, 1.0, 2.0]), "served first; pass `class_names`"),
+        (list("abc"), thresholds_of([0.0, 1.0]), "of 2 classes, and the model tells 3"),
+        (list("abc"), [0.0, 1.0, 2.0], "choose_thresholds gives; received list"),
+    ],
+)
+def test_thresholds_that_do_not_fit_are_refused(names, thresholds, message):
+    model = model_ending_in(3, "softmax")
+    with pytest.raises((ValueError, TypeError), match=message):
+        endpoints(model, class_names=names, thresholds=thresholds)
+
+
+def test_names_by_class_id_are_served_in_that_order():
+    model = model_ending_in(3, "softmax")
+    expected = endpoints(model, class_names=list("abc"))["serving_default"](X)
+    by_id = endpoints(model, class_names={2: "c", 0: "a", 1: "b"})
+    np.testing.assert_array_equal(
+        by_id["serving_default"](X)["classes"], expected["classes"]
+    )
 
 
 # ---- Encoded images. -----------------------------------------------------------------

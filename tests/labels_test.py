@@ -2,10 +2,16 @@
 
 import ml_dtypes
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.labels import class_ids, labels_like
+from tf_pseudofeat.labels import (
+    check_class_names,
+    class_ids,
+    ids_of_names,
+    labels_like,
+)
 
 IDS = np.array([2, 0, 1, 1, 0])
 FORMS = {
@@ -106,3 +112,110 @@ def test_what_names_no_class_is_refused(labels, num_classes, message):
 def test_what_to_do_about_a_label_outside_follows_from_the_label(labels, advice):
     with pytest.raises(ValueError, match=advice):
         class_ids(labels, 3)
+
+
+# ---- Names of classes. ---------------------------------------------------------------
+
+NAMES = ("cat", "dog", "häst")
+WORDS = [NAMES[place] for place in IDS]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        list(NAMES),
+        np.array(NAMES),
+        pd.Series(NAMES),
+        pd.Index(NAMES),
+        dict(enumerate(NAMES)),
+        {2: "häst", 0: "cat", 1: "dog"},
+        {np.int64(place): np.str_(name) for place, name in enumerate(NAMES)},
+        (name for name in NAMES),
+    ],
+)
+def test_names_come_in_the_order_of_their_ids(names):
+    received = check_class_names(names, 3)
+    assert received == NAMES
+    assert {type(name) for name in received} == {str}
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        ("abc", TypeError, "received the str 'abc'"),
+        (b"abc", TypeError, "received the bytes"),
+        ({"a", "b", "c"}, TypeError, "in the order of the class ids; received the set"),
+        ([0, 1, 2], TypeError, "are strings; received 0"),
+        (["a", None, "c"], TypeError, "are strings; received None"),
+        ({0: "a", 1: 2, 2: "c"}, TypeError, "are strings; received 2"),
+        (["a", "b", "a"], ValueError, "has 'a' twice"),
+        (["a", "", "c"], ValueError, "of one line each; received ''"),
+        (["a", "b\nc", "d"], ValueError, r"of one line each; received 'b\\nc'"),
+        (["a", "b"], ValueError, "has 2 names, and there are 3 classes"),
+        ({1: "a", 2: "b", 3: "c"}, ValueError, r"received the keys \[1, 2, 3\]"),
+        ({"a": 0, "b": 1, "c": 2}, ValueError, r"received the keys \['a', 'b', 'c'\]"),
+        ({"0": "a", "1": "b", "2": "c"}, ValueError, "received the keys"),
+    ],
+)
+def test_names_that_do_not_name_the_classes_are_refused(names, error, message):
+    with pytest.raises(error, match=message):
+        check_class_names(names, 3)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        WORDS,
+        np.array(WORDS),
+        np.array(WORDS, object),
+        np.array([word.encode() for word in WORDS]),
+        np.array(WORDS, np.dtypes.StringDType()),
+        pd.Series(WORDS),
+        pd.Series(WORDS, dtype="string"),
+        pd.Series(WORDS, dtype="category"),
+        tf.constant(WORDS),
+        tf.constant(WORDS).numpy(),
+    ],
+)
+def test_names_become_ids(labels):
+    received = ids_of_names(labels, NAMES)
+    np.testing.assert_array_equal(received, IDS)
+    column = np.asarray(labels)[:, np.newaxis]
+    column = tf.constant(column) if tf.is_tensor(labels) else column
+    received = ids_of_names(column, NAMES)
+    np.testing.assert_array_equal(received, IDS[:, np.newaxis])
+    np.testing.assert_array_equal(class_ids(received, 3), IDS)
+
+
+def test_names_of_a_dataset_become_ids_in_its_graph():
+    data = tf.data.Dataset.from_tensor_slices(WORDS).batch(2)
+    received = list(data.map(lambda y: ids_of_names(y, NAMES)).unbatch())
+    np.testing.assert_array_equal(received, IDS)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32", "uint8"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant])
+def test_labels_that_are_no_names_stay_as_they_are(convert, form, dtype):
+    labels = convert(FORMS[form].astype(dtype))
+    assert ids_of_names(labels, NAMES) is labels
+
+
+def test_no_labels_have_no_names():
+    assert len(ids_of_names(np.zeros(0), NAMES)) == 0
+    assert len(ids_of_names(tf.constant([], tf.string), NAMES)) == 0
+
+
+@pytest.mark.parametrize("unknown", ["cow", "Cat", "cat ", ""])
+def test_a_name_that_is_unknown_is_named(unknown):
+    message = rf"The label '{unknown}' is not among the class names \['cat', 'dog'"
+    with pytest.raises(ValueError, match=message):
+        ids_of_names(np.array(["cat", unknown]), NAMES)
+    data = tf.data.Dataset.from_tensors(["cat", unknown])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not among the class nam"):
+        list(data.map(lambda y: ids_of_names(y, NAMES)))
+
+
+def test_an_empty_array_of_names_has_no_ids():
+    received = ids_of_names(np.array([], dtype="U4"), NAMES)
+    assert class_ids(received, 3).shape == (0,)

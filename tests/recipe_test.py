@@ -128,7 +128,6 @@ def test_a_gaussian_is_an_object_or_its_arguments():
         ({"target_prior": [[1.0]]}, ValueError, "positive share for each class"),
         ({"fresh_head": "no"}, TypeError, "`fresh_head` is True or False.*'no'"),
     ],
-    ids=str,
 )
 def test_a_recipe_is_checked_when_it_is_made(settings, error, message):
     with pytest.raises(error, match=message):

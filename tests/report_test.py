@@ -1,20 +1,25 @@
 """Tests for report.py: what is printed, saved and drawn is what was measured."""
 
 import dataclasses
+import html
 import json
+import re
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tf_pseudofeat.comparison import SCORE_NAMES, score_predictions, standard_errors
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.moments import moments_of
+from tf_pseudofeat.predictions import Predictions
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.report import RetrainingReport
 
 
-def scores(recall):
+def scores(recall, precision):
     known = [value for value in recall if value is not None]
     return {
         "accuracy": 0.912,
@@ -22,7 +27,20 @@ def scores(recall):
         "geometric_mean": 0.5,
         "mean_minority_accuracy": float("nan"),
         "min_class_accuracy": min(known),
+        "macro_f1": 0.4,
+        "f1": 0.3,
+        "average_precision": None,
+        "roc_auc": 0.875,
+        "log_loss": 0.4321,
+        "brier_score": 0.25,
+        "calibration_error": 0.0625,
         "recall": recall,
+        "precision": precision,
+        "class_f1": [0.9, 0.25, None],
+        "class_average_precision": [0.95, None, None],
+        "true_share": [0.75, 0.25, 0.0],
+        "predicted_share": [0.9, 0.1, 0.0],
+        "confusion_matrix": [[9.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 0.0]],
     }
 
 
@@ -43,10 +61,12 @@ def report():
         minority=[1],
         prior=[0.5, 0.5, float("nan")],
         scored_on="validation data",
-        before=scores([0.987, 0.123, None]),
-        after=scores([0.95, 0.75, None]),
+        before=scores([0.987, 0.123, None], [0.8, 0.6, None]),
+        after=scores([0.95, 0.75, None], [0.9, 0.4, 0.0]),
+        standard_error={},
         kept=True,
         reason="",
+        notes=[],
         loss=[0.9, 0.7, 0.6],
         recipe=HeadRecipe(epochs=12, blend=0.2, tau=0.5),
         extraction=Extraction(per_class=500),
@@ -72,24 +92,43 @@ def test_table_holds_every_score_before_and_after_in_percent(report):
         ("balanced accuracy", "55.5", "85.0"),
         ("geometric mean", "50.0", "50.0"),
         ("min class accuracy", "12.3", "75.0"),
+        ("macro F1", "40.0", "40.0"),
+        ("F1 of the minority", "30.0", "30.0"),
+        ("average precision of the minority", "-", "-"),
+        ("ROC-AUC", "87.5", "87.5"),
+        ("log loss, nats", "0.432", "0.432"),
+        ("Brier score", "0.250", "0.250"),
+        ("calibration error", "6.2", "6.2"),
     ]:
         assert [*name.split(), before, after] in rows(report)
 
 
-def test_table_holds_every_class_with_its_examples_and_recalls(report):
-    assert ["class", "examples", "used", "pseudo", "recall", "after"] in rows(report)
-    assert ["0", "12,000", "500", "0", "98.7", "95.0"] in rows(report)
-    assert ["1*", "30", "30", "470", "12.3", "75.0"] in rows(report)
+def test_table_holds_every_class_with_its_examples_and_its_shares(report):
+    header = "class examples used pseudo recall after precision after true share"
+    assert [*header.split(), "predicted", "after"] in rows(report)
+    shares = ["75.0", "90.0", "90.0"]
+    first = ["0", "12,000", "500", "0", "98.7", "95.0", "80.0", "90.0"]
+    assert [*first, *shares] in rows(report)
+    second = ["1*", "30", "30", "470", "12.3", "75.0", "60.0", "40.0"]
+    assert [*second, "25.0", "10.0", "10.0"] in rows(report)
+
+
+def test_classes_go_by_their_names(report):
+    report = dataclasses.replace(report, class_names=("ok", "fraud", "other"))
+    first = [line[0] for line in rows(report) if line]
+    assert {"ok", "fraud*", "other"} < set(first)
+    assert not {"0", "1*", "2"} & set(first)
 
 
 def test_a_score_or_a_recall_that_has_no_value_is_a_dash(report):
-    assert ["2", "0", "0", "0", "-", "-"] in rows(report)
+    last = ["2", "0", "0", "0", "-", "-", "-", "0.0", "0.0", "0.0", "0.0"]
+    assert last in rows(report)
     assert ["mean", "minority", "accuracy", "-", "-"] in rows(report)
 
 
 def test_columns_of_the_table_line_up(report):
-    table = str(report).split("\n\n")[2].splitlines()
-    assert len({len(line) for line in table}) == 1
+    for table in str(report).split("\n\n")[1:3]:
+        assert len({len(line) for line in table.splitlines()}) == 1
 
 
 def test_first_line_says_what_was_done_and_last_line_how_long_it_took(report):
@@ -116,7 +155,8 @@ def test_second_line_says_how(report):
 def test_examples_that_a_sampler_took_away_are_not_counted_as_trained_on(report):
     report = dataclasses.replace(report, used=[12_000, 30, 0], pseudo=[-11_970, 20, 0])
     assert "retrained on 60 real and 20 pseudo-features" in str(report)
-    assert ["0", "12,000", "12,000", "-11,970", "98.7", "95.0"] in rows(report)
+    firsts = [line[:6] for line in rows(report)]
+    assert ["0", "12,000", "12,000", "-11,970", "98.7", "95.0"] in firsts
 
 
 def test_a_rollback_and_its_reason_stand_in_the_first_line(report):
@@ -125,15 +165,18 @@ def test_a_rollback_and_its_reason_stand_in_the_first_line(report):
 
 
 def test_to_dict_survives_json_with_every_field(report):
-    # Without the NaN, which differs from itself.
-    report.before["mean_minority_accuracy"] = report.after["mean_minority_accuracy"] = 0
-    saved = json.loads(json.dumps(report.to_dict()))
+    report.after["mean_minority_accuracy"] = 0.0
+    saved = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert set(saved) == {field.name for field in dataclasses.fields(report)}
-    assert saved["before"] == report.before
+    # JSON knows no NaN.
+    assert saved["before"] == {**report.before, "mean_minority_accuracy": None}
+    assert saved["after"] == report.after
+    assert saved["prior"] == [0.5, 0.5, None]
     assert saved["real"] == report.real and saved["used"] == report.used
     assert saved["extraction"]["augment"] == "auto"
     assert saved["extraction"]["per_class"] == 500
     assert saved["feature_shape"] == [4]
+    assert saved["class_names"] is saved["tuning"] is None
     assert isinstance(report.covariance, CovarianceReport)
     assert [c["count"] for c in saved["covariance"]["classes"]] == [10, 10]
 
@@ -143,18 +186,45 @@ def test_to_dict_without_gaussians_has_no_covariance(report):
     assert json.loads(json.dumps(report.to_dict()))["covariance"] is None
 
 
-def test_plot_draws_the_recalls_and_the_loss_and_saves(report, tmp_path):
+def test_plot_draws_recall_precision_and_the_loss_and_saves(report, tmp_path):
     figure = report.plot()
     figure.savefig(tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
-    recall, loss = figure.axes
-    heights = [bar.get_height() for bar in recall.patches]
-    assert heights == pytest.approx([98.7, 12.3, 0, 95, 75, 0])
-    names = [label.get_text() for label in recall.get_xticklabels()]
-    assert names == ["0\n12,000", "1*\n30", "2\n0"]
+    recall, precision, loss = figure.axes
+    for axes, expected in [
+        (recall, [98.7, 12.3, 0, 95, 75, 0]),
+        (precision, [80, 60, 0, 90, 40, 0]),
+    ]:
+        heights = [bar.get_height() for bar in axes.patches]
+        assert heights == pytest.approx(expected)
+    assert names_below(recall) == ["0\n12,000", "1*\n30", "2\n0"]
+    assert names_below(precision) == ["0\n75.0 %", "1*\n25.0 %", "2\n0.0 %"]
     (line,) = loss.get_lines()
     assert list(line.get_ydata()) == report.loss
     assert list(line.get_xdata()) == [4, 8, 12]  # three stretches of 12 epochs
+
+
+def names_below(axes):
+    return [label.get_text() for label in axes.get_xticklabels()]
+
+
+def test_a_notebook_shows_the_plot(report):
+    assert report.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_long_names_of_classes_are_turned(report):
+    short = report.plot().axes[0].get_xticklabels()
+    names = tuple(f"a class with a long name {place}" for place in range(3))
+    report = dataclasses.replace(report, class_names=names)
+    long = report.plot().axes[0].get_xticklabels()
+    assert [label.get_rotation() for label in (*short, *long)] == [0.0] * 3 + [90.0] * 3
+
+
+def test_plot_where_nothing_was_trained_has_no_loss(report):
+    recipe = HeadRecipe(blend=1.0, tau=0.5)
+    figure = dataclasses.replace(report, loss=[], recipe=recipe).plot()
+    (line,) = figure.axes[2].get_lines()
+    assert not len(line.get_ydata())
 
 
 def test_plot_of_a_rollback_says_so_and_bears_a_loss_of_nan(report, tmp_path):
@@ -168,3 +238,151 @@ def test_plot_without_matplotlib_says_what_to_install(report, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install 'tf-pseudofeat"):
         report.plot()
+
+
+# ---- What it costs, in numbers and in words. -----------------------------------------
+
+
+@pytest.fixture
+def measured(report):
+    """A report of two classifiers of 300 examples, whose scores are real ones."""
+    rng = np.random.default_rng(0)
+    ids = np.repeat([0, 1, 2], [200, 60, 40])
+    logits = 2 * np.eye(3)[ids] + rng.normal(size=(300, 3)) + [2, 0, 0]
+    before = Predictions(ids, logits, "linear")
+    after = before.less([2.0, 0.0, 0.0])
+    return dataclasses.replace(
+        report,
+        real=[2000, 600, 400],
+        used=[500, 500, 400],
+        pseudo=[0, 0, 100],
+        minority=[1, 2],
+        prior=[1 / 3] * 3,
+        before=score_predictions(before, [1, 2]),
+        after=score_predictions(after, [1, 2]),
+        standard_error=standard_errors(before, after, [1, 2]),
+        class_names=("ok", "fraud", "theft"),
+    )
+
+
+def test_standard_errors_stand_beside_the_scores(measured):
+    header = ["percent,", "on", "validation", "data", "before", "after", "+-"]
+    assert header in rows(measured)
+    error = measured.standard_error
+    for line, name, factor in [
+        ("balanced accuracy", "balanced_accuracy", 100),
+        ("ROC-AUC", "roc_auc", 100),
+        ("log loss, nats", "log_loss", 1),
+    ]:
+        (words,) = (w for w in rows(measured) if w[:-3] == line.split())
+        numbers = [measured.before[name], measured.after[name], error[name]]
+        expected = [factor * number for number in numbers]
+        assert [float(word) for word in words[-3:]] == pytest.approx(expected, abs=0.05)
+
+
+def test_sentences_say_what_it_costs(measured):
+    recall, precision = (
+        [100 * measured.before[name][0], 100 * measured.after[name][0]]
+        for name in ("recall", "precision")
+    )
+    text = str(measured)
+    assert f"recall of 'ok' {recall[0]:.1f} -> {recall[1]:.1f}" in text
+    assert recall[0] > recall[1] + 5 and precision[0] < precision[1]
+    (price,) = (line for line in text.splitlines() if line.startswith("Worse by more"))
+    assert "precision of 'fraud'" in price
+    assert "Classes are ranked" in text
+    assert "The outputs assume that all classes are equally common." in text
+
+
+def test_notes_are_the_last_sentences(measured):
+    notes = ["Not one decision changed.", "Look <here>."]
+    lines = str(dataclasses.replace(measured, notes=notes)).splitlines()
+    assert lines[-3:-1] == notes
+
+
+def test_of_a_head_that_is_gone_no_prior_is_said(measured):
+    report = dataclasses.replace(measured, kept=False, reason="recall fell")
+    assert "The outputs assume" not in str(report)
+    assert "Worse by more than chance" in str(report)
+
+
+def test_on_training_data_nothing_is_said_to_be_worse(measured):
+    report = dataclasses.replace(measured, standard_error={}, scored_on="training data")
+    assert "chance" not in str(report)
+    assert ["percent,", "on", "training", "data", "before", "after"] in rows(report)
+
+
+def test_it_renders_what_it_prints(measured):
+    report = dataclasses.replace(measured, notes=["Look <here>."])
+    rendered = report._repr_html_()
+    assert "<here>" not in rendered
+    cells = re.findall(r"<t[hd] [^>]*>(.*?)</t[hd]>", rendered)
+    text = str(report)
+    tables = text.split("\n\n")[1:3]
+    printed = " ".join(tables).split()
+    assert " ".join(map(html.unescape, cells)).split() == printed
+    for paragraph in (text.split("\n\n")[0], text.split("\n\n")[3]):
+        for line in paragraph.splitlines():
+            assert html.escape(line) in rendered
+
+
+# ---- For trackers and data frames. ---------------------------------------------------
+
+
+def test_metrics_are_flat_numbers_with_names_of_classes(measured):
+    metrics = measured.metrics()
+    assert {type(value) for value in metrics.values()} == {float}
+    assert metrics["kept"] == 1.0
+    for when in ("before", "after"):
+        scores = getattr(measured, when)
+        for name in SCORE_NAMES:
+            assert metrics[f"{when}_{name}"] == scores[name]
+        assert metrics[f"{when}_recall_of_fraud"] == scores["recall"][1]
+        assert metrics[f"{when}_f1_of_theft"] == scores["class_f1"][2]
+        areas = scores["class_average_precision"]
+        assert metrics[f"{when}_average_precision_of_ok"] == areas[0]
+        assert metrics[f"{when}_predicted_share_of_ok"] == scores["predicted_share"][0]
+    assert len(metrics) == 1 + 2 * (len(SCORE_NAMES) + 5 * 3)
+
+
+def test_metrics_without_a_value_are_left_out(report):
+    metrics = dataclasses.replace(report, kept=False).metrics()
+    assert metrics["kept"] == 0.0
+    assert "before_average_precision" not in metrics  # None
+    assert "before_mean_minority_accuracy" not in metrics  # NaN
+    assert "before_recall_of_class_2" not in metrics
+    assert metrics["before_recall_of_class_1"] == 0.123
+    assert metrics["after_precision_of_class_2"] == 0.0
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_frame_has_a_row_for_each_class(measured):
+    frame = measured.to_frame()
+    assert frame.index.tolist() == ["ok", "fraud", "theft"]
+    assert frame.index.name == "class"
+    assert frame["examples"].tolist() == measured.real
+    assert frame["minority"].tolist() == [False, True, True]
+    assert frame.loc["fraud", "recall_before"] == measured.before["recall"][1]
+    assert frame.loc["theft", "f1_after"] == measured.after["class_f1"][2]
+    assert (
+        frame.loc["ok", "average_precision_after"]
+        == (measured.after["class_average_precision"][0])
+    )
+    pairs = ["recall", "precision", "f1", "average_precision", "predicted_share"]
+    assert set(frame.columns) == {
+        *("examples", "used", "pseudo", "minority", "prior", "true_share"),
+        *(f"{name}_{when}" for name in pairs for when in ("before", "after")),
+    }
+
+
+def test_a_frame_of_classes_without_names_goes_by_their_ids(report):
+    frame = report.to_frame()
+    assert frame.index.tolist() == [0, 1, 2]
+    assert pd.isna(frame.loc[2, "recall_before"])
+    assert frame["precision_after"].tolist() == [0.9, 0.4, 0.0]
+
+
+def test_a_frame_without_pandas_says_what_to_install(report, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        report.to_frame()

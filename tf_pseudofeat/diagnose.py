@@ -9,7 +9,7 @@ from tf_pseudofeat.candidates import score_error
 from tf_pseudofeat.comparison import beyond_chance, difference_error, score_predictions
 from tf_pseudofeat.findings import number, score_label, too_few
 from tf_pseudofeat.job import check_job
-from tf_pseudofeat.probability_scores import probability_scores
+from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
 from tf_pseudofeat.search import Tuning, search_recipe
 from tf_pseudofeat.tables import Page, Table
 from tf_pseudofeat.thresholds import moved
@@ -147,6 +147,8 @@ def diagnose(
     )
     extracted, validation = job.extract(seed=seed, verbose=verbose)
     material, guard = job.material(extracted), job.guard
+    if guard.monitor is None:  # there is something to recommend by
+        guard = dataclasses.replace(guard, monitor="balanced_accuracy")
     tuning, candidates = search_recipe(
         job.task,
         material,
@@ -161,10 +163,12 @@ def diagnose(
     counts = candidates.counts
     remedies = {"as it is": ("leave the model as it is", as_it_is, False)}
     named = "a threshold of its own" if counts.size == 2 else "a bias per class"
-    if as_it_is.kind is not None:
+    if as_it_is.kind is not None and guard.monitor not in PROBABILITY_SCORES:
+        named_score = isinstance(guard.monitor, str)
+        metric = repr(guard.name) if named_score else guard.name
         thresholds = moved(as_it_is, guard, minority, seed)
         remedies[named] = (
-            f"choose_thresholds(model, validation_data, {guard.name!r})",
+            f"choose_thresholds(model, validation_data, {metric})",
             thresholds,
             True,
         )

@@ -108,12 +108,14 @@ def _worse_classes(name, old, new, error, class_names):
 
 def ranking(before, after, error):
     """The sentence of whether classes are ranked better, or only decided otherwise."""
-    if not error or before["average_precision"] is None:
+    if not error:
         return ""
     gains = {}
     for name in ("average_precision", "roc_auc"):
         if before[name] is not None and after[name] is not None:
             gains[name] = after[name] - before[name]
+    if "average_precision" not in gains:
+        return ""
     numbers = in_words(
         [
             f"{score_label(name)} {number(before[name])} -> {number(after[name])}"
@@ -152,7 +154,7 @@ def assumed_prior(prior, counts, class_names=None):
         return "The outputs assume that all classes are equally common."
     if _same(shares, data):
         return "The outputs assume the class shares of the training data."
-    rare, common = np.argmin(data), np.argmax(data)
+    rare, *_, common = np.lexsort((shares, data))
     places = np.flatnonzero(known)
     named = [
         f"{class_label(places[i], class_names)} {number(shares[i])} percent, in the "

@@ -74,7 +74,7 @@ class Guard:
         if isinstance(self.monitor, keras.metrics.Metric):
             falls = metric_falls(self.monitor)
         else:
-            falls = self.name in LOWER_IS_BETTER
+            falls = isinstance(self.monitor, str) and self.monitor in LOWER_IS_BETTER
         return -1.0 if falls else 1.0
 
     def score(self, predictions, minority):

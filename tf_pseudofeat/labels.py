@@ -124,22 +124,26 @@ def ids_of_names(labels, class_names):
         if labels.dtype != tf.string:
             return labels
         same = labels[..., tf.newaxis] == tf.constant(class_names)
-        known = tf.reduce_any(same, axis=-1)
+        known = tf.reduce_all(tf.reduce_any(same, axis=-1))
         message = f"A label is not among the class names {class_names}."
         with tf.control_dependencies([tf.debugging.Assert(known, [message, labels])]):
             return tf.argmax(same, axis=-1)
     array = np.asarray(labels)
-    is_text = array.dtype.kind in "USO" and array.size
-    if not is_text or not isinstance(array.flat[0], str | bytes):
+    is_text = array.dtype.kind in "UST"
+    if array.dtype.kind == "O" and array.size:
+        is_text = isinstance(array.flat[0], str | bytes)
+    if not is_text:
         return labels
     names = [name.decode() if isinstance(name, bytes) else name for name in array.flat]
     places = {name: place for place, name in enumerate(class_names)}
     unknown = next((name for name in names if name not in places), None)
     if unknown is not None:
         raise ValueError(
-            f"The label {unknown!r} is not among the class names {list(class_names)}."
+            f"The label {str(unknown)!r} is not among the class names "
+            f"{list(class_names)}."
         )
-    return np.array([places[name] for name in names]).reshape(array.shape)
+    ids = [places[name] for name in names]
+    return np.array(ids, np.int64).reshape(array.shape)
 
 
 def _ids_of_one_hot(labels, num_classes):

@@ -41,6 +41,9 @@ class Predictions:
         if self.threshold is None:
             threshold = 0.0 if self.kind == "linear" else 0.5
             object.__setattr__(self, "threshold", threshold)
+        if self.sample_weight is not None:
+            weight = np.asarray(self.sample_weight)
+            object.__setattr__(self, "sample_weight", weight)
 
     def __len__(self):
         return len(self.outputs)

@@ -71,5 +71,5 @@ def _plain(key):
     """A class id as an int: 1, 1.0, np.int64(1), True of a two-valued column."""
     try:
         return int(key) if int(key) == key else key
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return key

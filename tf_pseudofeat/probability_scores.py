@@ -79,8 +79,9 @@ def expected_calibration_error(predictions, bins=15):
 
 
 def _ranking(truth, p, weight, rare):
-    examples = truth.sum(axis=0)
-    known = np.flatnonzero((examples > 0) & (examples < len(truth)))
+    counted = truth if weight is None else truth[weight > 0]
+    examples = counted.sum(axis=0)
+    known = np.flatnonzero((examples > 0) & (examples < len(counted)))
     precisions = np.full(truth.shape[1], np.nan)
     if not known.size:
         return {"class_average_precision": [None] * truth.shape[1]}

@@ -140,7 +140,9 @@ def search_recipe(
         candidates: `Candidates`.
     """
     began, recipe = time.perf_counter(), recipe or HeadRecipe()
-    guard = Guard.of(monitor or "balanced_accuracy")
+    guard = Guard.of(monitor)
+    if guard.monitor is None:  # there is something to choose by
+        guard = dataclasses.replace(guard, monitor="balanced_accuracy")
     usual = recipe.resolve(task, material)
     candidates = Candidates(task, material, validation, guard, usual.tau, seed)
     _add_trained(candidates, task, material, recipe, usual, seed=seed, verbose=verbose)

@@ -8,7 +8,7 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.budget import minority_classes
@@ -73,7 +73,8 @@ class Thresholds(Page):
         """Of two classes the probability above which it is class 1; else None."""
         if len(self.bias) != 2:
             return None
-        return 1 / (1 + math.exp((self.bias[1] - self.bias[0]) / self.temperature))
+        below = (self.bias[0] - self.bias[1]) / self.temperature
+        return float(special.expit(below))
 
     def decide(self, probabilities):
         """The class to decide for.
@@ -176,7 +177,7 @@ def choose_thresholds(
         temperature.
     """
     guard = Guard.of(metric)
-    if guard.monitor is None or guard.name in PROBABILITY_SCORES:
+    if guard.monitor is None or guard.monitor in PROBABILITY_SCORES:
         raise ValueError(
             f"`metric` is a score of decisions, one of {DECISION_SCORES}, a function "
             f"or a Keras metric; received {metric!r}, which no threshold moves."
@@ -238,10 +239,10 @@ def predictions_of(model, data):
 def moved(predictions, guard, minority, seed):
     """`Predictions` where each fifth is decided by the bias that the others chose."""
     fold = folds_of(predictions.ids, _FOLDS, numbers_for("folds", seed))
-    outputs = np.empty_like(predictions.outputs)
+    outputs = predictions.outputs.copy()
     for k in range(_FOLDS):
         rows = fold == k
-        if rows.any():
+        if rows.any() and not rows.all():
             bias = fit_bias(predictions.select(~rows), guard, minority)
             outputs[rows] = predictions.select(rows).less(-bias).outputs
     return dataclasses.replace(predictions, outputs=outputs)
@@ -346,7 +347,8 @@ class _BiasSearch:
         right = rival == ids
         hits = np.bincount(rival[right], self._weight[right], classes) - lost
         hits[:, place] = won[:, place]
-        return self._scores(hits, guesses)
+        # A sum of weights that is 0 may be rounded to below it.
+        return self._scores(np.maximum(hits, 0), guesses)
 
     def _scores(self, hits, guesses):
         name = self._guard.monitor
