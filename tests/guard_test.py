@@ -126,7 +126,7 @@ def test_a_keras_metric_counts_weights_and_is_left_empty():
         (
             keras.metrics.AUC,
             TypeError,
-            r"received the class AUC. Make one of it, AUC\(",
+            r"received the class AUC. Pass AUC\(",
         ),
     ],
 )

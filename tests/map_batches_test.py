@@ -10,7 +10,7 @@ from tf_pseudofeat.extraction import Extraction
 
 X = np.arange(14.0).reshape(7, 2).astype("float32")
 Y = np.array([0, 1, 2, 0, 1, 2, 0])
-WEIGHT = np.arange(7.0)
+WEIGHT = np.arange(1.0, 8.0)
 ARRAYS = [(X, Y), (X, Y, WEIGHT)]
 EXTRACTION = Extraction(batch_size=3)
 

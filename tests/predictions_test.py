@@ -1,11 +1,13 @@
 """Tests for predictions.py: the same numbers by scipy and by loops over examples."""
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
 import scipy.special
 
 from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.readings import reading_of
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(40, 3)) * 3
@@ -152,27 +154,32 @@ def test_bayes_rule_moves_probabilities_from_one_prior_to_another(name):
 HALF = np.full((2, 2), 0.5, "float32")
 
 
+FROM_LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
+
+
 @pytest.mark.parametrize(
-    ("activation", "threshold", "outputs", "kind"),
+    ("activation", "loss", "outputs", "kind"),
     [
-        ("softmax", 0.5, HALF, "softmax"),
-        ("softmax", 0.5, HALF.astype("float16") * 1.005, "softmax"),  # rounded
-        ("softmax", 0.5, HALF * np.nan, None),
-        ("log_softmax", 0.5, np.log(HALF), "linear"),
-        ("linear", 0.5, HALF, "linear"),  # whatever the numbers look like
-        (None, 0.0, HALF, "linear"),
-        (None, 0.5, HALF, "softmax"),
-        (None, 0.5, HALF * 1.1, None),
-        (None, 0.5, HALF * [[1.5, 0.5]], "softmax"),
-        (None, 0.5, HALF * [[3, -1]], None),  # they add up to 1, and are no shares
-        ("sigmoid", 0.5, HALF[:, :1], "sigmoid"),
-        ("sigmoid", 0.5, HALF * 1.5, None),  # each class by itself
-        (None, 0.5, HALF[:, :1], "sigmoid"),
-        ("relu", 0.5, HALF[:, :1] * 4, None),
-        ("linear", 0.0, HALF[:, :1], "linear"),
+        ("softmax", None, HALF, "softmax"),
+        ("softmax", None, HALF.astype("float16") * 1.005, "softmax"),  # rounded
+        ("softmax", None, HALF * np.nan, None),
+        ("log_softmax", None, np.log(HALF), "linear"),
+        ("linear", None, HALF, "linear"),  # whatever the numbers look like
+        (None, FROM_LOGITS, HALF, "linear"),
+        (None, None, HALF, "softmax"),
+        (None, None, HALF * 1.1, None),
+        (None, None, HALF * [[1.5, 0.5]], "softmax"),
+        (None, None, HALF * [[3, -1]], None),  # they add up to 1, and are no shares
+        ("sigmoid", None, HALF[:, :1], "sigmoid"),
+        ("sigmoid", None, HALF * 1.5, None),  # each class by itself
+        (None, None, HALF[:, :1], "sigmoid"),
+        ("relu", None, HALF[:, :1] * 4, None),
+        ("linear", None, HALF[:, :1], "linear"),
+        ("linear", "mse", HALF[:, :1], None),
+        ("linear", "hinge", HALF[:, :1], None),
     ],
 )
 def test_the_kind_of_outputs_is_told_by_their_maker_and_their_sums(
-    activation, threshold, outputs, kind
+    activation, loss, outputs, kind
 ):
-    assert output_kind(activation, threshold, outputs) == kind
+    assert output_kind(reading_of(activation, loss), outputs) == kind

@@ -18,6 +18,7 @@ __all__ = ["Diagnosis", "Remedy", "diagnose"]
 
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "f1")
 _SHOWN += ("average_precision", "log_loss")
+_THRESHOLD, _BIAS = "a threshold of its own", "a bias per class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,18 +159,38 @@ def diagnose(
         seed=seed,
         verbose=verbose,
     )
-    minority = material.minority
+    said = _remedies(job, guard, tuning, candidates, material.minority, seed)
+    chosen, reason = _recommend(
+        {name: predictions for name, (_, predictions, _) in said.items()},
+        guard,
+        material.minority,
+    )
+    remedies = {
+        name: _scored(name, *remedy, candidates, guard, material.minority)
+        for name, remedy in said.items()
+    }
+    return Diagnosis(
+        remedies=list(remedies.values()),
+        recommended=remedies[chosen],
+        reason=reason,
+        monitor=guard.name,
+        counts=candidates.counts.tolist(),
+        tuning=tuning,
+        class_names=job.task.class_names,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _remedies(job, guard, tuning, candidates, minority, seed):
+    """{name: (code, `Predictions`, whether they are cross-fitted)}, cheapest first."""
     as_it_is = candidates.predictions(1.0, 0.0)
-    counts = candidates.counts
+    metric = repr(guard.name) if isinstance(guard.monitor, str) else guard.name
     remedies = {"as it is": ("leave the model as it is", as_it_is, False)}
-    named = "a threshold of its own" if counts.size == 2 else "a bias per class"
     if as_it_is.kind is not None and guard.monitor not in PROBABILITY_SCORES:
-        named_score = isinstance(guard.monitor, str)
-        metric = repr(guard.name) if named_score else guard.name
-        thresholds = moved(as_it_is, guard, minority, seed)
-        remedies[named] = (
+        several = candidates.counts.size > 2
+        remedies[_BIAS if several else _THRESHOLD] = (
             f"choose_thresholds(model, validation_data, {metric})",
-            thresholds,
+            moved(as_it_is, guard, minority, seed),
             True,
         )
     if (1.0, 1.0) in candidates.keys:
@@ -179,42 +200,29 @@ def diagnose(
             False,
         )
     call = f"retrain_head(model, {job.split.layer_name!r}, data, validation_data=..."
+    if guard.name != "balanced_accuracy":
+        call += f", monitor={metric}"
     default = (tuning.default.blend, tuning.default.tau)
     if default != (1.0, 0.0):
-        remedies["retraining, by default"] = (
-            f"{call})",
-            candidates.predictions(*default),
-            False,
-        )
-    remedies["retraining, recipe 'auto'"] = (
-        f'{call}, recipe="auto")',
-        candidates.cross_fitted(),
-        True,
-    )
-    # A threshold is no new classifier: it leaves the probabilities as they are.
-    kept = {named: probability_scores(as_it_is, minority)} if named in remedies else {}
-    said = {name: predictions for name, (_, predictions, _) in remedies.items()}
-    rows = {
-        name: Remedy(
-            name=name,
-            code=code,
-            scores=score_predictions(predictions, minority) | kept.get(name, {}),
-            score=guard.score(predictions, minority),
-            standard_error=score_error(predictions, guard, minority),
-            cross_fitted=cross_fitted,
-        )
-        for name, (code, predictions, cross_fitted) in remedies.items()
-    }
-    chosen, reason = _recommend(said, guard, minority)
-    return Diagnosis(
-        remedies=list(rows.values()),
-        recommended=rows[chosen],
-        reason=reason,
-        monitor=guard.name,
-        counts=counts.tolist(),
-        tuning=tuning,
-        class_names=job.task.class_names,
-        seconds=time.perf_counter() - began,
+        predictions = candidates.predictions(*default)
+        remedies["retraining, by default"] = (f"{call})", predictions, False)
+    fitted = candidates.cross_fitted()
+    remedies["retraining, recipe 'auto'"] = (f'{call}, recipe="auto")', fitted, True)
+    return remedies
+
+
+def _scored(name, code, predictions, cross_fitted, candidates, guard, minority):
+    scores = score_predictions(predictions, minority)
+    if name in (_BIAS, _THRESHOLD):  # no new classifier: the probabilities stay
+        as_it_is = candidates.predictions(1.0, 0.0)
+        scores |= probability_scores(as_it_is, minority)
+    return Remedy(
+        name=name,
+        code=code,
+        scores=scores,
+        score=guard.score(predictions, minority),
+        standard_error=score_error(predictions, guard, minority),
+        cross_fitted=cross_fitted,
     )
 
 

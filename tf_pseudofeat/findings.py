@@ -40,10 +40,15 @@ def class_label(place, class_names):
 
 
 def number(value, name="accuracy"):
-    """A score as it is printed, in percent where it is a share; "-" where it is not."""
+    """A score as it is printed, in percent where it is a share; "-" where it is not.
+
+    Of a user's own score nobody knows what it is.
+    """
     if value is None or value != value:
         return "-"
-    return f"{value:.3f}" if name in _NOT_PERCENT else f"{100 * value:.1f}"
+    if name in _NOT_PERCENT:
+        return f"{value:.3f}"
+    return f"{100 * value:.1f}" if name in SCORE_NAMES else f"{value:.4g}"
 
 
 def in_words(items):

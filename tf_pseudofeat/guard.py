@@ -15,7 +15,7 @@ from tf_pseudofeat.comparison import (
     score_decisions,
 )
 from tf_pseudofeat.keras_internals import metric_falls
-from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
+from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_score
 
 __all__ = ["Guard"]
 
@@ -192,8 +192,10 @@ def _recalls(predictions):
 
 
 def _named_score(name, predictions, minority):
-    kind = probability_scores if name in PROBABILITY_SCORES else score_decisions
-    score = kind(predictions, minority)[name]
+    if name in PROBABILITY_SCORES:
+        score = probability_score(name, predictions, minority)
+    else:
+        score = score_decisions(predictions, minority)[name]
     return math.nan if score is None else score
 
 

@@ -41,19 +41,29 @@ def probability_scores(predictions, minority):
             without an example, or without others; more than ten million probabilities
             to rank.
     """
-    scores = dict.fromkeys((*PROBABILITY_SCORES, "class_average_precision"))
-    classes = predictions.num_classes
-    scores["class_average_precision"] = [None] * classes
-    if predictions.probabilities is None:
-        return scores
-    truth = np.eye(classes)[predictions.ids]  # [N, C]
-    weight, p = predictions.sample_weight, predictions.probabilities
-    if p.size <= _MOST_RANKED:
-        scores |= _ranking(truth, p, weight, rare_places(minority, classes))
-    squares = np.square(p - truth).sum(axis=1)
-    return scores | {
+    scores = dict.fromkeys(PROBABILITY_SCORES)
+    scores["class_average_precision"] = [None] * predictions.num_classes
+    return scores | _ranking(predictions, minority) | _trust(predictions)
+
+
+def probability_score(name, predictions, minority):
+    """One of them, by name, without the time that the others take."""
+    of_ranking = name in ("average_precision", "roc_auc")
+    if of_ranking:
+        return _ranking(predictions, minority).get(name)
+    return _trust(predictions).get(name)
+
+
+def _trust(predictions):
+    """Scores of probabilities; {} where nobody knows them."""
+    p, weight = predictions.probabilities, predictions.sample_weight
+    if p is None:
+        return {}
+    classes = range(predictions.num_classes)
+    squares = np.square(p - np.eye(len(classes))[predictions.ids]).sum(axis=1)
+    return {
         "log_loss": float(
-            log_loss(predictions.ids, p, labels=range(classes), sample_weight=weight)
+            log_loss(predictions.ids, p, labels=classes, sample_weight=weight)
         ),
         "brier_score": float(np.average(squares, weights=weight)),
         "calibration_error": expected_calibration_error(predictions),
@@ -78,23 +88,28 @@ def expected_calibration_error(predictions, bins=15):
     return float(np.abs(gaps).sum() / weight.sum())
 
 
-def _ranking(truth, p, weight, rare):
+def _ranking(predictions, minority):
+    """Scores of ranking; {} where there is nothing to rank, or too much."""
+    p, weight = predictions.probabilities, predictions.sample_weight
+    if p is None or p.size > _MOST_RANKED:
+        return {}
+    classes = predictions.num_classes
+    truth = np.eye(classes)[predictions.ids]  # [N, C]
     counted = truth if weight is None else truth[weight > 0]
     examples = counted.sum(axis=0)
     known = np.flatnonzero((examples > 0) & (examples < len(counted)))
-    precisions = np.full(truth.shape[1], np.nan)
     if not known.size:
-        return {"class_average_precision": [None] * truth.shape[1]}
+        return {}
+    truth, p = truth[:, known], p[:, known]
+    precisions = np.full(classes, np.nan)
     precisions[known] = average_precision_score(
-        truth[:, known], p[:, known], average=None, sample_weight=weight
+        truth, p, average=None, sample_weight=weight
     )
-    areas = roc_auc_score(
-        truth[:, known], p[:, known], average="macro", sample_weight=weight
-    )
-    mean = float(known_mean(precisions[rare]))
+    area = roc_auc_score(truth, p, average="macro", sample_weight=weight)
+    mean = float(known_mean(precisions[rare_places(minority, classes)]))
     return {
         "average_precision": None if np.isnan(mean) else mean,
-        "roc_auc": float(areas),
+        "roc_auc": float(area),
         "class_average_precision": [
             None if np.isnan(value) else float(value) for value in precisions
         ],
