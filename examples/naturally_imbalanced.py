@@ -43,10 +43,14 @@ __all__ = [
     "bundled_sets",
     "grid_scores",
     "materials",
+    "network_of",
     "read_reviews",
     "read_table",
+    "read_tables",
     "run_split",
     "split_of",
+    "standardized",
+    "train",
 ]
 
 FLAGS = flags.FLAGS
@@ -209,6 +213,13 @@ def split_of(name, columns, labels, number):
         split: `Split`.
     """
     train, test = _stratified(labels, number)
+    inputs = standardized(columns, train)
+    parts = inputs[train], labels[train], inputs[test], labels[test]
+    return Split("table", name, number, *parts)
+
+
+def standardized(columns, train):
+    """Float32 `[N, D]` of a table's columns, by the mean and scale of some rows."""
     inputs = []
     for column in columns:
         if column.dtype.kind == "f":
@@ -217,9 +228,7 @@ def split_of(name, columns, labels, number):
             inputs.append(np.nan_to_num(scaled)[:, None])
         else:
             inputs.append(1.0 * (column[:, None] == np.unique(column[train])))
-    inputs = np.concatenate(inputs, axis=1).astype(np.float32)  # [N, D]
-    parts = inputs[train], labels[train], inputs[test], labels[test]
-    return Split("table", name, number, *parts)
+    return np.concatenate(inputs, axis=1).astype(np.float32)
 
 
 def review_splits(texts, labels, number):
@@ -506,7 +515,7 @@ def _softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _read_all(tables):
+def read_tables(tables):
     """{name: (columns, labels)} of a folder's tables."""
     paths = sorted(pathlib.Path(tables).glob("*.dat"))
     paths += sorted(pathlib.Path(tables).glob("*.csv"))
@@ -522,7 +531,7 @@ def main(argv):
     leave_gpus_to_keras()
     results = Results(FLAGS.results)
     try:
-        tables = _read_all(FLAGS.tables) if FLAGS.tables else {}
+        tables = read_tables(FLAGS.tables) if FLAGS.tables else {}
         reviews = read_reviews(FLAGS.reviews) if FLAGS.reviews else None
     except (OSError, ValueError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
