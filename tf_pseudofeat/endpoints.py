@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.gaussian import check_gaussian
-from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.lowering import Lowering
 from tf_pseudofeat.split import split_at
@@ -46,13 +46,14 @@ def endpoints(
         NotImplementedError: Keras runs on a backend other than TensorFlow and jax.
     """
     check_is_keras_3(model)
+    check_stateless(model)
     lowered = Lowering()
     network = _network(model)
     if gaussian is not None:
         _check_gaussian(gaussian, layer_name, model)
-    inputs = _signature(network, input_name)
-    named = _named_outputs(network, output_name)
-    classified = _classified(network, class_names, thresholds, output_name)
+    inputs = _signature(model, network, input_name)
+    named = _named_outputs(model, network, output_name)
+    classified = _classified(model, network, class_names, thresholds, output_name)
     decoded = _decoded(inputs) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
@@ -107,48 +108,48 @@ def _check_gaussian(gaussian, layer_name, model):
         )
 
 
-def _signature(model, input_name):
+def _signature(model, network, input_name):
     """The model's inputs, in its own structure, with names and an open batch size."""
 
     def spec(tensor, name):
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
 
-    if input_name is not None and len(model.inputs) > 1:
+    if input_name is not None and len(network.inputs) > 1:
         raise ValueError(
             f"`input_name` is for a single input; {model.name!r} has "
-            f"{[tensor.name for tensor in model.inputs]}, which keep their names."
+            f"{[tensor.name for tensor in network.inputs]}, which keep their names."
         )
-    if isinstance(model.input, dict):
-        return {name: spec(tensor, name) for name, tensor in model.input.items()}
-    if len(model.inputs) > 1:
-        return keras.tree.map_structure(lambda t: spec(t, t.name), model.input)
-    (tensor,) = model.inputs
+    if isinstance(network.input, dict):
+        return {name: spec(tensor, name) for name, tensor in network.input.items()}
+    if len(network.inputs) > 1:
+        return keras.tree.map_structure(lambda t: spec(t, t.name), network.input)
+    (tensor,) = network.inputs
     made_up = tensor.name.startswith(("keras_tensor", "input_layer"))
     default = "image" if len(tensor.shape) == 4 else "features"
     name = input_name or (default if made_up else tensor.name)
-    return keras.tree.map_structure(lambda t: spec(t, name), model.input)
+    return keras.tree.map_structure(lambda t: spec(t, name), network.input)
 
 
-def _named_outputs(model, output_name):
+def _named_outputs(model, network, output_name):
     """A function from the model's outputs to a dict of them by name."""
-    if output_name is not None and len(model.outputs) > 1:
+    if output_name is not None and len(network.outputs) > 1:
         raise ValueError(
             f"`output_name` is for a single output; {model.name!r} has "
-            f"{list(model.output_names)}, which keep their names."
+            f"{list(network.output_names)}, which keep their names."
         )
-    if isinstance(model.output, dict):
+    if isinstance(network.output, dict):
         return dict
-    if len(model.outputs) > 1:
-        names = list(model.output_names)
+    if len(network.outputs) > 1:
+        names = list(network.output_names)
         return lambda y: dict(zip(names, keras.tree.flatten(y), strict=True))
-    name = output_name or _OUTPUT_NAMES.get(output_activation(model), "outputs")
+    name = output_name or _OUTPUT_NAMES.get(output_activation(network), "outputs")
     return lambda y: {name: keras.tree.flatten(y)[0]}
 
 
 # Names of classes.
 
 
-def _classified(model, class_names, thresholds, output_name):
+def _classified(model, network, class_names, thresholds, output_name):
     """A function from the outputs to names and scores, what is decided for first."""
     if thresholds is not None and class_names is None:
         raise ValueError(
@@ -157,9 +158,9 @@ def _classified(model, class_names, thresholds, output_name):
         )
     if class_names is None:
         return lambda y: {}
-    activation = output_activation(model)
-    _check_classifier(model, activation, output_name)
-    width = model.outputs[0].shape[-1]
+    activation = output_activation(network)
+    _check_classifier(model, network, activation, output_name)
+    width = network.outputs[0].shape[-1]
     classes = 2 if _is_binary(width, activation) else width
     class_names = check_class_names(class_names, classes)
     thresholds = _checked_thresholds(thresholds, classes)
@@ -225,15 +226,15 @@ def _is_binary(width, activation):
     return width == 1 and activation != "softmax"
 
 
-def _check_classifier(model, activation, output_name):
-    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+def _check_classifier(model, network, activation, output_name):
+    shapes = [tuple(tensor.shape) for tensor in network.outputs]
     if len(shapes) > 1 or len(shapes[0]) != 2 or activation not in _OUTPUT_NAMES:
         raise ValueError(
             f"`class_names` are for a model with one output [B, C] that ends in a "
             f"softmax, a sigmoid or a linear layer; {model.name!r} has outputs of "
             f"shapes {shapes} and ends in {activation}. Export it without."
         )
-    keys = set(model.output) if isinstance(model.output, dict) else {output_name}
+    keys = set(network.output) if isinstance(network.output, dict) else {output_name}
     if keys & {"classes", "scores"}:
         raise ValueError(
             f"`class_names` serve outputs 'classes' and 'scores', and the output of "

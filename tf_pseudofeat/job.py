@@ -23,9 +23,10 @@ from tf_pseudofeat.features import (
     read_features,
     validation_features,
 )
-from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
+from tf_pseudofeat.lengths import check_lengths
 from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.options import resolve_options
@@ -125,6 +126,7 @@ def check_job(
     if extraction.cache_dir is not None:
         _check_cache(extraction.cache_dir, recipe.sampler)
     check_is_keras_3(model)
+    check_stateless(model)
     check_one_worker(model)
     _check_weights(model)
     if class_names is not None:
@@ -145,6 +147,8 @@ def check_job(
             f"The first batch has {' or '.join(map(str, sorted(num_rows(x))))} inputs "
             f"and {len(labels)} labels; each example needs a label of its own."
         )
+    for each in (data, validation_data):
+        check_lengths(split.trunk, each, split.layer_name)
     some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
     outputs = _one_output(model, split.compare(model, some, trained=trained)[1])
     _check_other_outputs(model, chosen, split)

@@ -13,12 +13,13 @@ import operator
 import keras
 import numpy as np
 
-from tf_pseudofeat.arguments import check_finite, without_overflow
+from tf_pseudofeat.arguments import check_finite, check_floats, without_overflow
 from tf_pseudofeat.graph import (
     MOST_NAMES,
     Graph,
     call_again,
     check_is_keras_3,
+    check_stateless,
     functional,
     known_splits,
     layers_inside,
@@ -96,7 +97,9 @@ class Split:
 
     def compare(self, model, x, tolerance=None, trained=True):
         """`(largest_difference, outputs)`, the model's own outputs; see `check`."""
+        check_stateless(model)
         features, expected, received = _run_all(self, model, x)
+        check_floats(features, self.layer_name)
         if not trained:
             features = without_overflow(features, x)
         check_finite(features, f"The features at '{self.layer_name}'", x)
@@ -221,11 +224,11 @@ def _find_calls(graph, layer_name):
 
 
 def _unknown_layer(graph, layer_name):
-    message = f"Model '{graph.functional.name}' has no layer '{layer_name}' in it"
+    message = f"Model '{graph.name}' has no layer '{layer_name}' in it"
     paths = _paths(graph)
     if layer_name in _paths(Graph(graph.functional, graph.prefix)):
         return (
-            f"Layer '{graph.prefix}{layer_name}' of model '{graph.functional.name}' is "
+            f"Layer '{graph.prefix}{layer_name}' of model '{graph.name}' is "
             f"not on the way to the output that was chosen. Layers to split at, from "
             f"the last: {graph.advice()}."
         )
@@ -311,6 +314,12 @@ def _check_features(graph, cut):
             f"Cannot split at '{path}': it is an output layer, with nothing after it "
             f"to retrain. Layers before it, nearest first: {graph.advice(cut)}."
         )
+    if why_not == "no floats":
+        raise ValueError(
+            f"Cannot split at '{path}': its output is {cut.outputs[0].dtype}, and "
+            f"features are floats. Layers whose output is, nearest first: "
+            f"{graph.advice(cut)}."
+        )
     if why_not == "mask":
         layers = graph.advice(cut, only_after=True)
         raise ValueError(f"{_masked(path)} Layers without one: {layers}.")
@@ -394,7 +403,7 @@ def _update(new, node, outputs):
 
 
 def _model(graph, suffix, inputs, outputs):
-    return keras.Model(inputs, outputs, name=f"{graph.functional.name}_{suffix}")
+    return keras.Model(inputs, outputs, name=f"{graph.name}_{suffix}")
 
 
 def _input_like(features, layer_name, graph):

@@ -17,7 +17,7 @@ from tf_pseudofeat.comparison import folds_of
 from tf_pseudofeat.data_adapters import batches_of, check_data
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.findings import class_label, number, score_label
-from tf_pseudofeat.graph import check_is_keras_3
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.predictions import Predictions, output_kind
@@ -209,6 +209,7 @@ def predictions_of(model, data):
         TypeError: `model` is not a Keras 3 model, `data` no data.
     """
     check_is_keras_3(model)
+    check_stateless(model)
     check_data(data)
     outputs, labels, weights = [], [], []
     for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
