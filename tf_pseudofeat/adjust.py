@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import activation_name, maker, output_activation
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
+from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.priors import by_class, positive_shares
 from tf_pseudofeat.strategies import scope_of
 
@@ -56,9 +57,10 @@ def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
             structure and dtype of `model`, ending in a `LogitAdjustment`.
 
     Raises:
-        ValueError: The model has no graph, or outputs of another kind; a class has no
-            example; the report is of a retraining that was rolled back; `tau` other
-            than 1 beside `target_prior`.
+        ValueError: The model has no graph, outputs of another kind or a KerasHub
+            preprocessor, which the copy would not have; a class has no example; the
+            report is of a retraining that was rolled back; `tau` other than 1 beside
+            `target_prior`.
 
     Warns:
         UserWarning: The prior seems to have been taken off already.
@@ -76,6 +78,7 @@ def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
         here those of the mix that trained the head, whose prior the logits follow.
     """
     width, tau = _output_width(model), check_tau(tau)
+    _check_no_preprocessor(model)
     if target_prior is not None and tau != 1:
         raise ValueError(
             f"tau={tau:g} leaves a prior of its own, and `target_prior` says which one "
@@ -314,6 +317,16 @@ def _output_width(model):
     if reason:
         raise ValueError(f"Cannot adjust the logits of {model.name!r}: {reason}")
     return functional(model).outputs[0].shape[-1]
+
+
+def _check_no_preprocessor(model):
+    if preprocesses(model):
+        raise ValueError(
+            f"`predict` of {model.name!r} preprocesses, and that of an adjusted model, "
+            f"a plain keras.Model, would not. Adjust it in place, retrain_head(..., "
+            f"blend=1, tau=1); or adjust keras.Model(model.inputs, model.outputs), and "
+            f"pass it what `model.preprocessor(x)` gives."
+        )
 
 
 def _refusal(model):

@@ -13,6 +13,7 @@ from tf_pseudofeat.comparison import SCORE_NAMES
 from tf_pseudofeat.graph import validation_data_of_fit
 from tf_pseudofeat.job import broken_weights, check_job
 from tf_pseudofeat.options import resolve_options
+from tf_pseudofeat.preprocessing import Preprocessed
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.weights import fingerprint
 
@@ -134,7 +135,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             return
         data = validation_data_of_fit(self.model)
         if data is not None:
-            self._of_fit["validation_data"] = data
+            self._of_fit["validation_data"] = Preprocessed(data)
         if data is not None or self.settings.get("recipe") == "auto":
             self._check(by_now=True)
 

@@ -18,6 +18,7 @@ __all__ = [
     "for_keras",
     "labels_at_hand",
     "map_batches",
+    "map_lazily",
     "num_batches",
 ]
 
@@ -134,7 +135,9 @@ def batches_of(data, extraction, rows=None):
         rows: of arrays, the only ones to give, in rising order.
     """
     if isinstance(data, tuple | list):
+        function = getattr(data, "function", None)
         data = _array_batches(_without_none(data), extraction.batch_size, rows)
+        data = data if function is None else map(function, data)
     elif isinstance(data, keras.utils.PyDataset):
         data = map(_checked_item, itertools.repeat(data), range(len(data)))
     for x, y, *weight in data:
@@ -179,8 +182,26 @@ def map_batches(data, function):
     return function(data) if _is_labeled(data) else data
 
 
+def map_lazily(data, function):
+    """`map_batches`, where of arrays, too, the function gets no more than one batch.
+
+    Their labels and weights count as they are wherever no batch is read.
+    """
+    arrays = isinstance(data, tuple | list)
+    return _LazyArrays(data, function) if arrays else map_batches(data, function)
+
+
 def _is_labeled(elements):
     return isinstance(elements, tuple | list) and len(elements) in (2, 3)
+
+
+class _LazyArrays(tuple):
+    """A tuple of arrays with a function of the batches that are read of them."""
+
+    def __new__(cls, arrays, function):
+        self = super().__new__(cls, arrays)
+        self.function = function
+        return self
 
 
 class _Mapped(keras.utils.PyDataset):

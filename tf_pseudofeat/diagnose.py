@@ -9,6 +9,7 @@ from tf_pseudofeat.candidates import score_error
 from tf_pseudofeat.comparison import beyond_chance, difference_error, score_predictions
 from tf_pseudofeat.findings import number, score_label, too_few
 from tf_pseudofeat.job import check_job
+from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.probability_scores import probability_scores
 from tf_pseudofeat.search import Tuning, search_recipe
 from tf_pseudofeat.tables import Page, Table
@@ -168,13 +169,15 @@ def diagnose(
             thresholds,
             True,
         )
+    call = f"retrain_head(model, {job.split.layer_name!r}, data, validation_data=..."
     if (1.0, 1.0) in candidates.keys:
         remedies["logit adjustment, tau 1"] = (
-            "adjust_logits(model, class_counts(labels))",
+            f"{call}, blend=1, tau=1)"
+            if preprocesses(model)  # an adjusted copy would not
+            else "adjust_logits(model, class_counts(labels))",
             candidates.predictions(1.0, 1.0),
             False,
         )
-    call = f"retrain_head(model, {job.split.layer_name!r}, data, validation_data=..."
     default = (tuning.default.blend, tuning.default.tau)
     if default != (1.0, 0.0):
         remedies["retraining, by default"] = (

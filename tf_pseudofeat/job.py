@@ -32,6 +32,12 @@ from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.preprocessing import (
+    Preprocessed,
+    as_arrays,
+    preprocess_batch,
+    preprocessed,
+)
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.split import Split, split_at
@@ -55,7 +61,7 @@ class Job:
         recipe: `HeadRecipe`; where `search` is true, of what is not searched for.
         search: whether the rest of the recipe is to be chosen.
         extraction: `Extraction`.
-        data: training data, with the labels of the chosen output.
+        data: training data, with the labels of the chosen output, preprocessed.
         validation_data: the same for scoring, or None.
         guard: `Guard`.
     """
@@ -132,15 +138,15 @@ def check_job(
     if class_names is not None:
         class_names = check_class_names(class_names)
     chosen = _output_of(model, layer)
-    data = _with_ids(chosen.data(data), class_names)
+    data = _with_ids(chosen.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
     if validation_data is not None:
-        validation_data = _with_ids(chosen.data(validation_data), class_names)
-        _check_validation(validation_data)
+        validation_data = _validation(model, chosen, validation_data, class_names)
     stateless_seed(seed)
     _check_optimizer(model, recipe.optimizer)
     guard = Guard.of(monitor)
-    x, labels, weight = first_batch(data, extraction)
+    raw, labels, weight = first_batch(data, extraction)
+    x, data = preprocess_batch(model, raw), preprocessed(model, data)
     split = _split(model, layer, chosen, x)
     if num_rows(x) != {len(labels)}:
         raise ValueError(
@@ -149,7 +155,7 @@ def check_job(
         )
     for each in (data, validation_data):
         check_lengths(split.trunk, each, split.layer_name)
-    some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
+    some = take_rows(raw, np.arange(min(_CHECKED_ROWS, len(labels))))
     outputs = _one_output(model, split.compare(model, some, trained=trained)[1])
     _check_other_outputs(model, chosen, split)
     _check_augmented(choose_views(extraction, x).augment, x)
@@ -258,6 +264,15 @@ def _with_ids(data, class_names):
         return (x, ids_of_names(y, class_names), *weight)
 
     return map_batches(data, with_ids)
+
+
+def _validation(model, chosen, data, class_names):
+    """Checked validation data, as the layers of the model see them."""
+    seen = isinstance(data, Preprocessed)
+    data = as_arrays(model, data.data if seen else data)
+    data = _with_ids(chosen.data(data), class_names)
+    _check_validation(data)
+    return data if seen else preprocessed(model, data)
 
 
 def _check_validation(data):

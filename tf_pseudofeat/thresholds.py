@@ -21,6 +21,7 @@ from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES
 from tf_pseudofeat.scores import DECISION_SCORES, decision_scores
 from tf_pseudofeat.seeds import numbers_for
@@ -210,10 +211,11 @@ def predictions_of(model, data):
     """
     check_is_keras_3(model)
     check_stateless(model)
+    data = as_arrays(model, data)
     check_data(data)
     outputs, labels, weights = [], [], []
     for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
-        outputs.append(np.asarray(model.predict_on_batch(x)))
+        outputs.append(np.asarray(predict_batch(model, x)))
         labels.append(y)
         weights.append(weight)
     outputs = np.concatenate(outputs)
