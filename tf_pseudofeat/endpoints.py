@@ -11,6 +11,8 @@ from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.lowering import Lowering
+from tf_pseudofeat.preprocessing import preprocess_batch, preprocesses
+from tf_pseudofeat.raw_inputs import check_in_graph, raw_signature
 from tf_pseudofeat.split import split_at
 from tf_pseudofeat.thresholds import Thresholds
 
@@ -33,6 +35,7 @@ def endpoints(
     encoded_images=False,
     layer_name=None,
     gaussian=None,
+    preprocess=True,
 ):
     """The endpoints of `export_classifier`, whose arguments these are.
 
@@ -51,10 +54,16 @@ def endpoints(
     network = _network(model)
     if gaussian is not None:
         _check_gaussian(gaussian, layer_name, model)
-    inputs = _signature(model, network, input_name)
+    raw = preprocess and preprocesses(model)
+    inputs = _signature(model, network, None if raw else input_name)
+    signature, prepare = inputs, lambda x: x
+    if raw:
+        signature = raw_signature(model, network, input_name)
+        check_in_graph(model, signature)
+        prepare = functools.partial(preprocess_batch, model)
     named = _named_outputs(model, network, output_name)
     classified = _classified(model, network, class_names, thresholds, output_name)
-    decoded = _decoded(inputs) if encoded_images else None
+    decoded = _prepared_files(inputs, signature, prepare) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
 
@@ -62,22 +71,24 @@ def endpoints(
         outputs = predict(x)
         return named(outputs) | classified(outputs)
 
-    def endpoint(function, signature=inputs):
+    def endpoint(function, signature=signature):
         return tf.function(function, input_signature=[signature], autograph=False)
 
-    functions = {"serving_default": endpoint(answer)}
+    functions = {"serving_default": endpoint(lambda x: answer(prepare(x)))}
     if encoded_images:
         files = tf.TensorSpec((None,), tf.string, name="image_bytes")
         functions["encoded"] = endpoint(lambda x: answer(decoded(x)), files)
     if layer_name is not None:
         trunk, _ = split_at(model, layer_name)
         features = lowered(functools.partial(trunk, training=False), [trunk], inputs)
-        functions["features"] = endpoint(lambda x: {"features": features(x)})
+        functions["features"] = endpoint(lambda x: {"features": features(prepare(x))})
     if gaussian is not None:
         density = lowered(
             lambda x: gaussian(trunk(x, training=False)), [trunk, gaussian], inputs
         )
-        functions["log_density"] = endpoint(lambda x: {"log_density": density(x)})
+        functions["log_density"] = endpoint(
+            lambda x: {"log_density": density(prepare(x))}
+        )
     return functions
 
 
@@ -243,6 +254,37 @@ def _check_classifier(model, network, activation, output_name):
 
 
 # Encoded images.
+
+
+def _prepared_files(inputs, signature, prepare):
+    """A function from JPEG or PNG files `[B]` to what the layers of a model take.
+
+    Args:
+        inputs: what the layers take, as `tf.TensorSpec`s.
+        signature: what `predict` takes; the same, or images of any size.
+        prepare: a function from the one to the other.
+    """
+    decoded = _decoded(inputs)
+    if signature is inputs:
+        return decoded
+    (image,) = keras.tree.flatten(inputs)
+    sides_are_open = None in signature.shape[1:]
+
+    def prepared(file):
+        pixels = tf.io.decode_image(
+            file, channels=image.shape[-1], expand_animations=False
+        )
+        pixels.set_shape((None, None, image.shape[-1]))
+        (whole,) = keras.tree.flatten(prepare(tf.cast(pixels, tf.float32)[tf.newaxis]))
+        whole.set_shape((1, *image.shape[1:]))
+        return whole[0]
+
+    def prepared_files(files):
+        spec = tf.TensorSpec(image.shape[1:], image.dtype)
+        images = tf.map_fn(prepared, files, fn_output_signature=spec)
+        return keras.tree.pack_sequence_as(inputs, [images])
+
+    return prepared_files if sides_are_open else lambda files: prepare(decoded(files))
 
 
 def _decoded(signature):
