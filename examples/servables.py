@@ -110,6 +110,8 @@ class ServedModel:
         except OSError as error:
             logging.error("%s: %s; what is loaded stays.", self.name, error)
             return
+        for version in sorted(self.versions.keys() - folders.keys()):
+            logging.info("%s: version %d is out of service.", self.name, version)
         self.versions = {v: s for v, s in self.versions.items() if v in folders}
         self._failures = {v: f for v, f in self._failures.items() if v in folders}
         for version in sorted(folders.keys() - self.versions.keys()):

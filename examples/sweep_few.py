@@ -266,7 +266,7 @@ def _few_scores(file, recipe, data, totals, entry):
         except ValueError as error:
             return {_REFUSED: str(error)}
         task = tfpf.Task(head, file.num_classes, "sparse_categorical_crossentropy")
-        recipe = recipe.resolve(head, material)
+        recipe = recipe.resolve(task, material)
         tfpf.fit_head(task, material, recipe, seed=(entry["seed"], 1), verbose=0)
         tau = recipe.tau
         shift_bias(head, counted, -tau)  # to take another prior off

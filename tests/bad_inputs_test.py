@@ -7,6 +7,7 @@ model is given it is the same afterwards, to the bit, and no step was trained.
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import resource
 import shutil
@@ -16,8 +17,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from imblearn.over_sampling import SMOTE
+from imblearn.combine import SMOTEENN, SMOTETomek
+from imblearn.over_sampling import (
+    ADASYN,
+    SMOTE,
+    SVMSMOTE,
+    BorderlineSMOTE,
+    KMeansSMOTE,
+)
+from imblearn.pipeline import make_pipeline
+from imblearn.under_sampling import RandomUnderSampler, TomekLinks
 from keras import layers
+from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
 from tests import heads
@@ -157,6 +168,17 @@ def retrain(model, layer="features", data=(X, Y), **settings):
     return tfpf.retrain_head(model, layer, data, verbose=1, **settings)
 
 
+def few_of_class_2(count):
+    """Data with so many examples of class 2."""
+    few = np.flatnonzero((Y < 2) | (np.cumsum(Y == 2) <= count))
+    return X[few], Y[few]
+
+
+ONE_OF_CLASS_2 = few_of_class_2(1)
+LAST = int(np.flatnonzero(Y == 2)[-1])
+ORDER = np.argsort(Y, kind="stable")
+OF_100 = tfpf.Extraction(batch_size=100)
+
 KNOWN_AT_ONCE = (
     (
         "unknown layer",
@@ -171,7 +193,8 @@ KNOWN_AT_ONCE = (
     ("no labels", {"data": X}, TypeError, "received ndarray"),
     ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
     ("empty arrays", {"data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
-    ("nested lists", {"data": (X.tolist(), Y)}, ValueError, "np.asarray"),
+    ("lists of text", {"data": ([["a"]] * 300, Y)}, ValueError, "np.asarray"),
+    ("uneven lists", {"data": ([[1.0], []], Y[:2])}, ValueError, "several lengths"),
     ("a single label", {"data": (X, 3)}, ValueError, "single value 3"),
     ("empty", {"data": stream(X, Y).take(0)}, ValueError, "dataset is empty"),
     (
@@ -253,6 +276,184 @@ KNOWN_AT_ONCE = (
         {"gaussian": tfpf.ClassConditionalGaussian(4)},
         ValueError,
         r"4 classes, the model 3. Pass ClassConditionalGaussian\(3\)",
+    ),
+    ("the class SMOTE", {"sampler": SMOTE}, TypeError, r"`sampler` .*Pass SMOTE\(\)"),
+    (
+        "the class of gaussians",
+        {"gaussian": tfpf.ClassConditionalGaussian},
+        TypeError,
+        r"`gaussian` is an object; .*Pass ClassConditionalGaussian\(num_classes\)",
+    ),
+    (
+        "a class of layers",
+        {"augment": layers.RandomFlip},
+        TypeError,
+        r"received the class RandomFlip. Pass RandomFlip\(\)",
+    ),
+    (
+        "a class of optimizers",
+        {"optimizer": keras.optimizers.Adam},
+        TypeError,
+        r"received the class Adam. Pass Adam\(\)",
+    ),
+    (
+        "a class of metrics",
+        {"monitor": tfpf.BalancedAccuracy},
+        TypeError,
+        "received the class BalancedAccuracy",
+    ),
+    (
+        "one class",
+        {"data": (X, 0 * Y)},
+        ValueError,
+        "All 300 examples are of class 0, one class of 3, .*of two classes or more",
+    ),
+    (
+        "one class of a sampler",
+        {"data": (X, 0 * Y + 2), "sampler": SMOTE()},
+        ValueError,
+        "All 300 examples are of class 2",
+    ),
+    (
+        "one class that counts",
+        {"data": (X, Y, 1.0 * (Y == 1))},
+        ValueError,
+        "All 80 examples are of class 1, one class of 3",
+    ),
+    ("nothing that counts", {"data": (X, Y, 0.0 * Y)}, ValueError, "All 300 sample w"),
+    (
+        "a weight later",
+        {"data": (X, Y, changed(np.ones(300), 299, -1.0))},
+        ValueError,
+        r"example 299 has weight -1.0 \(1 such examples of 300\)",
+    ),
+    (
+        "one class in the steps",
+        {"data": (X[ORDER], Y[ORDER]), "steps": 1, "extraction": OF_100},
+        ValueError,
+        "All 100 examples are of class 0",
+    ),
+    *(
+        (
+            f"one example and {covariance}",
+            {"data": ONE_OF_CLASS_2, "gaussian": {"covariance_type": covariance}},
+            ValueError,
+            f"Class 2 has 1 example; a '{covariance}' .*covariance_type='tied'",
+        )
+        for covariance in ("full", "diag", "spherical", "low_rank")
+    ),
+    (
+        "one example by its weight",
+        {"data": (X, Y, 1.0 * (Y < 2) + (np.arange(300) == LAST)), "gaussian": {}},
+        ValueError,
+        "Class 2 has 1 example",
+    ),
+    ("one of each", {"per_class": 1, "gaussian": {}}, ValueError, "Class 0 has 1 exam"),
+    (
+        "one of each and a shared covariance",
+        {"per_class": 1, "gaussian": {"covariance_type": "tied"}},
+        ValueError,
+        "3 examples of 3 classes leave no deviation",
+    ),
+    (
+        "rank",
+        {"gaussian": {"covariance_type": "low_rank", "rank": 6}},
+        ValueError,
+        "at most the number of features, 5; received 6",
+    ),
+    (
+        "other features",
+        {"gaussian": fitted(size=4)},
+        ValueError,
+        r"holds features of shape \[B, 4\]; received \[None, 5\]",
+    ),
+    (
+        "fewer than there are",
+        {"sampling_strategy": {0: 199}},
+        ValueError,
+        "asks for 199 examples of class 0, which already has 200",
+    ),
+    (
+        "fewer than there are, by a function",
+        {"sampling_strategy": lambda ids: {2: 19}},
+        ValueError,
+        "asks for 19 examples of class 2, which already has 20",
+    ),
+    (
+        "fewer than are looked at",
+        {"sampling_strategy": {0: 49}, "per_class": 50},
+        ValueError,
+        "asks for 49 examples of class 0, which already has 50",
+    ),
+    (
+        "fewer than there are views",
+        {"sampling_strategy": {0: 99}, "per_class": 50, "augment": abs, "views": 2},
+        ValueError,
+        "asks for 99 examples of class 0, which already has 100",
+    ),
+    (
+        "a class that is missing",
+        {"data": (X, Y % 2), "sampling_strategy": {2: 9}},
+        ValueError,
+        r"class 2, which has no example; .*\[0, 1\]",
+    ),
+    ("a ratio of three", {"sampling_strategy": 0.5}, ValueError, "target is binary"),
+    (
+        "a ratio below",
+        {"data": (X, np.minimum(Y, 1)), "sampling_strategy": 0.4},
+        ValueError,
+        "asks for 80 examples of class 1 .*already has 100. Pass a ratio from 0.5 to 1",
+    ),
+    (
+        "fewer than a sampler has",
+        {"sampler": SMOTE(sampling_strategy={0: 199})},
+        ValueError,
+        "number of samples in a class should be greater",
+    ),
+    (
+        "more than an under-sampler has",
+        {"sampler": RandomUnderSampler(sampling_strategy={2: 21})},
+        ValueError,
+        "should be less or equal",
+    ),
+    *(
+        (
+            f"neighbors of {type(sampler).__name__} {there}",
+            {"sampler": sampler, "data": few_of_class_2(there)},
+            ValueError,
+            rf"needs {needed}, and class 2 has {there} .*\[2\]\).*{way_out}",
+        )
+        for sampler, there, needed, way_out in (
+            (SMOTE(), 5, 6, "k_neighbors=4 or less"),
+            (SMOTE(k_neighbors=20), 20, 21, "k_neighbors=19 or less"),
+            (SMOTE(k_neighbors=NearestNeighbors(n_neighbors=21)), 20, 21, ""),
+            (BorderlineSMOTE(), 5, 6, "k_neighbors=4 or less"),
+            (SVMSMOTE(), 5, 6, "k_neighbors=4 or less"),
+            (KMeansSMOTE(), 2, 3, "k_neighbors=1 or less"),
+            (ADASYN(), 5, 6, "n_neighbors=4 or less"),
+            (SMOTE(), 1, 6, r"Pass RandomOverSampler\(\)"),
+            (SMOTETomek(), 5, 6, "k_neighbors=4 or less"),
+            (SMOTEENN(smote=SMOTE(k_neighbors=7)), 7, 8, "k_neighbors=6"),
+            (make_pipeline(SMOTE(), TomekLinks()), 5, 6, "k_neighbors=4"),
+        )
+    ),
+    (
+        "one example of a sampler of Gaussians",
+        {"data": ONE_OF_CLASS_2, "sampler": tfpf.GaussianOverSampler()},
+        ValueError,
+        "Class 2 has 1 example; a 'full' covariance",
+    ),
+    (
+        "tau of a class that is missing",
+        {"data": (X, Y % 2), "tau": 0.5},
+        ValueError,
+        r"classes \[2\] have no example",
+    ),
+    (
+        "views of no images",
+        {"views": 2},
+        ValueError,
+        "views=2, and nothing makes views",
     ),
     ("optimizer", {"optimizer": "adamm"}, ValueError, "adamm"),
     ("loss", {"loss": "sparse_crossentropy"}, ValueError, "sparse_crossentropy"),
@@ -361,13 +562,6 @@ LATE = changed(X, (280, 2), NAN)  # in the second batch
 
 
 @table(
-    ("one class", {"data": (X, 0 * Y)}, ValueError, "more than 1 class"),
-    (
-        "one example of a class",
-        {"data": (X, np.where(np.arange(300) == 7, 2, Y % 2)), "gaussian": {}},
-        ValueError,
-        "Class 2 has 1 example.*covariance_type='tied'",
-    ),
     (
         "NaN in a later batch",
         {"data": (LATE, Y)},
@@ -396,24 +590,6 @@ LATE = changed(X, (280, 2), NAN)  # in the second batch
         ValueError,
         r"Batch 1, .*shape \[300\]; received shape \[299\]",
     ),
-    (
-        "views of no images",
-        {"views": 2},
-        ValueError,
-        "views=2, and nothing makes views",
-    ),
-    (
-        "fewer than there are",
-        {"sampling_strategy": {0: 199}},
-        ValueError,
-        "asks for 199 examples of class 0, which already has 200",
-    ),
-    (
-        "tau of a class that is missing",
-        {"data": (X, Y % 2), "tau": 0.5},
-        ValueError,
-        r"classes \[2\] have no example",
-    ),
 )
 def test_retrain_head_before_a_step_is_trained(model, given, error, message):
     with pytest.raises(error, match=message):
@@ -428,8 +604,13 @@ def test_batches_out_of_step_of_which_some_examples_are_chosen(model, rows):
         retrain(model, data=Batches((X[:100], Y[:100]), later, (X[200:], Y[200:])))
 
 
+def lacks_what_fit_has(case):
+    """Validation data, after an epoch, and the steps of one."""
+    return case[0] == "infinite" or case[1] == {"recipe": "auto"}
+
+
 @table(
-    *(case for case in KNOWN_AT_ONCE if case[1] != {"recipe": "auto"}),
+    *itertools.filterfalse(lacks_what_fit_has, KNOWN_AT_ONCE),
     ("half an interval", {"every": 1.5}, ValueError, "`every` is a whole .*1.5"),
     ("an interval of NaN", {"every": NAN}, ValueError, "`every`.*received nan"),
     ("a setting that is none", {"epoch": 3}, TypeError, "epoch"),
@@ -843,6 +1024,12 @@ def test_multiply_minority(given, error, message):
     ("another length", {"labels": Y[1:]}, ValueError, r"'labels': \[299\]"),
     ("no gaussian", {"gaussian": None}, ValueError, "no `gaussian` to draw them from"),
     ("a sampler", {"gaussian": SMOTE()}, ValueError, "received SMOTE"),
+    (
+        "a class",
+        {"gaussian": tfpf.ClassConditionalGaussian},
+        TypeError,
+        r"received the class .*Pass ClassConditionalGaussian\(num_classes\)",
+    ),
     ("other features", {"gaussian": fitted()}, ValueError, r"\[5\]; .* shape \[4\]"),
     ("a list", {"counts": [0, 9]}, TypeError, r"`counts` is a dict.*received \[0, 9\]"),
     ("class 3", {"counts": {3: 9}}, ValueError, r"classes 0 to 2 .*received \{3: 9\}"),

@@ -1,12 +1,15 @@
 """Tests for budget.py."""
 
 import collections
+import fractions
+import math
 
 import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 
 from tf_pseudofeat.budget import (
+    check_several_classes,
     class_counts,
     minority_classes,
     multiply_minority,
@@ -116,9 +119,55 @@ def test_a_strategy_that_cannot_be_met_is_refused(strategy, message):
         pseudo_counts(LABELS, strategy)
 
 
-def test_a_single_class_cannot_be_balanced():
-    with pytest.raises(ValueError, match=r"more than 1 class"):
-        pseudo_counts([0, 0, 0])
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ([0, 0, 0], "All 3 examples are of class 0, one class, .*two classes"),
+        ([[5], [5]], "All 2 examples are of class 5"),
+        (np.eye(4)[[2, 2]], "All 2 examples are of class 2"),
+        ([], "no example of any class. Pass the labels of two"),
+    ],
+    ids=["ids", "column", "one-hot", "none"],
+)
+@pytest.mark.parametrize("strategy", ["auto", 0.5, {0: 9}, multiply_minority(2)])
+def test_a_single_class_cannot_be_balanced(labels, message, strategy):
+    with pytest.raises(ValueError, match=message):
+        pseudo_counts(labels, strategy)
+
+
+def test_a_single_class_is_one_of_the_models():
+    with pytest.raises(ValueError, match="All 7 examples are of class 1, one class of"):
+        check_several_classes(np.array([0, 7, 0]), 3)
+    check_several_classes(np.array([0, 7, 1]), 3)
+
+
+@pytest.mark.parametrize("largest, smallest", [(100, 29), (100, 1), (700, 3), (9, 4)])
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_ratio_of_hundredths_is_exact(largest, smallest, kind):
+    labels = np.repeat([0, 1], [largest, smallest])
+    for hundredths in range(1, 101):
+        ratio = fractions.Fraction(hundredths, 100)
+        extra = math.floor(ratio * largest) - smallest
+        if extra < 0:
+            with pytest.raises(ValueError, match=f"already has {smallest}. Pass a rat"):
+                pseudo_counts(labels, kind(hundredths / 100))
+        else:
+            wanted = {1: extra} if extra else {}
+            assert pseudo_counts(labels, kind(hundredths / 100)) == wanted
+
+
+@pytest.mark.parametrize("largest", range(1, 120, 7))
+def test_a_ratio_that_is_there_already_adds_nothing(largest):
+    for smallest in range(1, largest + 1):
+        labels = np.repeat([2, 5], [largest, smallest])
+        assert pseudo_counts(labels, smallest / largest) == {}
+
+
+def test_a_ratio_fills_the_smaller_class_whatever_its_id():
+    assert pseudo_counts([0, 3, 3, 3, 3], 0.5) == {0: 1}
+    assert pseudo_counts([0, 3, 3, 3, 3], fractions.Fraction(1, 2)) == {0: 1}
+    assert pseudo_counts([0, 3, 3], np.int64(1)) == {0: 1}
+    assert pseudo_counts([0, 0, 3, 3], 1.0) == pseudo_counts([0, 0, 3, 3], 1) == {}
 
 
 @pytest.mark.parametrize("below", [0, -0.5, 1.01, np.nan])
@@ -138,3 +187,45 @@ def test_the_minority_cannot_shrink(multiplier):
     message = rf"must be at least 1; received {multiplier}"
     with pytest.raises(ValueError, match=message):
         multiply_minority(multiplier)
+
+
+WEIGHTED = np.repeat([0, 1, 2], [100, 20, 5])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("auto", {1: 180, 2: 20}),
+        ("not majority", {1: 180, 2: 20}),
+        ("minority", {1: 180}),
+        ("not minority", {2: 20}),
+        ("all", {1: 180, 2: 20}),
+    ],
+)
+def test_a_strategy_by_name_fills_the_total_weight_up(strategy, expected):
+    # Totals of 100, 10 and 20: the class of 20 examples is the lightest.
+    weight = np.choose(WEIGHTED, [1.0, 0.5, 4.0])
+    counts = pseudo_counts(WEIGHTED, strategy, weight)
+    assert counts == expected
+    for class_id, extra in counts.items():
+        rows = class_id == WEIGHTED
+        total = weight[rows].sum() + extra * weight[rows].mean()
+        assert total == pytest.approx(100)
+
+
+def test_weights_that_balance_need_no_pseudo_features():
+    weight = 1 / np.bincount(WEIGHTED)[WEIGHTED]
+    assert pseudo_counts(WEIGHTED, "auto", weight) == {}
+
+
+def test_equal_weights_change_nothing():
+    for strategy in ("auto", "minority", "not minority", "all"):
+        plain = pseudo_counts(WEIGHTED, strategy)
+        assert pseudo_counts(WEIGHTED, strategy, np.full(125, 0.3)) == plain
+
+
+@pytest.mark.parametrize("strategy", [{2: 50}, multiply_minority(3)])
+def test_totals_are_examples_whatever_they_weigh(strategy):
+    weight = np.arange(1.0, 126.0)
+    plain = pseudo_counts(WEIGHTED, strategy)
+    assert pseudo_counts(WEIGHTED, strategy, weight) == plain

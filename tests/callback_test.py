@@ -1,5 +1,6 @@
 """Tests for callback.py: real, tiny fits that end with a cured head."""
 
+import copy
 import warnings
 
 import keras
@@ -11,8 +12,11 @@ from sklearn.metrics import balanced_accuracy_score
 
 from tf_pseudofeat import callback as callback_module
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.split import split_at
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -556,3 +560,210 @@ def test_with_every_the_scores_are_in_the_logs_of_each_epoch(tmp_path):
     assert received[3] == cure.report.after["macro_f1"]
     written = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
     np.testing.assert_allclose(written["retrained_macro_f1"], received)
+
+
+def test_a_retraining_that_fails_late_leaves_the_history_of_fit():
+    """A label that is no class in a later batch: only reading it tells."""
+    late = np.where(np.arange(len(Y)) == 110, 7, Y)
+    broken = tf.data.Dataset.from_tensor_slices((X, late)).batch(50)
+    model, cure = make_model(), retrainer(data=broken, per_class=None)
+    recorder = Recorder()
+    with pytest.warns(UserWarning, match="is not retrained.*ValueError.*label 7"):
+        history = fit(model, recorder, cure, epochs=2)
+    assert len(history.history["loss"]) == 2 and cure.report is None
+    assert weights(model) == recorder.epochs[-1]
+
+
+# ---- What `fit` bounds. --------------------------------------------------------------
+
+
+class Endless:
+    """The examples in batches of 40, over and over, counted."""
+
+    def __init__(self, x=X, y=Y, last=10**6):
+        self.x, self.y, self.last, self.given = x, y, last, 0
+
+    def __call__(self):
+        for number in range(self.last):
+            self.given += 1
+            rows = slice(number % 3 * 40, (number % 3 + 1) * 40)
+            yield self.x[rows], self.y[rows]
+
+    def dataset(self):
+        signature = tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int64)
+        return tf.data.Dataset.from_generator(self, output_signature=signature)
+
+
+class Items(keras.utils.PyDataset):
+    """The same by index; `num_batches` of None is no end."""
+
+    num_batches = None
+
+    def __init__(self, x=X, y=Y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __getitem__(self, index):
+        assert index < 1000, "it is read for ever"
+        rows = slice(index % 3 * 40, (index % 3 + 1) * 40)
+        return self.x[rows], self.y[rows]
+
+
+UNBOUNDED = {
+    "unknown": lambda: Endless(last=500).dataset(),
+    "infinite": lambda: Endless(last=3).dataset().repeat(),
+    "PyDataset": Items,
+}
+DATASET = tf.data.Dataset.from_tensor_slices((X, Y)).batch(40)
+PLAINLY = {"per_class": None, "augment": None}
+
+
+@pytest.mark.parametrize("kind", UNBOUNDED)
+def test_of_data_with_no_end_as_many_batches_as_an_epoch_of_fit_are_read(kind):
+    data, model = UNBOUNDED[kind](), make_model()
+    cure = retrainer(data=data, **PLAINLY)
+    model.fit(data, steps_per_epoch=5, epochs=2, callbacks=[cure], verbose=0)
+    assert sum(cure.report.real) == 200 and cure.report.kept
+    plain = make_model()
+    plain.fit(data, steps_per_epoch=5, epochs=2, verbose=0)
+    settings = {"epochs": 2, "verbose": 0, **PLAINLY}
+    retrain_head(plain, "features", data, steps=5, **settings)
+    assert weights(plain) == weights(model)
+
+
+@pytest.mark.parametrize("how", ["steps", "extraction"])
+@pytest.mark.parametrize("kind", UNBOUNDED)
+def test_steps_go_before_those_of_fit(kind, how):
+    given = {"steps": 2} if how == "steps" else {"extraction": Extraction(steps=2)}
+    cure = retrainer(data=UNBOUNDED[kind](), **given)
+    fit(make_model(), cure)
+    assert sum(cure.report.real) == 80
+
+
+def test_data_with_an_end_are_read_to_it():
+    """Also where `fit` takes fewer steps, or knows of none."""
+    known = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
+    unknown = known.filter(lambda *_: True)
+    for data, given, steps in (
+        ((X, Y), {}, 1),
+        (known, {}, 1),
+        (unknown, {}, None),
+        (unknown, {"steps": None}, 1),
+    ):
+        cure = retrainer(data=data, **given)
+        make_model().fit(
+            data if steps is None else known,
+            steps_per_epoch=steps,
+            callbacks=[cure],
+            verbose=0,
+        )
+        assert cure.report.real == [80, 30, 10]
+
+
+@pytest.mark.parametrize("kind", ["unknown", "infinite", "PyDataset"])
+def test_of_the_validation_data_of_fit_its_steps_are_read(kind):
+    unseen = Endless(UNSEEN_X, UNSEEN_Y, last=3 if kind == "infinite" else 500)
+    data = {
+        "unknown": unseen.dataset,
+        "infinite": lambda: unseen.dataset().repeat(),
+        "PyDataset": lambda: Items(UNSEEN_X, UNSEEN_Y),
+    }[kind]()
+    cure, by_hand = retrainer(), retrainer(validation_data=(UNSEEN_X, UNSEEN_Y))
+    fit(make_model(), cure, validation_data=data, validation_steps=3)
+    fit(make_model(), by_hand, shuffle=True)
+    assert cure.report.scored_on == "validation data"
+    assert cure.report.before["accuracy"] == pytest.approx(
+        by_hand.report.before["accuracy"]
+    )
+
+
+def test_a_generator_for_validation_is_no_guard_and_is_told_of():
+    """Read again by the retraining, it would give other batches, and `fit` fewer."""
+    unseen = Endless(UNSEEN_X, UNSEEN_Y)
+    cure = retrainer(every=1)
+    with pytest.warns(UserWarning, match="only once: the retraining has no guard"):
+        fit(make_model(), cure, validation_data=unseen(), validation_steps=3, epochs=2)
+    assert cure.report.scored_on == "training data"
+    assert unseen.given <= 9
+    given = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y))
+    fit(make_model(), given, validation_data=unseen(), validation_steps=3)
+    assert given.report.scored_on == "validation data"
+    model, searching = make_model(), retrainer(recipe="auto")
+    with (
+        pytest.raises(ValueError, match="'auto' chooses by validation data"),
+        pytest.warns(UserWarning, match="has no guard"),
+    ):
+        fit(model, searching, validation_data=unseen(), validation_steps=3)
+
+
+def test_a_generator_as_data_is_refused_before_a_step():
+    model = make_model()
+    with pytest.raises(TypeError, match="generator, which gives its batches only once"):
+        fit(model, retrainer(data=Endless()()))
+    assert int(model.optimizer.iterations) == 0
+
+
+# ---- Copies. -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("data", [(X, Y), DATASET], ids=["arrays", "dataset"])
+def test_a_deep_copy_is_for_another_fit(data, fitted):
+    """As KerasTuner makes one for every trial."""
+    optimizer = keras.optimizers.Adam(0.01)
+    unseen = UNSEEN["dataset"]
+    cure = retrainer(
+        data=data, validation_data=unseen, optimizer=optimizer, every=2, monitor=None
+    )
+    if fitted:
+        fit(make_model(), cure)
+        first = cure.report
+    (copied,) = copy.deepcopy([cure])
+    assert type(copied) is type(cure) and copied.data is data
+    assert copied.settings == cure.settings and copied.settings is not cure.settings
+    assert copied.settings["validation_data"] is unseen
+    assert (copied.layer, copied.every) == ("features", 2)
+    assert copied.report is None and copied.model is None
+    assert cure.report is (first if fitted else None)
+    one, two = make_model(), make_model()
+    fit(one, copied, shuffle=False)
+    assert cure.report is (first if fitted else None)
+    fit(two, cure, shuffle=False)
+    assert weights(one) == weights(two) and copied.report.after == cure.report.after
+    assert copied.report is not cure.report and copied.model is one
+
+
+@pytest.mark.parametrize("how", ["optimizer", "recipe"])
+def test_an_optimizer_trains_the_heads_of_two_fits(how):
+    optimizer = keras.optimizers.Adam(0.01)
+    given = optimizer if how == "optimizer" else HeadRecipe(optimizer=optimizer)
+    cure, ends = retrainer(**{how: given}), []
+    for _ in range(2):
+        fit(model := make_model(), cure)
+        ends.append(weights(model))
+    assert ends[0] == ends[1] and not optimizer.built
+
+
+def test_a_deep_copy_takes_nothing_of_a_fit_along():
+    cure = retrainer()
+    fit(make_model(), cure, validation_data=(UNSEEN_X, UNSEEN_Y))
+    copied = copy.deepcopy(cure)
+    fit(make_model(), copied)
+    assert copied.report.scored_on == "training data"
+
+
+def test_a_deep_copy_of_a_subclass_with_a_split():
+    class Noted(PseudoFeatureHeadRetrainer):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            self.notes = []
+
+        def on_train_end(self, logs=None):
+            super().on_train_end(logs)
+            self.notes.append(self.report.after)
+
+    model = make_model()
+    noted = Noted(split_at(model, "features"), DATASET, epochs=2, verbose=0)
+    copied = copy.deepcopy(noted)
+    fit(model, copied)
+    assert len(copied.notes) == 1 and noted.notes == []

@@ -16,7 +16,7 @@ def fit(
     loss="sparse_categorical_crossentropy",
     gaussian=None,
     counts=None,
-    threshold=0.5,
+    threshold=None,
     strategy=None,
     monitor=None,
     seed=(1, 2),

@@ -212,6 +212,30 @@ def test_features_keep_their_dtype_and_stay_within_its_range(dtype):
     assert set(range(NUM_REAL)) <= set(places.tolist())
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "uint64"])
+def test_beside_whole_numbers_draws_are_rounded_into_their_range(dtype):
+    limits = np.iinfo(dtype)
+    gaussian = make_gaussian(features=FEATURES * limits.max / 40.0)  # beyond the range
+    features = np.abs(FEATURES).astype(dtype)
+    with pytest.warns(UserWarning, match=f"dtype {dtype}: .* rounded") as caught:
+        dataset = interleave(features, LABELS, gaussian, COUNTS)
+    ours = [each.filename for each in caught if each.category is UserWarning]
+    assert ours == [__file__]
+    received, _ = read(dataset)
+    floats, _ = read(interleave(features.astype("f4"), LABELS, gaussian, COUNTS))
+    wanted = [
+        [min(max(round(x), limits.min), limits.max) for x in row]
+        for row in floats.tolist()
+    ]
+    np.testing.assert_array_equal(received, np.array(wanted, dtype))
+    assert (received == limits.max).any() and (received == limits.min).any()
+
+
+def test_real_whole_numbers_alone_are_not_warned_of(recwarn):
+    read(interleave(FEATURES.astype("int32"), LABELS))
+    assert not [each for each in recwarn if "rounded" in str(each.message)]
+
+
 @pytest.mark.parametrize("labels", [LABELS, np.eye(3)[LABELS], LABELS[:, np.newaxis]])
 @pytest.mark.parametrize("counts", [None, {1: 0}])
 def test_real_features_stream_alone_without_a_gaussian(labels, counts):

@@ -65,7 +65,11 @@ def test_job_holds_the_two_halves_of_the_model():
         (3, "softmax", "sparse_categorical_crossentropy", 3, 0.5),
         (1, "sigmoid", "binary_crossentropy", 2, 0.5),
         (1, None, keras.losses.BinaryCrossentropy(from_logits=True), 2, 0.0),
-        (1, "tanh", "hinge", 2, 0.5),
+        (1, "tanh", "hinge", 2, 0.0),
+        (1, None, "hinge", 2, 0.0),
+        (1, None, "mse", 2, 0.5),
+        (1, None, keras.losses.Huber(), 2, 0.5),
+        (1, "sigmoid", "mse", 2, 0.5),
         (3, None, FROM_LOGITS, 3, 0.0),
     ],
 )

@@ -164,3 +164,11 @@ def test_whole_features_are_drawn_to_the_nearest(dtype):
     assert rows.dtype == dtype
     center = gaussian.moments.mean[1]
     np.testing.assert_allclose(rows.mean(axis=0), center, atol=0.4)  # truncated: -0.5
+
+
+def test_an_example_of_weight_0_needs_no_class():
+    labels = np.where(WEIGHT == 0, -1, Y)
+    data = LabeledFeatures(X, labels, WEIGHT)
+    np.testing.assert_array_equal(data.ids, Y[COUNTED])
+    with pytest.raises(ValueError, match="example 0 has label -1"):
+        LabeledFeatures(X, labels)

@@ -92,3 +92,17 @@ def test_one_label_is_enough():
 def test_what_names_no_class_is_refused(labels, num_classes, message):
     with pytest.raises(ValueError, match=message):
         class_ids(labels, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        ([0.3, 1.7, 0.0], "targets of a regression have none"),
+        ([0, 1, np.nan], "targets of a regression have none"),
+        ([0, -1, 1], "`ignore_class` of a loss skips, or give them the weight 0"),
+        ([1, 2, 3], "Renumber the classes from 0, or give the model more outputs"),
+    ],
+)
+def test_what_to_do_about_a_label_outside_follows_from_the_label(labels, advice):
+    with pytest.raises(ValueError, match=advice):
+        class_ids(labels, 3)

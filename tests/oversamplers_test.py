@@ -3,6 +3,7 @@
 import imblearn.over_sampling
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from imblearn.pipeline import make_pipeline
 from imblearn.utils.estimator_checks import parametrize_with_checks
@@ -156,3 +157,76 @@ def test_one_example_has_no_covariance(data):
 def test_settings_that_cannot_be_are_refused(sampler, message, data):
     with pytest.raises(ValueError, match=message):
         sampler.fit_resample(*data)
+
+
+def whole_numbers(rng, dtype, high=200):
+    """Features `[330, 4]` near both ends of 0 to 255."""
+    centres = np.array([5.0, 128.0, 250.0, high])
+    return (centres + 20 * rng.normal(size=(330, 4))).clip(0, 255).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64"])
+def test_draws_of_whole_numbers_are_those_of_floats_rounded(kind, dtype, data):
+    y = data[1]
+    x = (whole_numbers(np.random.default_rng(0), int) // 2).astype(dtype)
+    wanted = kind(random_state=0).fit_resample(x.astype(float), y)[0]
+    limits = np.iinfo(dtype)
+    wanted = [
+        [min(max(round(number), limits.min), limits.max) for number in row]
+        for row in wanted.tolist()
+    ]
+    with pytest.warns(UserWarning, match=f"dtype {dtype}: .* rounded") as caught:
+        received = kind(random_state=0).fit_resample(x, y)[0]
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert received.dtype == x.dtype
+    np.testing.assert_array_equal(received, wanted)
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_one_hot_columns_of_bool_are_refused(kind, form, data):
+    x = form(np.eye(4, dtype=bool)[np.arange(330) % 4])
+    with pytest.raises(ValueError, match="dtype bool.*Cast it to float.*SMOTENC"):
+        kind().fit_resample(x, data[1])
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_draws_of_floats_are_cast_and_no_more(kind, dtype, data, recwarn):
+    x, y = data[0].astype(dtype), data[1]
+    wanted = kind(random_state=0).fit_resample(x.astype("float64"), y)[0]
+    received = kind(random_state=0).fit_resample(x, y)[0]
+    assert received.dtype == dtype and not recwarn.list
+    tolerance = {"float16": 0.05, "float32": 1e-4, "float64": 0.0}[dtype]
+    np.testing.assert_allclose(received, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_each_column_of_a_frame_keeps_its_dtype(kind, data):
+    rng, y = np.random.default_rng(0), data[1]
+    numbers = pd.DataFrame(whole_numbers(rng, float), columns=list("abcd"))
+    dtypes = {"a": "float64", "b": "uint8", "c": "int64", "d": "Int64"}
+    frame = numbers.round().astype(dtypes)
+    wanted = kind(random_state=0).fit_resample(frame.astype(float), y)[0]
+    with pytest.warns(UserWarning, match="dtype int64, uint8: ") as caught:
+        received = kind(random_state=0).fit_resample(frame, y)[0]
+    assert len(caught) == 1
+    assert received.dtypes.astype(str).to_dict() == dtypes
+    wanted = wanted.assign(
+        b=wanted.b.round().clip(0, 255), c=wanted.c.round(), d=wanted.d.round()
+    )
+    np.testing.assert_array_equal(received.astype(float), wanted)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pd.Categorical(["a", "b"] * 165), ["a", "b"] * 165, [True, False] * 165],
+    ids=["category", "text", "bool"],
+)
+@pytest.mark.parametrize("dtype", [None, object])
+def test_columns_without_anything_in_between_are_named(values, dtype, data):
+    frame = pd.DataFrame(data[0]).assign(color=pd.Series(values, dtype=dtype))
+    for kind in OURS:
+        with pytest.raises(ValueError, match="Column 'color' of dtype .*SMOTENC"):
+            kind().fit_resample(frame, data[1])

@@ -1,6 +1,7 @@
 """Tests for recipe.py, extraction.py and options.py: options as objects."""
 
 import dataclasses
+import functools
 import json
 
 import keras
@@ -108,6 +109,19 @@ def test_a_gaussian_is_an_object_or_its_arguments():
         ({"sampler": 3}, ValueError, "fit_resample.*int"),
         ({"epochs": 0}, ValueError, "`epochs`"),
         ({"optimizer": 3}, TypeError, "Keras optimizer, its name.*received 3"),
+        ({"sampler": SMOTE}, TypeError, r"received the class SMOTE. Pass SMOTE\(\)"),
+        ({"gaussian": ClassConditionalGaussian}, TypeError, r"Gaussian\(num_classes\)"),
+        ({"optimizer": keras.optimizers.Adam}, TypeError, r"class Adam. Pass Adam\(\)"),
+        (
+            {"optimizer": functools.partial(keras.optimizers.SGD, momentum=0.9)},
+            TypeError,
+            r"class SGD. Pass SGD\(\)",
+        ),
+        (
+            {"optimizer": keras.optimizers.schedules.CosineDecay(0.1, 9)},
+            TypeError,
+            "learning rate CosineDecay. Pass an optimizer",
+        ),
         ({"loss": "entropy"}, ValueError, "entropy"),
         ({"blend": "0.5"}, ValueError, "share from 0 to 1; received '0.5'"),
         ({"blend": float("nan")}, ValueError, "share from 0 to 1; received nan"),
@@ -121,11 +135,21 @@ def test_a_recipe_is_checked_when_it_is_made(settings, error, message):
         HeadRecipe(**settings)
 
 
+def sgd_of(steps, rate=0.1):
+    return keras.optimizers.SGD(rate / steps)
+
+
+@pytest.mark.parametrize("optimizer", [sgd_of, functools.partial(sgd_of, rate=1.0)])
+def test_a_function_of_the_steps_makes_an_optimizer(optimizer):
+    assert HeadRecipe(optimizer=optimizer).optimizer is optimizer
+
+
 @pytest.mark.parametrize(
     "settings, error, message",
     [
         ({"views": 2, "augment": None}, ValueError, "views=2 needs `augment`"),
         ({"augment": "flip"}, TypeError, "`augment` is 'auto', a Keras .*'flip'"),
+        ({"augment": keras.layers.RandomFlip}, TypeError, r"Pass RandomFlip\(\)"),
         ({"per_class": 0}, ValueError, "`per_class`.*received 0"),
         ({"per_class": "all"}, ValueError, "`per_class`.*received 'all'"),
         ({"steps": 0}, ValueError, "`steps`.*received 0"),
@@ -179,7 +203,8 @@ def resolved(num_classes=3, viewed=True, movable=True, **settings):
     head = keras.Sequential([keras.Input((4,)), last])
     recipe, rows = HeadRecipe(**settings), num_classes > Y
     data = LabeledFeatures(X[rows], Y[rows])
-    recipe = recipe.resolve(head, prepare_material(data, recipe, 3, viewed=viewed))
+    task = Task(head, 3, "sparse_categorical_crossentropy")
+    recipe = recipe.resolve(task, prepare_material(data, recipe, 3, viewed=viewed))
     return recipe.blend, recipe.tau
 
 

@@ -259,6 +259,7 @@ def cured_in(trunk, head):
         "features",
         (X, Y),
         validation_data=(UNSEEN_X, UNSEEN_Y),
+        monitor=None,
         gaussian=gaussian,
         epochs=30,
         verbose=0,

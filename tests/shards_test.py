@@ -216,7 +216,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
 @pytest.mark.parametrize("folder", [None, 3, "", b""])
 def test_what_is_no_path(folder):
     for take in (check_free, load_features, write_index, ShardWriter):
-        with pytest.raises(TypeError, match="A folder is a path; received"):
+        with pytest.raises(TypeError, match="`folder` is a path; received"):
             take(folder)
 
 

@@ -10,6 +10,7 @@ from tf_pseudofeat.activation import activation_name, maker, output_activation
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
 from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.priors import by_class, positive_shares
+from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.strategies import scope_of
 
 __all__ = [
@@ -347,6 +348,9 @@ def _refusal(model):
             f"it ends in activation {activation!r}, expected one of {_ACTIVATIONS}. "
             f"Use a model that ends in the layer that makes the logits."
         )
+    reading = reading_of(activation, getattr(model, "loss", None))
+    if reading.meaning == "numbers":
+        return f"its outputs are no log-odds, as {reading.reason}."
     if activation != "linear" and (activation == "sigmoid") != (width == 1):
         return (
             f"it has {width} output(s) with {activation}, expected sigmoid for one "

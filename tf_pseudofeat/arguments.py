@@ -1,11 +1,16 @@
 """What a user passes: numbers as they are needed, or refused with what came."""
 
+import inspect
+import sys
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 __all__ = [
     "check_finite",
     "check_floats",
+    "check_is_object",
     "check_rank",
     "check_real",
     "check_weights",
@@ -33,6 +38,21 @@ def whole_number(name, value):
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
+
+
+def check_is_object(name, value, arguments=""):
+    """Raises TypeError for a class where an object of it is needed: SMOTE for SMOTE().
+
+    Args:
+        name: of the argument.
+        value: what came.
+        arguments: what the class is called with, for the error.
+    """
+    if inspect.isclass(value):
+        raise TypeError(
+            f"`{name}` is an object; received the class {value.__name__}. Pass "
+            f"{value.__name__}({arguments})."
+        )
 
 
 def check_rank(covariance_type, rank):
@@ -82,10 +102,15 @@ def stateless_seed(seed):
 
 
 def is_infinite(data):
-    """Whether `data` is a dataset that never ends, as far as it says."""
-    if not isinstance(data, tf.data.Dataset):
+    """Whether `data` never ends, as far as it says."""
+    if isinstance(data, tf.data.Dataset):
+        return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    try:
+        return len(data) >= sys.maxsize  # as Grain's `repeat()` has it
+    except TypeError:
         return False
-    return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
 
 
 def check_finite(features, name="The features", inputs=None):

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.arguments import check_rank, whole_number
+from tf_pseudofeat.files import local_path
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, no_moments
 from tf_pseudofeat.moments_file import load_moments, save_moments
 from tf_pseudofeat.shards import (
@@ -251,7 +252,8 @@ class WriteMoments(beam.PTransform):
 
     def __init__(self, path):
         super().__init__()
-        self._path = path
+        elsewhere = isinstance(path, str) and "://" in path
+        self._path = path if elsewhere else str(local_path(path))
 
     def expand(self, moments):
         """A PCollection of the path, once it is written."""
@@ -438,7 +440,7 @@ class WriteFeatureShards(beam.PTransform):
                 f"for that. Mount the bucket, or write to a network file system."
             )
         check_free(folder)
-        self._folder = str(folder)
+        self._folder = str(local_path(folder, "folder"))  # of home here, not there
         self._rows = rows_per_shard
 
     def expand(self, batches):

@@ -1,6 +1,7 @@
 """How many pseudo-features each class gets: imbalanced-learn's grammar, resolved."""
 
 import dataclasses
+import math
 import numbers
 
 import numpy as np
@@ -9,6 +10,7 @@ from imblearn.utils import check_sampling_strategy
 from tf_pseudofeat.labels import class_ids
 
 __all__ = [
+    "check_several_classes",
     "check_strategy",
     "class_counts",
     "minority_classes",
@@ -97,8 +99,13 @@ class _MultiplyMinority:
         return f"multiply_minority({self.multiplier}, below={self.below})"
 
 
-def pseudo_counts(labels, sampling_strategy="auto"):
+def pseudo_counts(labels, sampling_strategy="auto", sample_weight=None):
     """How many pseudo-features to add to each class (Step 4 of the paper).
+
+    With sample weights, a strategy by name fills the total weight of the classes up,
+    where without them it fills up their numbers: a pseudo-feature weighs what the
+    examples of its class weigh on average, so classes whose weights balance them
+    already get none.
 
     Args:
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
@@ -106,12 +113,14 @@ def pseudo_counts(labels, sampling_strategy="auto"):
             (fill every class to the largest), `"minority"`, `"not minority"`,
             `"all"`, a float ratio (two classes), `{class: target total}`, or a
             callable that gives such a dict, like `multiply_minority(50)`.
+        sample_weight: `[N]`, above 0, or None.
 
     Returns:
         counts: dict {class id: number to add}, classes that get none left out.
 
     Raises:
-        ValueError: An unknown strategy or class, or a total below what is there.
+        ValueError: An unknown strategy or class, a total below what is there, or labels
+            of a single class.
         TypeError: The strategy is none of these.
 
     Example:
@@ -120,13 +129,57 @@ def pseudo_counts(labels, sampling_strategy="auto"):
     {1: 2}
     """
     ids = class_ids(labels)
+    counts = np.bincount(ids)
+    check_several_classes(counts, None)
     if callable(sampling_strategy):
         sampling_strategy = sampling_strategy(ids)
     _check_kind(sampling_strategy)
     if isinstance(sampling_strategy, dict):
-        _check_totals(sampling_strategy, np.bincount(ids))
+        _check_totals(sampling_strategy, counts)
+    if isinstance(sampling_strategy, numbers.Real) and np.count_nonzero(counts) == 2:
+        return _to_ratio(sampling_strategy, counts)
+    if isinstance(sampling_strategy, str) and sample_weight is not None:
+        check_sampling_strategy(sampling_strategy, ids, "over-sampling")
+        return _filled_up(ids, sampling_strategy, np.asarray(sample_weight))
     resolved = check_sampling_strategy(sampling_strategy, ids, "over-sampling")
     return {int(c): int(extra) for c, extra in sorted(resolved.items()) if extra}
+
+
+def _filled_up(ids, strategy, sample_weight):
+    """{class: how many of its mean weight bring it to the largest total weight}."""
+    counts, masses = np.bincount(ids), np.bincount(ids, sample_weight)
+    present = np.flatnonzero(counts)
+    least, most = (present[f(masses[present])] for f in (np.argmin, np.argmax))
+    chosen = {
+        "minority": [least],
+        "not minority": [c for c in present if c != least],
+        "all": present,
+    }.get(strategy, [c for c in present if c != most])
+    extra = np.rint(counts * (masses[most] / np.where(counts, masses, 1) - 1))
+    return {int(c): int(extra[c]) for c in chosen if extra[c] > 0}
+
+
+def check_several_classes(counts, num_classes):
+    """Raises for examples of fewer than two classes, which have nothing to balance.
+
+    Args:
+        counts: examples per class `[K]`.
+        num_classes: C, of the model; None where it is not known.
+    """
+    present = np.flatnonzero(counts)
+    if present.size > 1:
+        return
+    of_how_many = "" if num_classes is None else f" of {num_classes}"
+    if not present.size:
+        raise ValueError(
+            f"There is no example of any class{of_how_many}. Pass the labels of two "
+            f"classes or more."
+        )
+    raise ValueError(
+        f"All {int(counts[present[0]])} examples are of class {present[0]}, one class"
+        f"{of_how_many}, so there is no rare class beside it to balance. Pass data "
+        f"with examples of two classes or more."
+    )
 
 
 def check_strategy(sampling_strategy, num_classes):
@@ -157,6 +210,29 @@ def _check_kind(strategy):
             f"number}}, or a function from labels to such totals; received "
             f"{strategy!r}."
         )
+
+
+def _to_ratio(ratio, counts):
+    """What fills the smaller of two classes up to a ratio of the larger.
+
+    A ratio is rounded, and of 0.29 and 100 examples the product is below 29. So it is
+    taken for a rounding more than it is.
+    """
+    largest, smallest = np.argmax(counts), np.flatnonzero(counts)
+    smallest = smallest[smallest != largest][0]
+    dtype = np.asarray(ratio).dtype
+    rounding = 2 * float(np.finfo(dtype if dtype.kind == "f" else float).eps)
+    total = math.floor(float(ratio) * int(counts[largest]) * (1 + rounding))
+    extra = total - int(counts[smallest])
+    if extra < 0:
+        raise ValueError(
+            f"sampling_strategy={ratio} asks for {total} examples of class {smallest} "
+            f"beside the {counts[largest]} of class {largest}, and it already has "
+            f"{counts[smallest]}. Pass a ratio from "
+            f"{counts[smallest] / counts[largest]:.6g} to 1; to remove examples, pass "
+            f"an under-sampler as `sampler`."
+        )
+    return {int(smallest): extra} if extra else {}
 
 
 def _check_below(below):

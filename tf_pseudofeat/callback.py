@@ -1,6 +1,8 @@
 """The whole retraining as a Keras callback."""
 
 import contextlib
+import copy
+import dataclasses
 import inspect
 import os
 import tempfile
@@ -10,10 +12,13 @@ import keras
 
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.comparison import SCORE_NAMES
+from tf_pseudofeat.data_adapters import first_batches, has_known_length, is_one_pass
 from tf_pseudofeat.graph import validation_data_of_fit
 from tf_pseudofeat.job import broken_weights, check_job
+from tf_pseudofeat.optimizers import unused
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.preprocessing import Preprocessed
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.weights import fingerprint
 
@@ -34,8 +39,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     `verbose` holds for it, unless they are set here. Its `class_weight` and
     `sample_weight` are for its own steps: the retraining sees what is in `data`. What
     `ModelCheckpoint` saves of an epoch is the head before the retraining; save the
-    model after `fit`. A training that is interrupted is left as it is, and one that
-    ended in NaN is warned of: `report` stays None, as `fit` has a history to return.
+    model after `fit`. A training that is interrupted is left as it is. One that ended
+    in NaN is warned of, and so is a retraining that fails by what only the features
+    tell: `report` is None then, as `fit` has a history to return.
 
     The scores of the model as a retraining leaves it go into the History that `fit`
     returns as "retrained_accuracy" and so on. With `every` they are in the logs of each
@@ -44,7 +50,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     Args:
         layer: the layer whose output is the feature, or a `Split`; see `retrain_head`.
-        data: the data whose features to use, usually the training data.
+        data: the data whose features to use, usually the training data, as
+            `retrain_head` takes them. Of data that do not say how many batches they
+            have, or have no end, as many are read as `fit` has in an epoch, where it
+            knows; with `steps` so many, with `steps=None` all.
         every: also retrain after every `every`-th epoch; training goes on from there.
         **settings: keyword arguments of `retrain_head`: `validation_data` (None for no
             guard, even where `fit` has some), `recipe`, `extraction`, their fields,
@@ -75,18 +84,35 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         given.apply_defaults()
         names = ("recipe", "extraction", "options")
         _, extraction, _ = resolve_options(*map(given.arguments.get, names))
-        self._cache_dir = extraction.cache_dir
+        self._cache_dir, self._steps = extraction.cache_dir, extraction.steps
         self.settings = settings
         self.layer = layer
         self.data = data
         self.every = None if every is None else whole_number("every", every)
         self.report = None
 
+    def __deepcopy__(self, memo):
+        """One for another `fit`, as tuners make: data and settings are the same.
+
+        What belongs to a `fit`, the report included, is not copied.
+        """
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        shared = {"layer": self.layer, "data": self.data}
+        shared["settings"] = dict(self.settings)
+        fresh = dict.fromkeys(("report", "params", "_model"))
+        left_out = {*shared, *fresh, "_left", "_of_fit", "_for_fit", "_has_retrained"}
+        own = {k: v for k, v in self.__dict__.items() if k not in left_out}
+        copied.__dict__.update(copy.deepcopy(own, memo), **shared, **fresh)
+        return copied
+
     def on_train_begin(self, logs=None):
         """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
-        self._left = None
+        self._left, self._has_retrained = None, False
+        self._for_fit = _with_unused_optimizer(self.settings)
         self._of_fit = {"verbose": self.params.get("verbose", "auto")}
+        if self._steps is None and not has_known_length(self.data):
+            self._of_fit["steps"] = self.params.get("steps")
         self._check()
         if _keeps_averages(self.model.optimizer):
             warnings.warn(
@@ -133,8 +159,17 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         """Those of `fit`, as soon as it has used them: no callback is told of them."""
         if "validation_data" in {**self._of_fit, **self.settings}:
             return
-        data = validation_data_of_fit(self.model)
+        data, steps = validation_data_of_fit(self.model)
+        if is_one_pass(data):
+            warnings.warn(
+                "The `validation_data` of `fit` are a generator, which gives its "
+                "batches only once: the retraining has no guard. Pass "
+                "`validation_data` that can be read again to the callback.",
+                stacklevel=2,
+            )
+            data = self._of_fit["validation_data"] = None
         if data is not None:
+            data = data if steps is None else first_batches(data, steps)
             self._of_fit["validation_data"] = Preprocessed(data)
         if data is not None or self.settings.get("recipe") == "auto":
             self._check(by_now=True)
@@ -150,13 +185,20 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        again = self._again_settings() if self.report is not None else {}
-        with _new_cache(self._cache_dir) as cache:
-            self.report = retrain_head(
-                self.model,
-                self.layer,
-                self.data,
-                **{**self._of_fit, **self.settings, **again, **cache},
+        again = self._again_settings() if self._has_retrained else {}
+        settings = {**self._of_fit, **self._for_fit, **again}
+        self.report = None
+        try:
+            with _new_cache(self._cache_dir) as cache:
+                self.report = retrain_head(
+                    self.model, self.layer, self.data, **{**settings, **cache}
+                )
+            self._has_retrained = True
+        except Exception as error:  # hours of training have a history to return
+            warnings.warn(
+                f"The head is not retrained, and the model is as it was trained: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
             )
 
     def _again_settings(self):
@@ -174,6 +216,18 @@ def _scores(report):
         f"retrained_{name}": float("nan") if value is None else value
         for name, value in values.items()
     }
+
+
+def _with_unused_optimizer(settings):
+    """Settings for another `fit`: an optimizer knows the head that it has trained."""
+    settings, recipe = dict(settings), settings.get("recipe")
+    if "optimizer" in settings:
+        settings["optimizer"] = unused(settings["optimizer"])
+    if isinstance(recipe, HeadRecipe):
+        settings["recipe"] = dataclasses.replace(
+            recipe, optimizer=unused(recipe.optimizer)
+        )
+    return settings
 
 
 def _keeps_averages(optimizer):

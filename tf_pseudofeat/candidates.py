@@ -1,14 +1,14 @@
 """Every share of an old head and every tau, as candidates that one training gives."""
 
+import dataclasses
+
 import numpy as np
 
-from tf_pseudofeat.adjust import final_dense
 from tf_pseudofeat.comparison import (
     difference_error,
     folds_of,
     score_decisions,
 )
-from tf_pseudofeat.predictions import Predictions
 from tf_pseudofeat.scores import DECISION_SCORES, decision_errors
 from tf_pseudofeat.seeds import numbers_for
 
@@ -38,7 +38,7 @@ class Candidates:
         self._task, self._validation, self._guard = task, validation, guard
         self._minority = material.minority
         population = material.population
-        movable = final_dense(task.head) is not None and (population > 0).all()
+        movable = task.movable and (population > 0).all()
         self._taus = sorted({*_TAUS, tau}) if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
         self._fold = folds_of(validation.ids, _FOLDS, numbers_for("folds", seed))
@@ -90,8 +90,7 @@ class Candidates:
         for k, key in enumerate(chosen):
             rows = self._fold == k
             outputs[rows] = self.predictions(*key).outputs[rows]
-        first = self._heads[1.0]
-        return Predictions(first.labels, outputs, first.kind, first.sample_weight)
+        return dataclasses.replace(self._heads[1.0], outputs=outputs)
 
 
 def score_error(predictions, guard, minority):

@@ -28,6 +28,7 @@ __all__ = [
     "ClassCovariance",
     "CovarianceEstimate",
     "CovarianceReport",
+    "check_examples",
     "check_settings",
     "estimate_covariance",
     "moment_kind",
@@ -121,6 +122,34 @@ def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0, rank=
         )
 
 
+def check_examples(count, covariance_type):
+    """Raises for classes that have too few examples for their covariances.
+
+    Args:
+        count: examples of each class `[C]`.
+        covariance_type: see `estimate_covariance`.
+
+    Raises:
+        ValueError: A class has a single example and a covariance of its own; or of a
+            shared one, no class has two.
+    """
+    count = np.asarray(count)
+    single = np.flatnonzero(count == 1).tolist()
+    if not COVARIANCE_TYPES[covariance_type].is_shared:
+        if single:
+            raise ValueError(
+                f"Class {single[0]} has 1 example; a {covariance_type!r} covariance of "
+                f"its own needs at least 2 (classes with 1 example: {single}). Pass "
+                f"covariance_type='tied', which shares one covariance."
+            )
+    elif not (count > 1).any():
+        raise ValueError(
+            f"{int(count.sum())} examples of {np.count_nonzero(count)} classes "
+            f"leave no deviation from the class means; at least one class needs 2 "
+            f"examples."
+        )
+
+
 def estimate_covariance(
     moments, covariance_type="full", shrinkage="oas", covariance_scale=1.0
 ):
@@ -184,23 +213,11 @@ def _samples(moments, covariance_type, shrinkage):
     # that has no variance itself.
     variance = scale_class.squares(moments.scatter).sum(axis=-1).sum()
     unit = variance / max(freedom, 1) / moments.feature_size or 1.0
+    check_examples(count, covariance_type)
     if settings.is_shared:
-        if freedom < 1:
-            raise ValueError(
-                f"{int(count.sum())} examples of {np.count_nonzero(count)} classes "
-                f"leave no deviation from the class means; at least one class needs 2 "
-                f"examples."
-            )
         # Pooled over the classes: N - C degrees of freedom, so n - 1 = N - C in [2].
         yield sample_class(moments.scatter, freedom + 1, weight, unit)
         return
-    single = np.flatnonzero(count == 1).tolist()
-    if single:
-        raise ValueError(
-            f"Class {single[0]} has 1 example; a {covariance_type!r} covariance of its "
-            f"own needs at least 2 (classes with 1 example: {single}). Pass "
-            f"covariance_type='tied', which shares one covariance."
-        )
     for class_id, n in enumerate(count):
         sketch = None if moments.sketch is None else moments.sketch[class_id]
         how = moments.scatter[class_id], n, weight, unit, class_id, sketch

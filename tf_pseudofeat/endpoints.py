@@ -13,6 +13,7 @@ from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.lowering import Lowering
 from tf_pseudofeat.preprocessing import preprocess_batch, preprocesses
 from tf_pseudofeat.raw_inputs import check_in_graph, raw_signature
+from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.split import split_at
 from tf_pseudofeat.thresholds import Thresholds
 
@@ -61,8 +62,11 @@ def endpoints(
         signature = raw_signature(model, network, input_name)
         check_in_graph(model, signature)
         prepare = functools.partial(preprocess_batch, model)
-    named = _named_outputs(model, network, output_name)
-    classified = _classified(model, network, class_names, thresholds, output_name)
+    reading = reading_of(output_activation(network), getattr(model, "loss", None))
+    named = _named_outputs(model, network, reading, output_name)
+    classified = _classified(
+        model, network, reading, class_names, thresholds, output_name
+    )
     decoded = _prepared_files(inputs, signature, prepare) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
@@ -141,7 +145,7 @@ def _signature(model, network, input_name):
     return keras.tree.map_structure(lambda t: spec(t, name), network.input)
 
 
-def _named_outputs(model, network, output_name):
+def _named_outputs(model, network, reading, output_name):
     """A function from the model's outputs to a dict of them by name."""
     if output_name is not None and len(network.outputs) > 1:
         raise ValueError(
@@ -153,14 +157,15 @@ def _named_outputs(model, network, output_name):
     if len(network.outputs) > 1:
         names = list(network.output_names)
         return lambda y: dict(zip(names, keras.tree.flatten(y), strict=True))
-    name = output_name or _OUTPUT_NAMES.get(output_activation(network), "outputs")
+    name = _OUTPUT_NAMES.get(output_activation(network), "outputs")
+    name = output_name or ("outputs" if reading.meaning == "numbers" else name)
     return lambda y: {name: keras.tree.flatten(y)[0]}
 
 
 # Names of classes.
 
 
-def _classified(model, network, class_names, thresholds, output_name):
+def _classified(model, network, reading, class_names, thresholds, output_name):
     """A function from the outputs to names and scores, what is decided for first."""
     if thresholds is not None and class_names is None:
         raise ValueError(
@@ -171,6 +176,11 @@ def _classified(model, network, class_names, thresholds, output_name):
         return lambda y: {}
     activation = output_activation(network)
     _check_classifier(model, network, activation, output_name)
+    if reading.meaning == "numbers":
+        raise ValueError(
+            f"`class_names` are served with probabilities, and {model.name!r} gives "
+            f"none: {reading.reason}. Export it without."
+        )
     width = network.outputs[0].shape[-1]
     classes = 2 if _is_binary(width, activation) else width
     class_names = check_class_names(class_names, classes)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_pseudofeat.endpoints import endpoints
+from tf_pseudofeat.files import local_path
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.warmup import warmup_records
 
@@ -90,10 +91,10 @@ def export_classifier(
         NotImplementedError: Keras runs on torch, say, and not on TensorFlow or jax. The
             error names the way; nothing was written.
         OSError: The folder cannot be written, or the disk is full.
-        TypeError: `model` is not a Keras 3 model, `class_names` is no list of strings,
-            or `thresholds` something else.
-        ValueError: What is asked for does not fit the model, or `gaussian` comes
-            without `layer_name`.
+        TypeError: `model` is not a Keras 3 model, `path` no path, `class_names` is no
+            list of strings, or `thresholds` something else.
+        ValueError: What is asked for does not fit the model, `gaussian` comes without
+            `layer_name`, or `path` is on another system, `gs://...`.
 
     Example:
 
@@ -101,7 +102,7 @@ def export_classifier(
     'served/1'
     >>> tf.saved_model.load("served/1").signatures["serving_default"]
     """
-    path = pathlib.Path(path)
+    path = local_path(path)
     folder, version = (path.parent, path) if _is_version(path) else (path, None)
     if version is not None and version.exists():
         raise FileExistsError(_taken(version))
@@ -146,7 +147,7 @@ def next_version(folder):
     Returns:
         path: `pathlib.Path`.
     """
-    folder = pathlib.Path(folder)
+    folder = local_path(folder, "folder")
     found = folder.iterdir() if folder.is_dir() else ()
     taken = [int(path.name) for path in found if _is_version(path)]
     return folder / str(max(taken, default=0) + 1)

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.arguments import check_is_object, whole_number
+from tf_pseudofeat.files import local_path
 
 __all__ = ["Extraction"]
 
@@ -36,8 +37,9 @@ class Extraction:
             memory at a time. On an error or an interrupt nothing stays.
 
     Raises:
-        ValueError: `views` without `augment`; a number is not whole or below 1.
-        TypeError: `augment` cannot be called.
+        ValueError: `views` without `augment`; a number is not whole or below 1;
+            `cache_dir` is on another system, `gs://...`.
+        TypeError: `augment` cannot be called, or is a class; `cache_dir` is no path.
 
     Example:
 
@@ -71,6 +73,9 @@ class Extraction:
                 )
             count = whole_number("per_class", self.per_class)
             object.__setattr__(self, "per_class", count)
+        if self.cache_dir is not None:
+            cache_dir = str(local_path(self.cache_dir, "cache_dir"))
+            object.__setattr__(self, "cache_dir", cache_dir)
         if self.augment is None:
             if self.views is not None:
                 raise ValueError(
@@ -78,7 +83,9 @@ class Extraction:
                     f"looked at as they are, once. Pass a Keras preprocessing model, a "
                     f"function, or 'auto' as `augment`."
                 )
-        elif not (_is_auto(self.augment) or callable(self.augment)):
+            return
+        check_is_object("augment", self.augment)
+        if not (_is_auto(self.augment) or callable(self.augment)):
             raise TypeError(
                 f"`augment` is 'auto', a Keras preprocessing layer or model, a "
                 f"function from a batch of inputs to such a batch, or None; received "

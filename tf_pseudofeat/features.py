@@ -87,7 +87,9 @@ def extract_features(
             no preprocessor: where a KerasHub task was split, pass data that are
             preprocessed, `train_ds.map(task.preprocessor)`.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
-            `keras.utils.PyDataset` of the same, or such a tuple of arrays.
+            `keras.utils.PyDataset` (read by as many threads as it has workers), torch
+            DataLoader or other iterable of the same, or such a tuple of arrays, data
+            frames or sparse matrices, whose rows are dense a batch at a time.
         extraction: `Extraction`; "auto" in it means every example as it is here. With
             `augment`, its views take the place of the examples. Whoever trains on
             `per_class` of them passes the class counts of all the data as `totals` to
@@ -243,7 +245,13 @@ class _Sinks:
 
 def _read(trunk, data, extraction, sinks, *, seed, verbose):
     """Fills the sinks; returns `(ClassTotals, ViewSource)`."""
-    reading = _Reading(data, extraction, seed, verbose)
+    with contextlib.closing(_Reading(data, extraction, seed, verbose)) as reading:
+        source = _fill(trunk, reading, extraction, sinks, seed)
+    return reading.totals, source
+
+
+def _fill(trunk, reading, extraction, sinks, seed):
+    """Fills the sinks with what is read; returns the `ViewSource`."""
     source = choose_views(extraction, reading.first[0])
     num_views = extraction.num_views if source.is_view else 0
     sinks.open(num_views)
@@ -265,7 +273,7 @@ def _read(trunk, data, extraction, sinks, *, seed, verbose):
                 sinks.add(view, part)
     if not counted:
         raise ValueError(_NO_EXAMPLE)
-    return reading.totals, source
+    return source
 
 
 class _Reading:
@@ -290,10 +298,14 @@ class _Reading:
         self._is_chosen = rows is not None
         total = num_batches(data, extraction, rows)
         self._bar = progress_bar(total, "batch", verbose)
-        self._batches = itertools.islice(batches_of(data, extraction, rows), total)
+        self._batches = batches_of(data, extraction, rows)
         self.first = next(self._batches, None)
         if self.first is None:
             raise ValueError(NO_BATCH if rows is None else _NO_EXAMPLE)
+
+    def close(self):
+        """Ends the reading, and the threads that read ahead."""
+        self._batches.close()
 
     def _choose(self, labels, weight, seed):
         extraction = self._extraction

@@ -1,12 +1,49 @@
-"""Files that are there whole, or not at all."""
+"""Paths of this machine, and files that are there whole or not at all."""
 
 import contextlib
 import os
 import pathlib
+import re
 
-__all__ = ["UNFINISHED", "whole_file"]
+__all__ = ["UNFINISHED", "local_path", "whole_file"]
 
 UNFINISHED = ".unfinished-"
+# `pathlib` makes one slash of two. A drive of Windows has one letter.
+_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(path, name="path"):
+    """A path of this machine, with the home folder for `~`.
+
+    Args:
+        path: string or `os.PathLike`.
+        name: what it is, for the error.
+
+    Returns:
+        path: `pathlib.Path`.
+
+    Raises:
+        TypeError: It is something else, or empty.
+        ValueError: It is on another system, as `gs://bucket/folder` is; or in the home
+            folder of a user that this machine does not know.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise TypeError(
+            f"`{name}` is a path; received {path!r}. Pass a string or a pathlib.Path."
+        )
+    if _ELSEWHERE.match(text):
+        raise ValueError(
+            f"`{name}` is a path of this machine; received {text!r}. Use a local "
+            f"folder, and copy what is in it with tf.io.gfile.copy."
+        )
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        raise ValueError(
+            f"`{name}` is {text!r}, and there is no home folder of that user. Pass "
+            f"'~/' for your own, or './{text}' for a folder of that name."
+        )
+    return pathlib.Path(expanded)
 
 
 @contextlib.contextmanager

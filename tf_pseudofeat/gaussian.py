@@ -13,12 +13,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.arguments import resolve_rank, stateless_seed, whole_number
+from tf_pseudofeat.arguments import (
+    check_is_object,
+    resolve_rank,
+    stateless_seed,
+    whole_number,
+)
 from tf_pseudofeat.covariance import check_settings, estimate_covariance
 from tf_pseudofeat.covariance_types import COVARIANCE_TYPES, as_scale, plain
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.moments import (
     ClassMoments,
+    check_memory,
     labelled_batches,
     merge,
     moments_of,
@@ -270,6 +276,13 @@ class ClassConditionalGaussian(keras.layers.Layer):
         samples = sample_gaussians(loc, scale, labels, stateless_seed(seed))
         return tf.reshape(samples, [-1, *self.feature_shape])
 
+    def check_shape(self, feature_shape):
+        """Raises where features of a shape cannot be fitted, or not held in memory."""
+        if self.built:
+            self._checked_shape((None, *feature_shape))
+        size = int(np.prod(feature_shape))
+        check_memory(self.num_classes, size, self._type.kind, self.rank)
+
     def check_can_sample(self, classes):
         """Raises where one of `classes` had no example to be fitted to."""
         counts = None if self._moments is None else self._moments.count
@@ -458,6 +471,7 @@ def _check_in_range(values, mean, spread):
 
 def check_gaussian(gaussian):
     """Refuses what is no `ClassConditionalGaussian`."""
+    check_is_object("gaussian", gaussian, "num_classes")
     if not isinstance(gaussian, ClassConditionalGaussian):
         raise ValueError(
             f"`gaussian` is a ClassConditionalGaussian; received "

@@ -203,22 +203,24 @@ def _in_order(outputs):
 
 
 def validation_data_of_fit(model):
-    """The `validation_data` that a running `fit` has used; None where it has not.
+    """The `validation_data` that a running `fit` has used, and how much of it.
 
     Returns:
-        data: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches.
+        data: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, or the
+            iterator that `fit` was given; None where it has not used any.
+        steps: the batches that `fit` reads of it; None for all.
     """
     iterator = getattr(model, "_eval_epoch_iterator", None)
     adapter = getattr(iterator, "data_adapter", None)
-    data = getattr(adapter, "py_dataset", None)
-    if adapter is None or data is not None:
-        return data
-    try:
-        data = adapter.get_tf_dataset()
-    except (AttributeError, NotImplementedError):
-        return None
     steps = getattr(iterator, "steps_per_epoch", None)
-    return data if steps is None else data.take(int(steps))
+    if hasattr(adapter, "generator"):
+        return adapter.generator(), steps
+    data = getattr(adapter, "py_dataset", None)
+    try:
+        data = adapter.get_tf_dataset() if data is None else data
+    except (AttributeError, NotImplementedError):
+        return None, None
+    return data, None if steps is None else int(steps)
 
 
 def check_is_keras_3(model):

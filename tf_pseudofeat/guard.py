@@ -1,12 +1,12 @@
 """When a retrained head may stay: for a gain of a score that is more than chance."""
 
 import dataclasses
-import inspect
 import math
 
 import keras
 import numpy as np
 
+from tf_pseudofeat.arguments import check_is_object
 from tf_pseudofeat.comparison import (
     LOWER_IS_BETTER,
     SCORE_NAMES,
@@ -14,6 +14,7 @@ from tf_pseudofeat.comparison import (
     difference_error,
     score_decisions,
 )
+from tf_pseudofeat.keras_internals import metric_falls
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
 
 __all__ = ["Guard"]
@@ -71,7 +72,7 @@ class Guard:
     def sign(self):
         """1.0 where higher is better, -1.0 where lower is."""
         if isinstance(self.monitor, keras.metrics.Metric):
-            falls = getattr(self.monitor, "_direction", "up") == "down"  # as Keras says
+            falls = metric_falls(self.monitor)
         else:
             falls = self.name in LOWER_IS_BETTER
         return -1.0 if falls else 1.0
@@ -217,11 +218,7 @@ def _check_monitor(monitor):
                 f"float, a Keras metric, or None; received {monitor!r}."
             )
         return
-    if inspect.isclass(monitor):
-        raise TypeError(
-            f"`monitor` is an object; received the class {monitor.__name__}. Make one "
-            f"of it, {monitor.__name__}(...)."
-        )
+    check_is_object("monitor", monitor, "...")
     is_metric = isinstance(monitor, keras.metrics.Metric)
     if monitor is not None and not is_metric and not callable(monitor):
         raise TypeError(

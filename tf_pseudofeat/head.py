@@ -129,9 +129,9 @@ def fit_head(
             )
     head = task.head
     task.check(material.features, "material.features")
-    recipe.check(head, task.num_classes)
-    recipe = recipe.resolve(head, material)
-    _check_prior(recipe, material.population)
+    recipe.check(task)
+    recipe = recipe.resolve(task, material)
+    recipe.check_prior(material.population)
     guard = Guard.of(monitor)
     stream = material.stream(recipe, seed)
     errors = guard.monitor is not None if errors is None else errors
@@ -198,16 +198,6 @@ def _prior(recipe, material, old):
 def _log_where(known, numbers):
     """Their logarithms, and 0 elsewhere."""
     return np.log(numbers, where=known, out=np.zeros(known.size))
-
-
-def _check_prior(recipe, real):
-    empty = np.flatnonzero(real == 0).tolist()
-    if empty and (recipe.tau or recipe.target_prior is not None):
-        raise ValueError(
-            f"`tau` and `target_prior` take off the log of each class's share of the "
-            f"data, and classes {empty} have no example. Give them some, or leave both "
-            f"out."
-        )
 
 
 def _train(task, stream, material, recipe, seed, verbose):

@@ -15,6 +15,7 @@ from tf_pseudofeat.arguments import stateless_seed, whole_number
 from tf_pseudofeat.gaussian import check_gaussian
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import labels_like
+from tf_pseudofeat.rounding import cast_draws, warn_of_rounding
 from tf_pseudofeat.sampling import sample_gaussians
 from tf_pseudofeat.stored import StoredArray
 
@@ -57,7 +58,8 @@ def interleave(
 
     Args:
         features: real features `[N, ...]`, an array, or a `StoredArray` as
-            `load_features` gives it.
+            `load_features` gives it. Beside whole numbers, pseudo-features are rounded,
+            with a warning.
         labels: their labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
         gaussian: a fitted `ClassConditionalGaussian`, or None to stream the real
             features alone.
@@ -88,8 +90,11 @@ def interleave(
     >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
     10
     """
+    data = LabeledFeatures(features, labels, sample_weight)
+    if counts:
+        warn_of_rounding([data.features.dtype], stacklevel=2)
     return stream_features(
-        LabeledFeatures(features, labels, sample_weight),
+        data,
         gaussian,
         counts,
         batch_size=batch_size,
@@ -173,9 +178,7 @@ def _row_maker(features, columns, gaussian, counts, prototypes):
         samples = sample_gaussians(loc, scale, drawn, seed)
         samples = tf.reshape(samples, [-1, *features.shape[1:]])
         if samples.dtype != features.dtype:
-            if np.dtype(features.dtype).kind in "iu":
-                samples = tf.round(samples)
-            samples = tf.saturate_cast(samples, features.dtype)
+            samples = cast_draws(samples, features.dtype)
         pairs = [(real_features(real), samples)]
         for column, prototype in zip(columns, prototypes, strict=True):
             pairs.append((tf.gather(column, real), tf.gather(prototype, drawn)))

@@ -23,15 +23,16 @@ from tf_pseudofeat.features import (
     read_features,
     validation_features,
 )
+from tf_pseudofeat.foreseen import check_foreseen, known_counts
 from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
 from tf_pseudofeat.lengths import check_lengths
 from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
+from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
-from tf_pseudofeat.predictions import Predictions, output_kind
 from tf_pseudofeat.preprocessing import (
     Preprocessed,
     as_arrays,
@@ -41,8 +42,8 @@ from tf_pseudofeat.preprocessing import (
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.split import Split, split_at
-from tf_pseudofeat.strategies import check_one_worker, model_strategy
-from tf_pseudofeat.task import Task, gives_logits
+from tf_pseudofeat.strategies import check_one_worker, model_strategy, scope_of
+from tf_pseudofeat.task import Task
 from tf_pseudofeat.views import choose_views
 from tf_pseudofeat.weights import frozen_batch_norm
 
@@ -156,13 +157,14 @@ def check_job(
     for each in (data, validation_data):
         check_lengths(split.trunk, each, split.layer_name)
     some = take_rows(raw, np.arange(min(_CHECKED_ROWS, len(labels))))
-    outputs = _one_output(model, split.compare(model, some, trained=trained)[1])
+    _, features, outputs = split.compare(model, some, trained=trained)
+    outputs = _one_output(model, outputs)
     _check_other_outputs(model, chosen, split)
-    _check_augmented(choose_views(extraction, x).augment, x)
+    source = choose_views(extraction, x)
+    _check_augmented(source.augment, x)
     with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
         pass  # there is something to train
     num_classes = max(2, outputs.shape[-1])
-    recipe.check(split.head, num_classes)
     at_hand = labels_at_hand(data, labels)
     class_ids(at_hand, num_classes)
     if weight is not None:
@@ -172,6 +174,14 @@ def check_job(
     if validation_data is not None:
         first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
+    check_foreseen(
+        recipe,
+        num_classes,
+        features.shape[1:],
+        known_counts(data, extraction, num_classes),
+        most=extraction.per_class,
+        views=extraction.num_views if source.is_view else 1,
+    )
     activation = output_activation(split.head)
     loss = _loss(model, chosen, recipe.loss, activation, outputs.shape[-1], at_hand)
     rows = slice(0, len(outputs))
@@ -180,19 +190,14 @@ def check_job(
         head=split.head,
         num_classes=num_classes,
         loss=loss,
-        threshold=0.0 if gives_logits(activation, loss) else 0.5,
         strategy=model_strategy(model),
         optimizer=getattr(model, "optimizer", None),
         class_names=class_names,
     )
-    guard.try_on(
-        Predictions(
-            labels[rows],
-            outputs,
-            output_kind(activation, task.threshold, outputs),
-            None if weight is None else weight[rows],
-        )
-    )
+    recipe.check(task)
+    _try_optimizer(task, recipe.optimizer)
+    some_weight = None if weight is None else weight[rows]
+    guard.try_on(task.read(labels[rows], outputs, some_weight))
     return Job(
         split=split,
         task=task,
@@ -278,8 +283,9 @@ def _validation(model, chosen, data, class_names):
 def _check_validation(data):
     if is_infinite(data):
         raise ValueError(
-            "`validation_data` is infinite (`repeat()`?), and `steps` are those of "
-            "`data`. Pass it as it was before, or validation_data.take(n)."
+            "`validation_data` is infinite (`repeat()`? `num_batches` of None?), and "
+            "`steps` are those of `data`. Pass it with an end: a dataset as it was "
+            "before, or validation_data.take(n)."
         )
     check_data(data)
 
@@ -291,6 +297,24 @@ def _check_optimizer(model, optimizer):
             f"retraining leaves alone. Pass a new one, its name, or None for a new one "
             f"of its kind."
         )
+
+
+def _try_optimizer(task, optimizer):
+    """Makes one, so that what cannot be made is known before the work."""
+    try:
+        with scope_of(task.head):
+            head_optimizer(4, optimizer, task.optimizer, task.strategy)
+    except Exception as error:
+        made = (
+            "of `optimizer`"
+            if optimizer is not None
+            else (f"like the model's own {type(task.optimizer).__name__}")
+        )
+        raise ValueError(
+            f"The optimizer of the head cannot be made {made}: {error} Pass as "
+            f"`optimizer` its name, or a function that makes one from the number of "
+            f"steps."
+        ) from error
 
 
 def _output_of(model, layer):

@@ -58,11 +58,11 @@ class LabeledFeatures:
         if arrays["features"].dtype.kind == "b":
             raise ValueError("Features are numbers; received dtype bool. Cast them.")
         _check_shapes({name: list(array.shape) for name, array in arrays.items()})
-        arrays["ids"] = class_ids(arrays["labels"])
         if not isinstance(self.features, StoredArray):
             check_finite(arrays["features"], inputs=inputs)
         if self.sample_weight is not None:
             arrays = _without_weightless(arrays)
+        arrays["ids"] = class_ids(arrays["labels"])
         self._set(arrays)
 
     @classmethod

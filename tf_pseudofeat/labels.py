@@ -171,5 +171,18 @@ def _check_ids(labels, num_classes):
         raise ValueError(
             f"Labels must be class ids {allowed}; example {first} has label "
             f"{labels[first]} ({int(wrong.sum())} such examples of {labels.size}). "
-            f"Renumber the classes from 0, or give the model more outputs."
+            f"{_advice(values[wrong])}"
         )
+
+
+def _advice(wrong):
+    if not np.isfinite(wrong).all() or (wrong != np.floor(wrong)).any():
+        return (
+            "What is no whole number names no class: targets of a regression have none."
+        )
+    if (wrong == -1).all():
+        return (
+            "Leave out examples without a class, such as those that `ignore_class` of "
+            "a loss skips, or give them the weight 0."
+        )
+    return "Renumber the classes from 0, or give the model more outputs."

@@ -4,12 +4,17 @@ import dataclasses
 
 import numpy as np
 
-from tf_pseudofeat.budget import minority_classes, pseudo_counts
+from tf_pseudofeat.budget import (
+    check_several_classes,
+    minority_classes,
+    pseudo_counts,
+)
 from tf_pseudofeat.chosen import ClassTotals
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import stream_features
 from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.labels import labels_like
+from tf_pseudofeat.resampled import resampled
+from tf_pseudofeat.rounding import warn_of_rounding
 
 __all__ = ["Material", "prepare_material"]
 
@@ -90,33 +95,28 @@ def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
         material: `Material`.
 
     Raises:
-        ValueError: A label names no class, a class has too few examples for its
-            covariance, or the sampling strategy does not fit them.
+        ValueError: A label names no class, all name one, a class has too few examples
+            for its covariance, the sampling strategy does not fit them, or a sampler
+            changes what an example is, see `resampled`.
 
     References:
         Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
     """
     real = features.class_counts(num_classes)
+    check_several_classes(real, num_classes)
     if totals is not None and not isinstance(totals, ClassTotals):
         totals = ClassTotals(totals)
     if features.sample_weight is not None:
         recipe.check_weighted()
     if recipe.sampler is not None:
-        made = _resampled(features, recipe.sampler, num_classes)
+        made = resampled(features, recipe.sampler, num_classes)
         return Material(made, real, totals=totals, viewed=viewed)
     examples = real if totals is None else totals.of(num_classes)[0]
     gaussian = recipe.gaussian_for(num_classes, examples)
-    counts = pseudo_counts(features.ids, recipe.sampling_strategy)
+    counts = pseudo_counts(
+        features.ids, recipe.sampling_strategy, features.sample_weight
+    )
+    if counts:
+        warn_of_rounding([features.features.dtype])
     gaussian.adapt(features.features, features.ids)
     return Material(features, real, gaussian, counts, totals, viewed)
-
-
-def _resampled(data, sampler, num_classes):
-    features, labels = data
-    features = np.asarray(features)  # of a `StoredArray` all
-    flat, ids = sampler.fit_resample(
-        features.reshape(len(features), -1).astype(np.float32), data.ids
-    )
-    flat = np.rint(flat) if features.dtype.kind in "iu" else np.asarray(flat)
-    features = flat.reshape(-1, *features.shape[1:]).astype(features.dtype)
-    return LabeledFeatures(features, labels_like(ids, labels, num_classes))

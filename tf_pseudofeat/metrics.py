@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-class _RecallMetric(keras.metrics.Metric):
+class RecallMetric(keras.metrics.Metric):
     """Counts examples and hits per class; subclasses reduce the recalls to one score.
 
     Args:
@@ -95,7 +95,7 @@ def _mean_where(values, mask):
 
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
-class BalancedAccuracy(_RecallMetric):
+class BalancedAccuracy(RecallMetric):
     """`balanced_accuracy` as a Keras metric.
 
     Args:
@@ -112,7 +112,7 @@ class BalancedAccuracy(_RecallMetric):
 
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
-class GeometricMean(_RecallMetric):
+class GeometricMean(RecallMetric):
     """`geometric_mean` as a Keras metric; the Args of `BalancedAccuracy`."""
 
     def result(self):
@@ -123,7 +123,7 @@ class GeometricMean(_RecallMetric):
 
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
-class MinClassAccuracy(_RecallMetric):
+class MinClassAccuracy(RecallMetric):
     """`min_class_accuracy` as a Keras metric; the Args of `BalancedAccuracy`."""
 
     def result(self):
@@ -133,7 +133,7 @@ class MinClassAccuracy(_RecallMetric):
 
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
-class MeanMinorityAccuracy(_RecallMetric):
+class MeanMinorityAccuracy(RecallMetric):
     """`mean_minority_accuracy` as a Keras metric.
 
     Args:

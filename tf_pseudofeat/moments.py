@@ -19,6 +19,7 @@ from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
     "ClassMoments",
+    "check_memory",
     "labelled_batches",
     "merge",
     "moments_of",
@@ -91,13 +92,12 @@ def no_moments(num_classes, feature_size, kind="full", rank=None):
         known = sorted(MOMENT_KINDS)
         raise ValueError(f"`kind` must be one of {known}; received {kind!r}.")
     check_rank(kind, rank)
+    check_memory(num_classes, feature_size, kind, rank)
     settings, sketch = MOMENT_KINDS[kind], None
     shape = settings.shapes(num_classes, feature_size)[0]
     shape = shape[1:] if settings.is_shared else shape
-    _check_memory(shape, 8)
     if settings.has_rank:
         rank = resolve_rank(rank, feature_size)
-        _check_memory((num_classes, 2 * rank, feature_size), 4)
         sketch = no_sketch(num_classes, rank, feature_size)
     return ClassMoments(
         count=np.zeros(num_classes),
@@ -106,6 +106,20 @@ def no_moments(num_classes, feature_size, kind="full", rank=None):
         kind=kind,
         sketch=sketch,
     )
+
+
+def check_memory(num_classes, feature_size, kind="full", rank=None):
+    """Raises for statistics that cannot fit in memory, see `no_moments`.
+
+    Raises:
+        ValueError: They need more than half of it, or `rank` is above the feature size.
+    """
+    settings = MOMENT_KINDS[kind]
+    shape = settings.shapes(num_classes, feature_size)[0]
+    _check_size(shape[1:] if settings.is_shared else shape, 8)
+    if settings.has_rank:
+        rank = resolve_rank(rank, feature_size)
+        _check_size((num_classes, 2 * rank, feature_size), 4)
 
 
 def moments_of(features, labels, num_classes, kind="full", rank=None):
@@ -441,7 +455,7 @@ def _described(moments):
     return shape if moments.rank is None else f"{shape} of rank {moments.rank}"
 
 
-def _check_memory(shape, itemsize):
+def _check_size(shape, itemsize):
     needed = itemsize * int(np.prod(shape, dtype=np.int64))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:

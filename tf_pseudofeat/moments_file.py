@@ -1,12 +1,11 @@
 """The statistics of the classes as a file, which can be merged with others later."""
 
 import dataclasses
-import os
 import zipfile
 
 import numpy as np
 
-from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.files import local_path, whole_file
 from tf_pseudofeat.moments import ClassMoments, no_moments
 
 __all__ = ["load_moments", "save_moments"]
@@ -26,7 +25,8 @@ def save_moments(moments, file):
 
     Raises:
         OSError: The file cannot be written.
-        TypeError: `moments` is something else.
+        TypeError: `moments` or `file` is something else.
+        ValueError: `file` is on another system, `gs://...`.
     """
     if not isinstance(moments, ClassMoments):
         raise TypeError(
@@ -37,7 +37,7 @@ def save_moments(moments, file):
     if hasattr(file, "write"):
         np.savez(file, **arrays)
         return
-    with whole_file(file) as aside, open(aside, "wb") as opened:
+    with whole_file(local_path(file, "file")) as aside, open(aside, "wb") as opened:
         np.savez(opened, **arrays)
 
 
@@ -52,13 +52,16 @@ def load_moments(file):
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        ValueError: It holds something else, or only a part.
+        TypeError: `file` is something else.
+        ValueError: It holds something else, or only a part; or is on another system.
 
     Example:
 
     >>> moments = merge(load_moments("monday.npz"), load_moments("tuesday.npz"))
     """
-    name = file if isinstance(file, str | os.PathLike) else "The file"
+    is_open = hasattr(file, "read")
+    file = file if is_open else local_path(file, "file")
+    name = "The file" if is_open else file
     try:
         with np.load(file) as arrays:
             fields = {field: arrays[field] for field in _FIELDS if field in arrays}

@@ -4,6 +4,8 @@ import inspect
 
 import keras
 
+from tf_pseudofeat.keras_internals import copy_decay_exclusions
+
 __all__ = ["head_optimizer", "unused"]
 
 
@@ -29,7 +31,8 @@ def unused(optimizer):
     """A new optimizer like one that has steps behind it; anything else as it is."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return optimizer
-    return type(optimizer).from_config(optimizer.get_config())
+    again = type(optimizer).from_config(optimizer.get_config())
+    return copy_decay_exclusions(again, optimizer)
 
 
 def _like(optimizer, steps):
@@ -59,4 +62,4 @@ def _fresh(optimizer, steps):
         # For the memory of a large network. It would count, and end, fewer steps.
         gradient_accumulation_steps=None,
     )
-    return type(optimizer).from_config(config)
+    return copy_decay_exclusions(type(optimizer).from_config(config), optimizer)

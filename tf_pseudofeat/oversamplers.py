@@ -11,9 +11,12 @@ from sklearn.utils import check_random_state
 
 from tf_pseudofeat.covariance import estimate_covariance, moment_kind
 from tf_pseudofeat.moments import moments_of
+from tf_pseudofeat.rounding import cast_draws, check_continuous, warn_of_rounding
 from tf_pseudofeat.sampling import sample_gaussians
 
 __all__ = ["GaussianOverSampler", "PerturbedOverSampler"]
+
+_CALLER = 6  # frames from `_cast` to where `fit_resample` was called
 
 
 class _OverSampler(BaseOverSampler):
@@ -24,19 +27,44 @@ class _OverSampler(BaseOverSampler):
         "random_state": ["random_state"],
     }
 
+    def _check_X_y(self, X, y, accept_sparse=None):
+        self._dtypes = _dtypes(X)  # before all columns become one array
+        return super()._check_X_y(X, y, accept_sparse)
+
     def _fit_resample(self, X, y):
         rng = check_random_state(self.random_state)
         dense = X.toarray() if sparse.issparse(X) else X
         classes, ids = np.unique(y, return_inverse=True)
         extra = [self.sampling_strategy_.get(c, 0) for c in classes.tolist()]
         new_ids = np.repeat(np.arange(classes.size), extra)
-        drawn = self._draw(dense, ids, new_ids, rng).astype(X.dtype, copy=False)
+        drawn = self._cast(self._draw(dense, ids, new_ids, rng), X.dtype)
         if sparse.issparse(X):
             drawn = sparse.csr_matrix(drawn)
             stacked = sparse.vstack([X, drawn], format=X.format, dtype=X.dtype)
         else:
             stacked = np.concatenate([X, drawn])
         return stacked, np.concatenate([y, classes[new_ids].astype(y.dtype)])
+
+    def _cast(self, drawn, dtype):
+        """Draws `[M, D]` in the dtype of the array, whole in whole columns."""
+        check_continuous(dtype)
+        if drawn.size:
+            warn_of_rounding(self._dtypes or [dtype], _CALLER)
+        for place, each in enumerate(self._dtypes):
+            if each.kind in "iu":
+                drawn[:, place] = cast_draws(drawn[:, place], each)
+        return cast_draws(drawn, dtype)
+
+
+def _dtypes(X):
+    """NumPy dtypes of the columns of a DataFrame; of what has one dtype, none."""
+    if not hasattr(X, "columns"):
+        return []
+    for name, dtype in zip(X.columns, X.dtypes, strict=True):
+        check_continuous(dtype, f"Column {name!r}")
+    # Those of pandas, for instance with missing values, say what they hold.
+    held = (getattr(each, "subtype", each) for each in X.dtypes)
+    return [np.dtype(getattr(each, "numpy_dtype", each)) for each in held]
 
 
 class GaussianOverSampler(_OverSampler):
@@ -62,7 +90,11 @@ class GaussianOverSampler(_OverSampler):
             list of classes.
 
     Raises:
-        ValueError: In `fit_resample`: a class with one example, unless "tied".
+        ValueError: In `fit_resample`: a class with one example, unless "tied"; features
+            that are bool or categories.
+
+    Warns:
+        UserWarning: Draws beside whole numbers are rounded.
 
     Example:
 
@@ -137,7 +169,11 @@ class PerturbedOverSampler(_OverSampler):
         sampling_strategy_: {class: number of draws}.
 
     Raises:
-        ValueError: In `fit_resample`: `noise_scale` is negative or not finite.
+        ValueError: In `fit_resample`: `noise_scale` is negative or not finite; features
+            that are bool or categories.
+
+    Warns:
+        UserWarning: Draws beside whole numbers are rounded.
 
     Example:
 

@@ -24,18 +24,23 @@ class Predictions:
         kind: "softmax" or "sigmoid" for probabilities, "linear" for logits, None where
             nobody knows, see `output_kind`.
         sample_weight: how much each example counts, `[N]`, or None.
+        threshold: above it one output means class 1; by default 0 for logits, else 0.5.
     """
 
     labels: np.ndarray
     outputs: np.ndarray
     kind: str | None
     sample_weight: np.ndarray | None = None
+    threshold: float | None = None
 
     def __post_init__(self):
         outputs = np.asarray(self.outputs)
         if outputs.dtype.name in ("float16", "bfloat16"):
             outputs = outputs.astype(np.float32)
         object.__setattr__(self, "outputs", outputs)
+        if self.threshold is None:
+            threshold = 0.0 if self.kind == "linear" else 0.5
+            object.__setattr__(self, "threshold", threshold)
 
     def __len__(self):
         return len(self.outputs)
@@ -73,17 +78,16 @@ class Predictions:
         """The class that is decided for, int64 `[N]`."""
         if self.outputs.shape[1] > 1:
             return self.outputs.argmax(axis=1)
-        threshold = 0.0 if self.kind == "linear" else 0.5
-        return (self.outputs[:, 0] > threshold).astype(np.int64)
+        return (self.outputs[:, 0] > self.threshold).astype(np.int64)
 
     def select(self, rows):
         """The same of some examples, by a mask `[N]` or by number `[M]`."""
         weight = self.sample_weight
-        return Predictions(
-            np.asarray(self.labels)[rows],
-            self.outputs[rows],
-            self.kind,
-            None if weight is None else weight[rows],
+        return dataclasses.replace(
+            self,
+            labels=np.asarray(self.labels)[rows],
+            outputs=self.outputs[rows],
+            sample_weight=None if weight is None else weight[rows],
         )
 
     def less(self, offsets, temperature=1.0):
@@ -107,19 +111,18 @@ class Predictions:
         return dataclasses.replace(self, outputs=outputs)
 
 
-def output_kind(activation, threshold, outputs):
+def output_kind(reading, outputs):
     """Whether outputs are probabilities or logits; see `Predictions`.
 
     Args:
-        activation: what makes them, by name; None where nobody knows.
-        threshold: above it one output means class 1.
+        reading: `Reading` of the classifier.
         outputs: `[N, C]` or `[N, 1]`, some of them.
 
     Returns:
         kind: "softmax", "sigmoid", "linear" or None.
     """
-    if threshold == 0 or activation in ("linear", "log_softmax"):
-        return "linear"
+    if reading.meaning != "probabilities":
+        return "linear" if reading.meaning == "logits" else None
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
     if outputs.shape[1] == 1:
         return "sigmoid" if inside else None

@@ -1,19 +1,20 @@
 """How a head is retrained: every choice of Steps 3 to 5 in one object."""
 
 import dataclasses
+import inspect
 import math
 
 import keras
 import numpy as np
 
-from tf_pseudofeat.adjust import check_movable, check_tau, final_dense
-from tf_pseudofeat.arguments import whole_number
+from tf_pseudofeat.adjust import check_movable, check_tau
+from tf_pseudofeat.arguments import check_is_object, whole_number
 from tf_pseudofeat.budget import check_strategy
 from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
-from tf_pseudofeat.graph import functional
+from tf_pseudofeat.graph import functional, layers_inside
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.priors import by_class, positive_shares
-from tf_pseudofeat.weights import left_prior
+from tf_pseudofeat.weights import left_prior, product_layers
 
 __all__ = ["HeadRecipe", "plain"]
 
@@ -56,7 +57,7 @@ class HeadRecipe:
             which one was trained from the other is often better than either [1]. Of 1
             nothing is trained. By default 0.2 on views, see `Extraction`, and 0.7 on
             examples as they are; 0 with a `sampler`, a `sampling_strategy`, a
-            `fresh_head` or a `target_prior`.
+            `fresh_head`, a `target_prior` or LoRA in the head.
         tau: after training, `tau * log(prior)` of all examples in the data is taken off
             the logits [2], which leans further towards what is rare. By default what
             `blend` keeps of the prior and 0.3 more: 0.3 + `blend` for a head that was
@@ -140,14 +141,24 @@ class HeadRecipe:
     def _set(self, name, value):
         object.__setattr__(self, name, value)
 
-    def check(self, head, num_classes):
-        """Raises what only the head and its number of classes tell to be wrong."""
+    def check(self, task):
+        """Raises what only the `Task` tells to be wrong."""
+        head, num_classes = task.head, task.num_classes
         check_strategy(self.sampling_strategy, num_classes)
         if self.tau:
-            check_movable(head, f"tau={self.tau}")
+            _check_movable(task, f"tau={self.tau}")
         if self.target_prior is not None:
-            check_movable(head, f"target_prior={self.target_prior!r}")
+            _check_movable(task, f"target_prior={self.target_prior!r}")
             self.target_shares(np.ones(num_classes))
+        products = product_layers(head)
+        if products and self.blend is not None and 0 < self.blend < 1:
+            raise ValueError(
+                f"blend={self.blend:g} takes the mean of old and new weights, and "
+                f"layer {products[0]!r} multiplies some with each other (LoRA), whose "
+                f"product would be another. Pass blend=0, or merge the layer's weights."
+            )
+        if self.fresh_head:
+            _check_fresh(head)
         if self.fresh_head and functional(head) is None:
             raise ValueError(
                 f"fresh_head=True needs a head with a graph of layers, to make a new "
@@ -170,21 +181,21 @@ class HeadRecipe:
             and not self.fresh_head
         )
 
-    def resolve(self, head, material):
+    def resolve(self, task, material):
         """The same, with numbers for `blend` and `tau` where they are None.
 
         Args:
-            head: Keras model.
+            task: `Task`.
             material: `Material` that it is to be trained on.
         """
         blend, tau = self.blend, self.tau
         leans = self.balances and self.target_prior is None
         if blend is None:
             usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
-            blend = usual if leans else 0.0
+            blend = usual if leans and not product_layers(task.head) else 0.0
         if tau is None:
-            known = (material.population > 0).all() and final_dense(head) is not None
-            kept = blend * _exponent(left_prior(head), material.population)
+            known = (material.population > 0).all() and task.movable
+            kept = blend * _exponent(left_prior(task.head), material.population)
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 
@@ -194,6 +205,20 @@ class HeadRecipe:
             raise ValueError(
                 "The data have sample weights, and imbalanced-learn's samplers know "
                 "none. Map them away, or use the Gaussians."
+            )
+
+    def check_prior(self, population):
+        """Raises where a class without examples has no share to take the log of.
+
+        Args:
+            population: examples of each class `[C]`, or what they weigh.
+        """
+        empty = np.flatnonzero(np.equal(population, 0)).tolist()
+        if empty and (self.tau or self.target_prior is not None):
+            raise ValueError(
+                f"`tau` and `target_prior` take off the log of each class's share of "
+                f"the data, and classes {empty} have no example. Give them some, or "
+                f"leave both out."
             )
 
     def gaussian_for(self, num_classes, examples=()):
@@ -263,6 +288,30 @@ def _exponent(prior, population):
     return float(data @ prior / (data @ data)) if data.any() else 1.0
 
 
+def _check_fresh(head):
+    """Raises where a layer's kernel is not among what is trained and made anew."""
+    kept = [
+        layer.name
+        for layer in layers_inside(head)
+        if getattr(layer, "quantization_mode", None) is not None
+    ]
+    if kept:
+        raise ValueError(
+            f"fresh_head=True makes the weights anew that are trained, and layer "
+            f"{kept[0]!r} is quantized: its kernel would stay. Start from the trained "
+            f"head, fresh_head=False, or retrain before `quantize`."
+        )
+
+
+def _check_movable(task, option):
+    if task.reading.meaning == "numbers":
+        raise ValueError(
+            f"{option} moves log-odds, and the outputs of {task.head.name!r} are none: "
+            f"{task.reading.reason}. Leave it out, or train with a cross-entropy."
+        )
+    check_movable(task.head, option)
+
+
 def _check_source(recipe):
     gaussian, sampler = recipe.gaussian, recipe.sampler
     if gaussian is not None and sampler is not None:
@@ -275,6 +324,7 @@ def _check_source(recipe):
         check_gaussian(gaussian)
     if sampler is None:
         return
+    check_is_object("sampler", sampler)
     if not hasattr(sampler, "fit_resample"):
         raise ValueError(
             f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
@@ -290,8 +340,18 @@ def _check_source(recipe):
 def _check_optimizer(optimizer):
     if optimizer is None or isinstance(optimizer, keras.optimizers.Optimizer):
         return
+    made = getattr(optimizer, "func", optimizer)  # of a functools.partial
+    if inspect.isclass(made) and issubclass(made, keras.optimizers.Optimizer):
+        # It can be called, but would take the number of steps for its learning rate.
+        check_is_object("optimizer", made)
     if isinstance(optimizer, str | dict):
         keras.optimizers.get(optimizer)  # raises for an unknown name
+    elif isinstance(optimizer, keras.optimizers.schedules.LearningRateSchedule):
+        raise TypeError(
+            f"`optimizer` is a Keras optimizer; received the learning rate "
+            f"{type(optimizer).__name__}. Pass an optimizer with it, such as "
+            f"keras.optimizers.Adam(schedule)."
+        )
     elif not callable(optimizer):
         raise TypeError(
             f"`optimizer` is a Keras optimizer, its name, or a function that makes one "

@@ -31,7 +31,8 @@ class RetrainingReport(Page):
         layer_name: where the model was split.
         feature_shape: shape of one feature.
         real: training examples per class, a list of C.
-        used: real features per class that the head was trained on, a list of C.
+        used: real features per class that the head was trained on, a list of C; of
+            several views of an example each counts.
         pseudo: pseudo-features per class and epoch, a list of C; negative where a
             sampler took examples away.
         minority: class ids that count as minority in the scores.
@@ -166,14 +167,18 @@ class RetrainingReport(Page):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
         made = sum(number for number in self.pseudo if number > 0)
         kept = sum(self.used) + sum(self.pseudo) - made  # without what a sampler took
+        views = 1 if self.view_source == "none" else max(1, self.extraction.num_views)
+        real = f"{kept:,} real" if views == 1 else f"{kept:,} features of views"
         return (
-            f"Head after {self.layer_name!r} retrained on {kept:,} real and "
-            f"{made:,} pseudo-features of shape {list(self.feature_shape)}: {verdict}."
+            f"Head after {self.layer_name!r} retrained on {real} and {made:,} "
+            f"pseudo-features of shape {list(self.feature_shape)}: {verdict}."
         )
 
     def _recipe_line(self):
         recipe = self.recipe
         how = [f"views: {self.view_source}"]
+        if self.view_source != "none" and self.extraction.num_views > 1:
+            how[0] += f", {self.extraction.num_views} of each example"
         if self.extraction.per_class is not None:
             how.append(f"at most {self.extraction.per_class:,} examples a class")
         how += [f"blend {recipe.blend:g}", f"tau {recipe.tau:g}"]

@@ -50,9 +50,10 @@ def retrain_head(
             `split_at(model, layer, output=name)` for one of several outputs, whose
             labels are then the classes. `y` may hold the labels of all outputs, as for
             `fit`, or of this one.
-        data: training data: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)`
-            or `(x, y, sample_weight)` batches, or such a tuple of arrays. Examples of
-            weight 0 are left out.
+        data: training data: a `tf.data.Dataset`, `keras.utils.PyDataset` (read by as
+            many threads as it has workers), torch DataLoader or other iterable of
+            `(x, y)` or `(x, y, sample_weight)` batches, or such a tuple of arrays, data
+            frames or sparse matrices. Examples of weight 0 are left out.
         validation_data: the same, to score before and after. Without it the features
             that were trained on are scored, which flatters, and nothing guards against
             a worse head.
@@ -129,7 +130,7 @@ def retrain_head(
                 verbose=verbose,
             )
         recipe = tuning.recipe
-    recipe = recipe.resolve(task.head, material)
+    recipe = recipe.resolve(task, material)
     again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
 
     held_out = validation is not None

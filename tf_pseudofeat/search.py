@@ -140,8 +140,8 @@ def search_recipe(
         candidates: `Candidates`.
     """
     began, recipe = time.perf_counter(), recipe or HeadRecipe()
-    guard, head = Guard.of(monitor or "balanced_accuracy"), task.head
-    usual = recipe.resolve(head, material)
+    guard = Guard.of(monitor or "balanced_accuracy")
+    usual = recipe.resolve(task, material)
     candidates = Candidates(task, material, validation, guard, usual.tau, seed)
     _add_trained(candidates, task, material, recipe, usual, seed=seed, verbose=verbose)
     trials = {

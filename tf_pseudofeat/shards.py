@@ -18,7 +18,6 @@ import contextlib
 import io
 import json
 import os
-import pathlib
 import re
 import shutil
 
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tf_pseudofeat.arguments import whole_number
-from tf_pseudofeat.files import UNFINISHED, whole_file
+from tf_pseudofeat.files import UNFINISHED, local_path, whole_file
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.stored import StoredArray
 
@@ -87,7 +86,7 @@ class ShardWriter:
                 f"`prefix` is of letters, digits, '_', '-' and '.'; received "
                 f"{prefix!r}."
             )
-        self._folder = _folder(folder)
+        self._folder = local_path(folder, "folder")
         self._rows_per_shard = rows_per_shard
         self._prefix = f"{prefix}-" if prefix else ""
         self._buffers = None
@@ -205,7 +204,7 @@ def write_index(folder, shards=None):
             folder has an index.
         OSError: It cannot be written.
     """
-    folder = _folder(folder)
+    folder = local_path(folder, "folder")
     _check_no_index(folder)
     names = _names(folder)
     if shards is None:
@@ -263,7 +262,7 @@ def indexed_shards(folder):
     Raises:
         ValueError: The index is not one that this version reads.
     """
-    folder = _folder(folder)
+    folder = local_path(folder, "folder")
     if not (folder / _INDEX).exists():
         return []
     return [shard["name"] for shard in _read_index(folder)["shards"]]
@@ -288,7 +287,7 @@ def load_features(folder):
 
     >>> features, labels = load_features("features")
     """
-    folder = _folder(folder)
+    folder = local_path(folder, "folder")
     content = _read_index(folder)
     names = [shard["name"] for shard in content["shards"]]
     lengths = [shard["rows"] for shard in content["shards"]]
@@ -308,7 +307,7 @@ def load_features(folder):
 
 def check_free(folder):
     """Raises, before any work, where no new set can be written to a folder."""
-    folder = _folder(folder)
+    folder = local_path(folder, "folder")
     _check_no_index(folder)
     names = _names(folder)
     if names:
@@ -338,7 +337,7 @@ def new_set(folder):
     Yields:
         folder: for `ShardWriter`.
     """
-    folder = _folder(folder)
+    folder = local_path(folder, "folder")
     check_free(folder)
     was_there = folder.exists()
     _make(folder)
@@ -351,12 +350,6 @@ def new_set(folder):
             with contextlib.suppress(OSError):  # somebody else's file is in it
                 folder.rmdir()
         raise
-
-
-def _folder(folder):
-    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
-        raise TypeError(f"A folder is a path; received {folder!r}.")
-    return pathlib.Path(folder)
 
 
 def _make(folder):

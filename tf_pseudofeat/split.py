@@ -102,7 +102,7 @@ class Split:
         return self.compare(model, x, tolerance, trained)[0]
 
     def compare(self, model, x, tolerance=None, trained=True):
-        """`(largest_difference, outputs)`, the model's own outputs; see `check`."""
+        """`(largest_difference, features, outputs)`, the model's own; see `check`."""
         check_stateless(model)
         inputs = preprocess_batch(model, x)
         features, expected, received = _run_all(self, model, inputs)
@@ -131,7 +131,7 @@ class Split:
         # Of any other model `predict` is model(x), and its own trace takes 0.3 s.
         if predicts_otherwise(model):
             self._compare_predict(model, x, received, tolerance, trained)
-        return largest, expected
+        return largest, features, expected
 
     def _compare_predict(self, model, x, received, tolerance, trained):
         predicted = predict_batch(model, x)

@@ -8,6 +8,8 @@ import os
 import ml_dtypes
 import numpy as np
 
+from tf_pseudofeat.files import local_path
+
 __all__ = ["StoredArray"]
 
 # Files that one array keeps open; many systems allow a process 1,024, some 256.
@@ -38,7 +40,8 @@ class StoredArray:
         dtype: NumPy dtype.
 
     Raises:
-        ValueError: A file is damaged, or unlike the first.
+        TypeError: `paths` is a single one, or one of them is none.
+        ValueError: A file is damaged, unlike the first, or on another system.
         OSError: A file cannot be read.
 
     Example:
@@ -50,7 +53,11 @@ class StoredArray:
     """
 
     def __init__(self, paths):
-        self._paths = [os.path.abspath(path) for path in paths]
+        if isinstance(paths, str | bytes | os.PathLike):
+            raise TypeError(
+                f"`paths` is a list of files; received {paths!r}. Pass [{paths!r}]."
+            )
+        self._paths = [os.path.abspath(local_path(path, "paths")) for path in paths]
         if not self._paths:
             raise ValueError("A StoredArray needs a file at least; received none.")
         heads = [_head(path) for path in self._paths]

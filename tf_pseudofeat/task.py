@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.adjust import final_dense
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.comparison import score_predictions
 from tf_pseudofeat.graph import check_is_keras_3, functional
@@ -13,10 +14,11 @@ from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import check_one_worker, undistributed
 
-__all__ = ["Task", "gives_logits"]
+__all__ = ["Task"]
 
 _SCORING_BATCH = 1024
 
@@ -29,8 +31,8 @@ class Task:
         head: Keras model, features `[B, ...]` -> outputs `[B, C]` or `[B, 1]`.
         num_classes: C; 2 for one output.
         loss: what `compile` takes.
-        threshold: above it a single output means class 1: 0.5 for a probability, 0.0
-            for a logit.
+        threshold: above it a single output means class 1; by default what its `Reading`
+            says: 0.5 for a probability, 0.0 for a logit.
         strategy: the model's `tf.distribute` strategy, None where there is none.
         optimizer: the one that the model was compiled with, see `head_optimizer`.
         class_names: of the C classes, in the order of their ids, or None.
@@ -49,7 +51,7 @@ class Task:
     head: keras.Model
     num_classes: int
     loss: object
-    threshold: float = 0.5
+    threshold: float | None = None
     strategy: object = None
     optimizer: object = None
     class_names: tuple[str, ...] | None = None
@@ -63,6 +65,18 @@ class Task:
         if self.class_names is not None:
             names = check_class_names(self.class_names, count)
             object.__setattr__(self, "class_names", names)
+        if self.threshold is None:
+            object.__setattr__(self, "threshold", self.reading.threshold)
+
+    @property
+    def reading(self):
+        """`Reading`: what the head's outputs mean."""
+        return reading_of(output_activation(self.head), self.loss)
+
+    @property
+    def movable(self):
+        """Whether a bias of the head's own moves its logits, see `final_dense`."""
+        return self.reading.meaning != "numbers" and final_dense(self.head) is not None
 
     def check(self, features, name):
         """Raises where the head cannot be trained or scored on `LabeledFeatures`."""
@@ -90,9 +104,12 @@ class Task:
     def predict(self, features):
         """`Predictions` of the head for `LabeledFeatures`."""
         outputs = np.concatenate(list(self._outputs(features.features)))
-        activation = output_activation(self.head)
-        kind = output_kind(activation, self.threshold, outputs)
-        return Predictions(features.labels, outputs, kind, features.sample_weight)
+        return self.read(features.labels, outputs, features.sample_weight)
+
+    def read(self, labels, outputs, sample_weight=None):
+        """`Predictions` of what the head gave, `[N, C]` or `[N, 1]`."""
+        kind = output_kind(self.reading, outputs)
+        return Predictions(labels, outputs, kind, sample_weight, self.threshold)
 
     def _outputs(self, features):
         """Yields what the head gives for features, `[M, C]` or `[M, 1]`, in order.
@@ -118,15 +135,6 @@ class Task:
                 f"{list(outputs.shape)}. Pass its number of classes as `num_classes`, "
                 f"or another head."
             )
-
-
-def gives_logits(activation, loss):
-    """Whether outputs are logits: as their activation says, else as the loss does."""
-    if activation in ("sigmoid", "softmax"):
-        return False
-    if activation in ("linear", "log_softmax"):
-        return True
-    return bool(getattr(loss, "from_logits", False))
 
 
 def _fits(expected, shape):

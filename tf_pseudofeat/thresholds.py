@@ -23,10 +23,10 @@ from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.predictions import Predictions, output_kind
 from tf_pseudofeat.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES
+from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.scores import DECISION_SCORES, decision_scores
 from tf_pseudofeat.seeds import numbers_for
 from tf_pseudofeat.tables import Page, Table
-from tf_pseudofeat.task import gives_logits
 
 __all__ = [
     "Thresholds",
@@ -224,13 +224,12 @@ def predictions_of(model, data):
             f"A classifier with one output [B, C] is needed; {model.name!r} gives "
             f"outputs of shape {list(outputs.shape)}."
         )
-    activation = output_activation(model)
-    logits = gives_logits(activation, getattr(model, "loss", None))
-    kind = output_kind(activation, 0.0 if logits else 0.5, outputs)
+    reading = reading_of(output_activation(model), getattr(model, "loss", None))
+    kind = output_kind(reading, outputs)
     if kind is None:
         raise ValueError(
-            f"The outputs of {model.name!r} are neither probabilities nor logits, so "
-            f"there is nothing to move a threshold of."
+            f"The outputs of {model.name!r} are neither probabilities nor logits, as "
+            f"{reading.reason}: there is nothing to move a threshold of."
         )
     weight = None if weights[0] is None else np.concatenate(weights)
     predictions = Predictions(np.concatenate(labels), outputs, kind, weight)

@@ -14,6 +14,7 @@ __all__ = [
     "frozen_batch_norm",
     "leave_prior",
     "left_prior",
+    "product_layers",
     "restored_unless_kept",
     "weights_of",
 ]
@@ -31,6 +32,20 @@ def blend_weights(head, old, new, blend):
         if id(variable) in trained:
             mean = blend * before.astype(np.float64) + (1 - blend) * after
             variable.assign(mean.astype(before.dtype))
+            if getattr(variable, "constraint", None) is not None:
+                variable.assign(variable.constraint(variable.value))
+
+
+def product_layers(head):
+    """Names of layers that multiply weights with each other (LoRA).
+
+    The mean of two products is not the product of the means.
+    """
+    return [
+        layer.name
+        for layer in layers_inside(head)
+        if getattr(layer, "lora_enabled", False)
+    ]
 
 
 @contextlib.contextmanager
