@@ -63,6 +63,7 @@ setuptools.setup(
             *_JAX,
             *_SERVING,
             "hypothesis",
+            "keras-hub",
             "pandas",  # imbalanced-learn's checks of its samplers skip without it
             "pillow",
             "playwright",

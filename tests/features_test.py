@@ -399,3 +399,41 @@ def test_weights_that_are_all_0_are_named_also_where_examples_are_chosen():
     for per_class in (None, 2):
         with pytest.raises(ValueError, match="All sample weights are 0"):
             extract_features(trunk, data, per_class=per_class, verbose=0)
+
+
+def open_trunk(pooled=False):
+    x = inputs = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(9, 4)(x)
+    x = layers.GlobalAveragePooling1D()(x) if pooled else x
+    return keras.Model(inputs, x, name="open_trunk")
+
+
+def test_first_batch_of_another_length_is_named():
+    lengths = Batches(np.ones((10, 6), "int32"), np.zeros(10, int))
+    rows = Batches.__getitem__
+
+    class Growing(Batches):
+        def __getitem__(self, index):
+            x, y = rows(self, index)
+            return x[:, : 3 + index], y
+
+    fixed = extract_features(open_trunk(), lengths, verbose=0)
+    assert fixed.features.shape == (10, 6, 4)
+    growing = Growing(*lengths.arrays)
+    message = r"Batch 1, .*shape \[4, 4\], those of the first batch \[3, 4\]. .*pooling"
+    with pytest.raises(ValueError, match=message):
+        extract_features(open_trunk(), growing, verbose=0)
+    pooled = extract_features(open_trunk(pooled=True), growing, verbose=0)
+    assert pooled.features.shape == (10, 4)
+
+
+def test_dataset_of_open_length_is_refused_unread():
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([]),
+        output_signature=(
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((None,), tf.int64),
+        ),
+    )
+    with pytest.raises(ValueError, match=r"'open_trunk' have shape \[None, 4\]"):
+        extract_features(open_trunk(), data, verbose=0)

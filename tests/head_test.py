@@ -560,3 +560,15 @@ def test_batch_normalization_inside_a_composite_layer_is_frozen():
     assert norm.trainable
     for variable, value in zip(norm.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_after_a_rollback_the_prior_is_that_of_the_head_that_is_left():
+    head, data = make_head(), blobs()
+    shares = np.bincount(data.labels) / len(data.labels)
+    back = fit(head, scoring=contradiction(head), monitor="accuracy", tau=1.0)
+    assert not back.kept
+    np.testing.assert_allclose(back.prior, shares)
+    kept = fit(head, tau=1.0)
+    again = fit(head, scoring=contradiction(head), monitor="accuracy", tau=1.0)
+    assert not again.kept and again.prior == kept.prior
+    assert not np.allclose(kept.prior, shares)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from imblearn.over_sampling import SMOTE
 from keras import layers
 
+import tf_pseudofeat as tfpf
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.split import Split
@@ -286,3 +287,105 @@ def test_halves_that_do_not_make_the_model_are_refused():
     head = keras.Sequential([keras.Input((5,)), model.layers[1]])
     message = error_of(model, Split(trunk, head))
     assert "head(trunk(x)) is not model(x)" in message
+
+
+# ---- What cannot be features. --------------------------------------------------------
+
+IDS = np.tile(np.arange(5), (40, 1))
+
+
+def reader(**settings):
+    """A network of word ids: `ids`, `embedding` and `rnn` may vary in length."""
+    inputs = keras.Input((None,), dtype="int32", **settings)
+    x = layers.Identity(name="ids")(inputs)
+    x = layers.Embedding(9, 4, name="embedding")(x)
+    x = layers.LSTM(4, return_sequences=True, name="rnn")(x)
+    x = layers.GlobalAveragePooling1D(name="mean")(x)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(x), name="reader")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_whole_numbers_are_refused_as_features():
+    message = error_of(reader(), "ids", (IDS, Y))
+    assert "Cannot split at 'ids': its output is int32" in message
+    assert "'embedding', 'rnn', 'mean'" in message
+    model = reader()
+    split = Split(
+        keras.Model(model.input, model.get_layer("ids").output, name="trunk"),
+        keras.Sequential([keras.Input((None,), dtype="int32"), *model.layers[2:]]),
+    )
+    assert "features at 'trunk' are int32" in error_of(model, split, (IDS, Y))
+
+
+def of_lengths(*lengths, padded_to=None):
+    def batches():
+        for length in lengths:
+            yield np.ones((10, padded_to or length), "int32"), np.arange(10) % 3
+
+    shape = tf.TensorSpec((None, padded_to), tf.int32)
+    return tf.data.Dataset.from_generator(
+        batches, output_signature=(shape, tf.TensorSpec((None,), tf.int64))
+    )
+
+
+def test_lengths_that_may_vary_are_refused_before_anything_is_read():
+    message = error_of(reader(), "rnn", of_lengths(5, 7))
+    assert "features at 'rnn' have shape [None, 4]" in message
+    assert "inputs of shape [None, None]" in message and "pooling layer" in message
+    message = error_of(
+        reader(), "rnn", (IDS, Y), validation_data=of_lengths(5, 7), augment=None
+    )
+    assert "features at 'rnn' have shape" in message
+
+
+def test_lengths_that_are_fixed_or_pooled_are_taken():
+    job(reader(), "rnn", (IDS, Y))
+    job(reader(), "rnn", of_lengths(5, 7, padded_to=8))
+    job(reader(), "mean", of_lengths(5, 7))
+
+
+# ---- State that inference changes. ---------------------------------------------------
+
+
+def stateful():
+    """An LSTM with state, two models deep and in a wrapper."""
+    inputs = keras.Input(batch_shape=(4, 3, 2))
+    lstm = layers.LSTM(4, stateful=True, name="memory")
+    inner = keras.Sequential([layers.Bidirectional(lstm, name="both")], name="inner")
+    x = layers.Dense(5, name="features")(inner(inputs))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x), name="outer")
+
+
+def test_layers_with_state_are_refused_by_name_before_any_call():
+    model, x, y = stateful(), np.ones((4, 3, 2)), np.array([0, 1, 2, 0])
+    trunk, _ = split = tfpf.split_at(model, "features")
+    states = [np.array(variable) for variable in model.non_trainable_variables]
+    for call in [
+        lambda: tfpf.retrain_head(model, "features", (x, y)),
+        lambda: tfpf.tune(model, "features", (x, y), (x, y)),
+        lambda: tfpf.diagnose(model, "features", (x, y), (x, y)),
+        lambda: tfpf.choose_thresholds(model, (x, y)),
+        lambda: tfpf.extract_features(trunk, (x, y)),
+        lambda: tfpf.export_classifier(model, "nowhere"),
+        lambda: split.check(model, x),
+    ]:
+        with pytest.raises(ValueError, match=r"stateful=True .*'(both|\w*memory)'"):
+            call()
+    for before, after in zip(states, model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(before, np.array(after))
+
+
+# ---- Names. --------------------------------------------------------------------------
+
+
+def test_errors_name_the_model_that_was_passed():
+    model = make_model()
+    assert "Model 'network' has no layer 'nothing'" in error_of(model, "nothing")
+    split = tfpf.split_at(model, "features")
+    assert split.head.name == "network_after_features"
+    assert split.trunk.name == "network_to_features"
+    with pytest.raises(ValueError, match="'network' has outputs of shapes"):
+        tfpf.export_classifier(
+            make_model(activation="relu"), "nowhere", class_names=list("abc")
+        )

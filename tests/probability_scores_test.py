@@ -179,3 +179,21 @@ def test_a_moved_prior_leaves_the_ranking_of_two_classes():
     for name in ("average_precision", "roc_auc"):
         assert after[name] == pytest.approx(before[name])
     assert after["log_loss"] > before["log_loss"] + 0.1
+
+
+def test_examples_are_ranked_where_probabilities_round_to_1():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=200)
+    logits = 2 * np.eye(3)[labels] + rng.normal(size=(200, 3))
+    plain, large = (
+        probability_scores(Predictions(labels, scale * logits, "linear"), [1])
+        for scale in (1.0, 300.0)
+    )
+    # Against the rest is against the strongest other one, if logits are that large.
+    margins = np.stack(
+        [logits[:, c] - np.delete(logits, c, axis=1).max(axis=1) for c in range(3)], 1
+    )
+    truth = np.eye(3)[labels]
+    expected = average_precision_score(truth, margins, average=None)
+    np.testing.assert_allclose(large["class_average_precision"], expected, atol=2e-3)
+    assert large["roc_auc"] == pytest.approx(plain["roc_auc"], abs=0.02)

@@ -146,12 +146,75 @@ def test_table():
     model = keras.Model(inputs, layers.Dense(10)(x))
     assert str(separating_layers(model)).splitlines() == [
         "layer  kind                feature      D  head parameters  covariance",
-        "-----  ------------------  ---------  ---  ---------------  ----------",
-        "pool   GlobalMaxPooling2D  4            4               50        64 B",
+        "-----  ------------------  ---------  ---  ---------------  ----------  -----",
+        "pool   GlobalMaxPooling2D  4            4               50        64 B  usual",
         "conv   Conv2D              6 x 6 x 4  144               50     82.9 kB",
         "",
         "covariance: of one class, full, in float32",
     ]
+
+
+def test_usual_choice_is_the_last_flat_vector_before_the_classifier():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.Flatten(name="flat")(x)
+    x = layers.Dense(10, name="logits")(x)
+    cuts = separating_layers(keras.Model(inputs, layers.Softmax()(x)))
+    assert [cut.layer_name for cut in cuts] == ["logits", "flat", "conv"]
+    assert cuts.usual.layer_name == "flat"
+
+
+def test_usual_choice_is_the_last_layer_where_no_feature_is_flat():
+    inputs = keras.Input((4, 3))
+    x = layers.Dense(4, name="first")(layers.Dense(5, name="zeroth")(inputs))
+    x = layers.Dense(2, name="classifier")(x)
+    cuts = separating_layers(keras.Model(inputs, layers.Activation("softmax")(x)))
+    assert cuts.usual.layer_name == "first"
+    assert separating_layers(only_softmax()).usual is None
+
+
+def only_softmax():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Softmax()(layers.Activation("relu")(inputs)))
+
+
+def test_long_table_shows_the_last_rows_and_the_usual_choice():
+    x = inputs = keras.Input((4,))
+    x = layers.Dense(6, name="flat")(x)
+    x = layers.Reshape((2, 3))(x)
+    for place in range(30):
+        x = layers.Dense(3, name=f"step_{place}")(x)
+    x = layers.Flatten()(x)
+    x = layers.Reshape((2, 3), name="last")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    cuts = separating_layers(model)
+    assert len(cuts) == 34
+    rows, notes = str(cuts).split("\n\n")
+    rows = rows.splitlines()[2:]
+    assert [row.split()[0] for row in rows] == [cut.layer_name for cut in cuts[:15]]
+    assert [row.endswith("usual") for row in rows].index(True) == 1
+    assert notes.startswith("... 19 more; list(layers) has all\n")
+    assert "19 more" in cuts._repr_html_()
+    far = keras.Model(inputs, layers.Dense(2)(model.get_layer("step_29").output))
+    rows = str(separating_layers(far)).split("\n\n")[0].splitlines()[2:]
+    assert len(rows) == 16 and rows[-1].split()[0] == "flat"
+    assert rows[-1].endswith("usual")
+
+
+def words():
+    """Strings, ids, and what makes floats of them."""
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Identity(name="ids")(inputs)
+    x = layers.Embedding(9, 4, name="embedding")(ops.minimum(x, 8))
+    x = layers.GlobalAveragePooling1D(name="mean")(x)
+    return keras.Model(inputs, layers.Dense(3)(x), name="words")
+
+
+def test_whole_numbers_are_no_features():
+    model = words()
+    assert [cut.layer_name for cut in separating_layers(model)] == ["mean", "embedding"]
+    with pytest.raises(ValueError, match=r"int32, and features.*: 'embedding', 'mean'"):
+        split_at(model, "ids")
 
 
 def test_table_of_what_varies_and_of_what_is_shared():

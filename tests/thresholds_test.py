@@ -19,6 +19,7 @@ from tf_pseudofeat.thresholds import (
     Thresholds,
     choose_thresholds,
     fit_bias,
+    fit_temperature,
     moved,
     predictions_of,
 )
@@ -428,3 +429,14 @@ def test_it_prints_what_to_expect_and_where_to_decide():
     assert ["fraud", "30", "+2.000"] in rows
     assert "<td" in thresholds()._repr_html_()
     assert "Divide" not in str(thresholds())
+
+
+def test_a_temperature_of_data_without_a_mistake_is_not_next_to_nothing():
+    """Each logit says the right class by 3 more than the others."""
+    labels = np.arange(60) % 3
+    predictions = Predictions(labels, 3 * np.eye(3)[labels], "linear")
+    temperature = fit_temperature(predictions)
+    # One example of 61 that is of no class: a third of it is right.
+    right = (60 + 1 / 3) / 61
+    expected = 3 / np.log(2 * right / (1 - right))
+    assert temperature == pytest.approx(expected, rel=1e-3)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import activation_name, maker, output_activation
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
+from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.priors import by_class, positive_shares
 from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.strategies import scope_of
@@ -57,9 +58,10 @@ def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
             structure and dtype of `model`, ending in a `LogitAdjustment`.
 
     Raises:
-        ValueError: The model has no graph, or outputs of another kind; a class has no
-            example; the report is of a retraining that was rolled back; `tau` other
-            than 1 beside `target_prior`.
+        ValueError: The model has no graph, outputs of another kind or a KerasHub
+            preprocessor, which the copy would not have; a class has no example; the
+            report is of a retraining that was rolled back; `tau` other than 1 beside
+            `target_prior`.
 
     Warns:
         UserWarning: The prior seems to have been taken off already.
@@ -77,6 +79,7 @@ def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
         here those of the mix that trained the head, whose prior the logits follow.
     """
     width, tau = _output_width(model), check_tau(tau)
+    _check_no_preprocessor(model)
     if target_prior is not None and tau != 1:
         raise ValueError(
             f"tau={tau:g} leaves a prior of its own, and `target_prior` says which one "
@@ -228,7 +231,7 @@ def _assumed(model, class_counts, classes):
 def _shares(class_counts, classes):
     """Counts, or the prior of a report, checked, as shares `[C]` of their sum."""
     if hasattr(class_counts, "prior"):
-        class_counts = _prior_of_report(class_counts)
+        class_counts = class_counts.prior
     numbers = by_class(class_counts, classes, "class_counts")
     return positive_shares(numbers, "class_counts")
 
@@ -250,16 +253,6 @@ def _target(target, class_counts, classes):
         )
     is_report = hasattr(class_counts, "prior")
     return _shares(class_counts.real if is_report else class_counts, classes)
-
-
-def _prior_of_report(report):
-    if not report.kept:
-        raise ValueError(
-            "The report is of a retraining that was rolled back: the head was not "
-            "trained on its mix. Pass the counts it was trained on, perhaps "
-            "report.real."
-        )
-    return report.prior
 
 
 def _offsets(class_counts, tau, width):
@@ -315,6 +308,16 @@ def _output_width(model):
     if reason:
         raise ValueError(f"Cannot adjust the logits of {model.name!r}: {reason}")
     return functional(model).outputs[0].shape[-1]
+
+
+def _check_no_preprocessor(model):
+    if preprocesses(model):
+        raise ValueError(
+            f"`predict` of {model.name!r} preprocesses, and that of an adjusted model, "
+            f"a plain keras.Model, would not. Adjust it in place, retrain_head(..., "
+            f"blend=1, tau=1); or adjust keras.Model(model.inputs, model.outputs), and "
+            f"pass it what `model.preprocessor(x)` gives."
+        )
 
 
 def _refusal(model):

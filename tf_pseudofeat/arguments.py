@@ -9,6 +9,7 @@ import tensorflow as tf
 
 __all__ = [
     "check_finite",
+    "check_floats",
     "check_is_object",
     "check_rank",
     "check_real",
@@ -127,6 +128,16 @@ def check_finite(features, name="The features", inputs=None):
         f"{name} are NaN or infinite in {wrong.size} of {len(features)} rows, the "
         f"first is row {wrong[0]}. {_where_from(inputs, wrong)}"
     )
+
+
+def check_floats(features, layer_name):
+    """Raises for features of whole numbers, such as ids of words, or of booleans."""
+    if features.dtype.kind != "f" and features.dtype.name != "bfloat16":
+        raise ValueError(
+            f"The features at '{layer_name}' are {features.dtype}, and a Gaussian is "
+            f"of floats. Split behind the layer that makes floats of them, such as an "
+            f"Embedding."
+        )
 
 
 def without_overflow(features, inputs):

@@ -17,6 +17,7 @@ from tf_pseudofeat.graph import validation_data_of_fit
 from tf_pseudofeat.job import broken_weights, check_job
 from tf_pseudofeat.optimizers import unused
 from tf_pseudofeat.options import resolve_options
+from tf_pseudofeat.preprocessing import Preprocessed
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.weights import fingerprint
@@ -169,7 +170,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             data = self._of_fit["validation_data"] = None
         if data is not None:
             data = data if steps is None else first_batches(data, steps)
-            self._of_fit["validation_data"] = data
+            self._of_fit["validation_data"] = Preprocessed(data)
         if data is not None or self.settings.get("recipe") == "auto":
             self._check(by_now=True)
 

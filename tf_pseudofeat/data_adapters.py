@@ -27,6 +27,7 @@ __all__ = [
     "is_one_pass",
     "labels_at_hand",
     "map_batches",
+    "map_lazily",
     "num_batches",
 ]
 
@@ -213,6 +214,8 @@ def _as_they_come(data, extraction, rows):
     most = num_batches(data, extraction, rows)
     if isinstance(data, tuple | list):
         batches = _array_batches(_arrays(data), extraction.batch_size, rows)
+        function = getattr(data, "function", None)
+        batches = batches if function is None else map(function, batches)
         yield from itertools.islice(batches, most)
         return
     items = isinstance(data, keras.utils.PyDataset)
@@ -332,8 +335,26 @@ def first_batches(data, steps):
     return _Items(data, lambda batch: batch, min([*known, steps]))
 
 
+def map_lazily(data, function):
+    """`map_batches`, where of arrays, too, the function gets no more than one batch.
+
+    Their labels and weights count as they are wherever no batch is read.
+    """
+    arrays = isinstance(data, tuple | list)
+    return _LazyArrays(data, function) if arrays else map_batches(data, function)
+
+
 def _is_labeled(elements):
     return isinstance(elements, tuple | list) and len(elements) in (2, 3)
+
+
+class _LazyArrays(tuple):
+    """A tuple of arrays with a function of the batches that are read of them."""
+
+    def __new__(cls, arrays, function):
+        self = super().__new__(cls, arrays)
+        self.function = function
+        return self
 
 
 class _Items(keras.utils.PyDataset):

@@ -9,6 +9,7 @@ from tf_pseudofeat.candidates import score_error
 from tf_pseudofeat.comparison import beyond_chance, difference_error, score_predictions
 from tf_pseudofeat.findings import number, score_label, too_few
 from tf_pseudofeat.job import check_job
+from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
 from tf_pseudofeat.search import Tuning, search_recipe
 from tf_pseudofeat.tables import Page, Table
@@ -159,7 +160,7 @@ def diagnose(
         seed=seed,
         verbose=verbose,
     )
-    said = _remedies(job, guard, tuning, candidates, material.minority, seed)
+    said = _remedies(model, job, guard, tuning, candidates, material.minority, seed)
     chosen, reason = _recommend(
         {name: predictions for name, (_, predictions, _) in said.items()},
         guard,
@@ -181,7 +182,7 @@ def diagnose(
     )
 
 
-def _remedies(job, guard, tuning, candidates, minority, seed):
+def _remedies(model, job, guard, tuning, candidates, minority, seed):
     """{name: (code, `Predictions`, whether they are cross-fitted)}, cheapest first."""
     as_it_is = candidates.predictions(1.0, 0.0)
     metric = repr(guard.name) if isinstance(guard.monitor, str) else guard.name
@@ -193,15 +194,17 @@ def _remedies(job, guard, tuning, candidates, minority, seed):
             moved(as_it_is, guard, minority, seed),
             True,
         )
-    if (1.0, 1.0) in candidates.keys:
-        remedies["logit adjustment, tau 1"] = (
-            "adjust_logits(model, class_counts(labels))",
-            candidates.predictions(1.0, 1.0),
-            False,
-        )
     call = f"retrain_head(model, {job.split.layer_name!r}, data, validation_data=..."
     if guard.name != "balanced_accuracy":
         call += f", monitor={metric}"
+    if (1.0, 1.0) in candidates.keys:
+        remedies["logit adjustment, tau 1"] = (
+            f"{call}, blend=1, tau=1)"
+            if preprocesses(model)  # an adjusted copy would not
+            else "adjust_logits(model, class_counts(labels))",
+            candidates.predictions(1.0, 1.0),
+            False,
+        )
     default = (tuning.default.blend, tuning.default.tau)
     if default != (1.0, 0.0):
         predictions = candidates.predictions(*default)

@@ -8,9 +8,11 @@ import tensorflow as tf
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.gaussian import check_gaussian
-from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.lowering import Lowering
+from tf_pseudofeat.preprocessing import preprocess_batch, preprocesses
+from tf_pseudofeat.raw_inputs import check_in_graph, raw_signature
 from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.split import split_at
 from tf_pseudofeat.thresholds import Thresholds
@@ -34,6 +36,7 @@ def endpoints(
     encoded_images=False,
     layer_name=None,
     gaussian=None,
+    preprocess=True,
 ):
     """The endpoints of `export_classifier`, whose arguments these are.
 
@@ -47,15 +50,24 @@ def endpoints(
         NotImplementedError: Keras runs on a backend other than TensorFlow and jax.
     """
     check_is_keras_3(model)
+    check_stateless(model)
     lowered = Lowering()
     network = _network(model)
     if gaussian is not None:
         _check_gaussian(gaussian, layer_name, model)
-    inputs = _signature(network, input_name)
+    raw = preprocess and preprocesses(model)
+    inputs = _signature(model, network, None if raw else input_name)
+    signature, prepare = inputs, lambda x: x
+    if raw:
+        signature = raw_signature(model, network, input_name)
+        check_in_graph(model, signature)
+        prepare = functools.partial(preprocess_batch, model)
     reading = reading_of(output_activation(network), getattr(model, "loss", None))
-    named = _named_outputs(network, reading, output_name)
-    classified = _classified(network, reading, class_names, thresholds, output_name)
-    decoded = _decoded(inputs) if encoded_images else None
+    named = _named_outputs(model, network, reading, output_name)
+    classified = _classified(
+        model, network, reading, class_names, thresholds, output_name
+    )
+    decoded = _prepared_files(inputs, signature, prepare) if encoded_images else None
 
     predict = lowered(functools.partial(model, training=False), [model], inputs)
 
@@ -63,22 +75,24 @@ def endpoints(
         outputs = predict(x)
         return named(outputs) | classified(outputs)
 
-    def endpoint(function, signature=inputs):
+    def endpoint(function, signature=signature):
         return tf.function(function, input_signature=[signature], autograph=False)
 
-    functions = {"serving_default": endpoint(answer)}
+    functions = {"serving_default": endpoint(lambda x: answer(prepare(x)))}
     if encoded_images:
         files = tf.TensorSpec((None,), tf.string, name="image_bytes")
         functions["encoded"] = endpoint(lambda x: answer(decoded(x)), files)
     if layer_name is not None:
         trunk, _ = split_at(model, layer_name)
         features = lowered(functools.partial(trunk, training=False), [trunk], inputs)
-        functions["features"] = endpoint(lambda x: {"features": features(x)})
+        functions["features"] = endpoint(lambda x: {"features": features(prepare(x))})
     if gaussian is not None:
         density = lowered(
             lambda x: gaussian(trunk(x, training=False)), [trunk, gaussian], inputs
         )
-        functions["log_density"] = endpoint(lambda x: {"log_density": density(x)})
+        functions["log_density"] = endpoint(
+            lambda x: {"log_density": density(prepare(x))}
+        )
     return functions
 
 
@@ -109,41 +123,41 @@ def _check_gaussian(gaussian, layer_name, model):
         )
 
 
-def _signature(model, input_name):
+def _signature(model, network, input_name):
     """The model's inputs, in its own structure, with names and an open batch size."""
 
     def spec(tensor, name):
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
 
-    if input_name is not None and len(model.inputs) > 1:
+    if input_name is not None and len(network.inputs) > 1:
         raise ValueError(
             f"`input_name` is for a single input; {model.name!r} has "
-            f"{[tensor.name for tensor in model.inputs]}, which keep their names."
+            f"{[tensor.name for tensor in network.inputs]}, which keep their names."
         )
-    if isinstance(model.input, dict):
-        return {name: spec(tensor, name) for name, tensor in model.input.items()}
-    if len(model.inputs) > 1:
-        return keras.tree.map_structure(lambda t: spec(t, t.name), model.input)
-    (tensor,) = model.inputs
+    if isinstance(network.input, dict):
+        return {name: spec(tensor, name) for name, tensor in network.input.items()}
+    if len(network.inputs) > 1:
+        return keras.tree.map_structure(lambda t: spec(t, t.name), network.input)
+    (tensor,) = network.inputs
     made_up = tensor.name.startswith(("keras_tensor", "input_layer"))
     default = "image" if len(tensor.shape) == 4 else "features"
     name = input_name or (default if made_up else tensor.name)
-    return keras.tree.map_structure(lambda t: spec(t, name), model.input)
+    return keras.tree.map_structure(lambda t: spec(t, name), network.input)
 
 
-def _named_outputs(model, reading, output_name):
+def _named_outputs(model, network, reading, output_name):
     """A function from the model's outputs to a dict of them by name."""
-    if output_name is not None and len(model.outputs) > 1:
+    if output_name is not None and len(network.outputs) > 1:
         raise ValueError(
             f"`output_name` is for a single output; {model.name!r} has "
-            f"{list(model.output_names)}, which keep their names."
+            f"{list(network.output_names)}, which keep their names."
         )
-    if isinstance(model.output, dict):
+    if isinstance(network.output, dict):
         return dict
-    if len(model.outputs) > 1:
-        names = list(model.output_names)
+    if len(network.outputs) > 1:
+        names = list(network.output_names)
         return lambda y: dict(zip(names, keras.tree.flatten(y), strict=True))
-    name = _OUTPUT_NAMES.get(output_activation(model), "outputs")
+    name = _OUTPUT_NAMES.get(output_activation(network), "outputs")
     name = output_name or ("outputs" if reading.meaning == "numbers" else name)
     return lambda y: {name: keras.tree.flatten(y)[0]}
 
@@ -151,7 +165,7 @@ def _named_outputs(model, reading, output_name):
 # Names of classes.
 
 
-def _classified(model, reading, class_names, thresholds, output_name):
+def _classified(model, network, reading, class_names, thresholds, output_name):
     """A function from the outputs to names and scores, what is decided for first."""
     if thresholds is not None and class_names is None:
         raise ValueError(
@@ -160,14 +174,14 @@ def _classified(model, reading, class_names, thresholds, output_name):
         )
     if class_names is None:
         return lambda y: {}
-    activation = output_activation(model)
-    _check_classifier(model, activation, output_name)
+    activation = output_activation(network)
+    _check_classifier(model, network, activation, output_name)
     if reading.meaning == "numbers":
         raise ValueError(
             f"`class_names` are served with probabilities, and {model.name!r} gives "
             f"none: {reading.reason}. Export it without."
         )
-    width = model.outputs[0].shape[-1]
+    width = network.outputs[0].shape[-1]
     classes = 2 if _is_binary(width, activation) else width
     class_names = check_class_names(class_names, classes)
     thresholds = _checked_thresholds(thresholds, classes)
@@ -233,15 +247,15 @@ def _is_binary(width, activation):
     return width == 1 and activation != "softmax"
 
 
-def _check_classifier(model, activation, output_name):
-    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+def _check_classifier(model, network, activation, output_name):
+    shapes = [tuple(tensor.shape) for tensor in network.outputs]
     if len(shapes) > 1 or len(shapes[0]) != 2 or activation not in _OUTPUT_NAMES:
         raise ValueError(
             f"`class_names` are for a model with one output [B, C] that ends in a "
             f"softmax, a sigmoid or a linear layer; {model.name!r} has outputs of "
             f"shapes {shapes} and ends in {activation}. Export it without."
         )
-    keys = set(model.output) if isinstance(model.output, dict) else {output_name}
+    keys = set(network.output) if isinstance(network.output, dict) else {output_name}
     if keys & {"classes", "scores"}:
         raise ValueError(
             f"`class_names` serve outputs 'classes' and 'scores', and the output of "
@@ -250,6 +264,37 @@ def _check_classifier(model, activation, output_name):
 
 
 # Encoded images.
+
+
+def _prepared_files(inputs, signature, prepare):
+    """A function from JPEG or PNG files `[B]` to what the layers of a model take.
+
+    Args:
+        inputs: what the layers take, as `tf.TensorSpec`s.
+        signature: what `predict` takes; the same, or images of any size.
+        prepare: a function from the one to the other.
+    """
+    decoded = _decoded(inputs)
+    if signature is inputs:
+        return decoded
+    (image,) = keras.tree.flatten(inputs)
+    sides_are_open = None in signature.shape[1:]
+
+    def prepared(file):
+        pixels = tf.io.decode_image(
+            file, channels=image.shape[-1], expand_animations=False
+        )
+        pixels.set_shape((None, None, image.shape[-1]))
+        (whole,) = keras.tree.flatten(prepare(tf.cast(pixels, tf.float32)[tf.newaxis]))
+        whole.set_shape((1, *image.shape[1:]))
+        return whole[0]
+
+    def prepared_files(files):
+        spec = tf.TensorSpec(image.shape[1:], image.dtype)
+        images = tf.map_fn(prepared, files, fn_output_signature=spec)
+        return keras.tree.pack_sequence_as(inputs, [images])
+
+    return prepared_files if sides_are_open else lambda files: prepare(decoded(files))
 
 
 def _decoded(signature):

@@ -28,6 +28,7 @@ def export_classifier(
     layer_name=None,
     gaussian=None,
     warmup=None,
+    preprocess=True,
 ):
     """Writes the model as a SavedModel that TensorFlow Serving and TF load as it is.
 
@@ -74,6 +75,12 @@ def export_classifier(
         warmup: a batch of inputs, which TensorFlow Serving sends to every endpoint
             before it takes requests, so that the first is not slow. Needs the extra
             `serving`.
+        preprocess: of a KerasHub task, whether every endpoint takes what `predict`
+            takes, `image` [B, height, width, channels] float32 of 0 to 255, of any size
+            where the preprocessor resizes, or `text` [B] string, and preprocesses it in
+            the SavedModel; otherwise the inputs are what `model.preprocessor(x)` gives.
+            Tokenizers are operations of TensorFlow Text, which TensorFlow Serving has;
+            before `tf.saved_model.load` import `tensorflow_text`.
 
     Returns:
         path: string, the folder of the version that was written.
@@ -110,6 +117,7 @@ def export_classifier(
         encoded_images=encoded_images,
         layer_name=layer_name,
         gaussian=gaussian,
+        preprocess=preprocess,
     )
     name = folder.resolve().name
     requests = [] if warmup is None else warmup_records(functions, warmup, name)

@@ -32,9 +32,10 @@ from tf_pseudofeat.data_adapters import (
     for_keras,
     num_batches,
 )
-from tf_pseudofeat.graph import check_is_keras_3
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import class_ids
+from tf_pseudofeat.lengths import check_length, check_lengths
 from tf_pseudofeat.options import resolve_extraction
 from tf_pseudofeat.progress import progress_bar
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
@@ -82,7 +83,9 @@ def extract_features(
     """Runs the trunk over the data in inference mode.
 
     Args:
-        trunk: the Keras model from inputs to features, as `split_at` gives it.
+        trunk: the Keras model from inputs to features, as `split_at` gives it. It has
+            no preprocessor: where a KerasHub task was split, pass data that are
+            preprocessed, `train_ds.map(task.preprocessor)`.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` (read by as many threads as it has workers), torch
             DataLoader or other iterable of the same, or such a tuple of arrays, data
@@ -104,7 +107,8 @@ def extract_features(
 
     Raises:
         ValueError: `data` has another structure, is empty, is not batched, or is
-            infinite with no `steps`; the lengths in a batch differ, or its features
+            infinite with no `steps`; a layer has stateful=True; features are not all
+            of one shape; the lengths in a batch differ, or its features
             are NaN or infinite; `cache_dir` holds features already.
         TypeError: `trunk` is no model, `data` no data; an option is unknown.
         OSError: `cache_dir` cannot be written to, or its disk is full.
@@ -118,6 +122,8 @@ def extract_features(
     check_data(data, extraction.steps)
     stateless_seed(seed)
     check_is_keras_3(trunk)
+    check_stateless(trunk)
+    check_lengths(trunk, data)
     with _Sinks(extraction.cache_dir, None) as sinks:
         _read(trunk, data, extraction, sinks, seed=seed, verbose=verbose)
     return sinks.all_views()
@@ -250,11 +256,13 @@ def _fill(trunk, reading, extraction, sinks, seed):
     num_views = extraction.num_views if source.is_view else 0
     sinks.open(num_views)
     augmenters = [_augmenter(source.augment, seed, view) for view in range(num_views)]
-    counted = 0
+    counted, shape = 0, None
     for number, chunk in enumerate(reading.chunks()):
         for view, augment in enumerate(augmenters or [_as_it_is]):
             inputs = for_keras(augment(chunk.x, number))
             features = _features_of(trunk, inputs)
+            shape = features.shape[1:] if shape is None else shape
+            check_length(chunk.name, features, shape)
             weight = chunk.sample_weight
             try:
                 part = LabeledFeatures.of_batch(features, chunk.labels, weight, inputs)

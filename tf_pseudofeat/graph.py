@@ -13,6 +13,7 @@ __all__ = [
     "Graph",
     "call_again",
     "check_is_keras_3",
+    "check_stateless",
     "functional",
     "known_splits",
     "layers_inside",
@@ -82,6 +83,7 @@ class Graph:
     """The nodes of one model, each after all that it reads.
 
     Attributes:
+        name: of the model, which is not that of the Functional model in a Sequential.
         functional: the Functional model that holds the graph.
         prefix: the path that leads to it, "backbone/"; empty for the outermost model.
         output: the tensors that matter, in any structure; by default all that the model
@@ -93,6 +95,7 @@ class Graph:
     """
 
     def __init__(self, model, prefix="", output=None):
+        self.name = model.name
         self.functional = functional(model)
         self.prefix = prefix
         self.output = self.functional.output if output is None else output
@@ -153,6 +156,8 @@ class Graph:
             return "several outputs"
         if node not in self.read:
             return "output layer"
+        if not keras.backend.is_float_dtype(node.outputs[0].dtype):
+            return "no floats"
         return "mask" if mask(node.outputs[0]) is not None else ""
 
     def advice(self, near=None, only_after=False):
@@ -228,3 +233,16 @@ def check_is_keras_3(model):
             "model is needed. Load its file, or rebuild it, with `keras`."
         )
     raise TypeError(f"`model` must be a keras.Model, not {type(model).__name__}.")
+
+
+def check_stateless(model):
+    """Raises for layers that carry state from one batch to the next, at any depth."""
+    stateful = [one for one in layers_inside(model) if getattr(one, "stateful", False)]
+    if stateful:
+        names = ", ".join(repr(layer.name) for layer in stateful[:MOST_NAMES])
+        raise ValueError(
+            f"{model.name!r} has layers with stateful=True ({names}), whose outputs "
+            f"depend on the batches before, and which every call moves on. Build a "
+            f"copy with stateful=False, copy.set_weights(model.get_weights()), and "
+            f"pass that."
+        )

@@ -59,7 +59,7 @@ class HeadFit:
         epochs: how many epochs that was; 0 where all of the old head is kept.
         optimizer: name of the optimizer's class.
         learning_rate: at the first step.
-        prior: the class shares that the newly trained head's outputs assume `[C]`.
+        prior: the class shares that the head's outputs assume as it was left, `[C]`.
     """
 
     kept: bool
@@ -163,6 +163,10 @@ def fit_head(
             keep()
     if not verdict["reason"]:
         leave_prior(head, prior)
+    elif old_prior is not None:
+        prior = np.asarray(old_prior)
+    else:
+        prior = material.population / material.population.sum()
     trained["prior"] = prior.tolist()
     return HeadFit(kept=not verdict["reason"], **verdict, **trained)
 

@@ -24,14 +24,21 @@ from tf_pseudofeat.features import (
     validation_features,
 )
 from tf_pseudofeat.foreseen import check_foreseen, known_counts
-from tf_pseudofeat.graph import check_is_keras_3, functional
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
+from tf_pseudofeat.lengths import check_lengths
 from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
 from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.outputs import Output, all_outputs, choose_output
+from tf_pseudofeat.preprocessing import (
+    Preprocessed,
+    as_arrays,
+    preprocess_batch,
+    preprocessed,
+)
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.split import Split, split_at
@@ -55,7 +62,7 @@ class Job:
         recipe: `HeadRecipe`; where `search` is true, of what is not searched for.
         search: whether the rest of the recipe is to be chosen.
         extraction: `Extraction`.
-        data: training data, with the labels of the chosen output.
+        data: training data, with the labels of the chosen output, preprocessed.
         validation_data: the same for scoring, or None.
         guard: `Guard`.
     """
@@ -126,27 +133,30 @@ def check_job(
     if extraction.cache_dir is not None:
         _check_cache(extraction.cache_dir, recipe.sampler)
     check_is_keras_3(model)
+    check_stateless(model)
     check_one_worker(model)
     _check_weights(model)
     if class_names is not None:
         class_names = check_class_names(class_names)
     chosen = _output_of(model, layer)
-    data = _with_ids(chosen.data(data), class_names)
+    data = _with_ids(chosen.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
     if validation_data is not None:
-        validation_data = _with_ids(chosen.data(validation_data), class_names)
-        _check_validation(validation_data)
+        validation_data = _validation(model, chosen, validation_data, class_names)
     stateless_seed(seed)
     _check_optimizer(model, recipe.optimizer)
     guard = Guard.of(monitor)
-    x, labels, weight = first_batch(data, extraction)
+    raw, labels, weight = first_batch(data, extraction)
+    x, data = preprocess_batch(model, raw), preprocessed(model, data)
     split = _split(model, layer, chosen, x)
     if num_rows(x) != {len(labels)}:
         raise ValueError(
             f"The first batch has {' or '.join(map(str, sorted(num_rows(x))))} inputs "
             f"and {len(labels)} labels; each example needs a label of its own."
         )
-    some = take_rows(x, np.arange(min(_CHECKED_ROWS, len(labels))))
+    for each in (data, validation_data):
+        check_lengths(split.trunk, each, split.layer_name)
+    some = take_rows(raw, np.arange(min(_CHECKED_ROWS, len(labels))))
     _, features, outputs = split.compare(model, some, trained=trained)
     outputs = _one_output(model, outputs)
     _check_other_outputs(model, chosen, split)
@@ -259,6 +269,15 @@ def _with_ids(data, class_names):
         return (x, ids_of_names(y, class_names), *weight)
 
     return map_batches(data, with_ids)
+
+
+def _validation(model, chosen, data, class_names):
+    """Checked validation data, as the layers of the model see them."""
+    seen = isinstance(data, Preprocessed)
+    data = as_arrays(model, data.data if seen else data)
+    data = _with_ids(chosen.data(data), class_names)
+    _check_validation(data)
+    return data if seen else preprocessed(model, data)
 
 
 def _check_validation(data):

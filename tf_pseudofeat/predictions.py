@@ -5,6 +5,7 @@ import functools
 
 import keras
 import numpy as np
+from scipy import special
 
 from tf_pseudofeat.adjust import logits_behind
 from tf_pseudofeat.labels import class_ids
@@ -75,6 +76,22 @@ class Predictions:
             return np.concatenate([1 - positive, positive], axis=1)
         powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
+
+    @functools.cached_property
+    def log_odds(self):
+        """Of each class against the rest, float64 `[N, C]`; None as `probabilities`.
+
+        They rank examples as the probabilities do, which round to 0 and 1 sooner.
+        """
+        if self.kind is None:
+            return None
+        if self.outputs.shape[1] == 1:
+            return np.concatenate([-self.logits, self.logits], axis=1)
+        odds = np.empty_like(self.logits)
+        for place in range(self.num_classes):
+            others = np.delete(self.logits, place, axis=1)
+            odds[:, place] = self.logits[:, place] - special.logsumexp(others, axis=1)
+        return odds
 
     @functools.cached_property
     def predicted(self):

@@ -90,9 +90,9 @@ def expected_calibration_error(predictions, bins=15):
 
 def _ranking(predictions, minority):
     """Scores of ranking; {} where there is nothing to rank, or too much."""
-    p, weight = predictions.probabilities, predictions.sample_weight
-    if p is None or p.size > _MOST_RANKED:
+    if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
+    odds, weight = predictions.log_odds, predictions.sample_weight
     classes = predictions.num_classes
     truth = np.eye(classes)[predictions.ids]  # [N, C]
     counted = truth if weight is None else truth[weight > 0]
@@ -100,12 +100,12 @@ def _ranking(predictions, minority):
     known = np.flatnonzero((examples > 0) & (examples < len(counted)))
     if not known.size:
         return {}
-    truth, p = truth[:, known], p[:, known]
+    truth, odds = truth[:, known], odds[:, known]
     precisions = np.full(classes, np.nan)
     precisions[known] = average_precision_score(
-        truth, p, average=None, sample_weight=weight
+        truth, odds, average=None, sample_weight=weight
     )
-    area = roc_auc_score(truth, p, average="macro", sample_weight=weight)
+    area = roc_auc_score(truth, odds, average="macro", sample_weight=weight)
     mean = float(known_mean(precisions[rare_places(minority, classes)]))
     return {
         "average_precision": None if np.isnan(mean) else mean,

@@ -36,8 +36,9 @@ class RetrainingReport(Page):
         pseudo: pseudo-features per class and epoch, a list of C; negative where a
             sampler took examples away.
         minority: class ids that count as minority in the scores.
-        prior: the class shares that the retrained head's outputs assume, a list of C;
-            NaN where a class has no example at all.
+        prior: the class shares that the model's outputs assume as it was left, a list
+            of C; after a rollback those of the training data, or those that an earlier
+            retraining left.
         scored_on: "validation data", or "training data" where there was none.
         before: scores of the model as it came, see `classification_scores` and
             `probability_scores`.

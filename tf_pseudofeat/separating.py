@@ -7,6 +7,8 @@ from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
 from tf_pseudofeat.outputs import choose_output, graph_to
 from tf_pseudofeat.tables import Page, Table
 
+_MOST_ROWS = 15
+
 __all__ = ["SeparatingLayer", "SeparatingLayers", "separating_layers"]
 
 
@@ -42,13 +44,32 @@ class SeparatingLayer:
 class SeparatingLayers(Page, tuple):
     """A tuple of `SeparatingLayer`, from the last to the first; prints as a table."""
 
+    @property
+    def usual(self):
+        """The `SeparatingLayer` that is mostly split at; None where there is none.
+
+        The last whose output is a flat vector `[D]`, or else the last of all, that
+        leaves weights of its own to the head.
+        """
+        useful = [one for one in self if one.head_parameters and not one.shared]
+        flat = [one for one in useful if len(one.feature_shape) == 1]
+        return next(iter(flat or useful), None)
+
     def _parts(self):
-        header = ("layer", "kind", "feature", "D", "head parameters", "covariance")
-        notes = ["covariance: of one class, full, in float32"]
-        if any(layer.shared for layer in self):
+        usual = self.usual
+        header = ("layer", "kind", "feature", "D", "head parameters", "covariance", "")
+        shown = list(self[:_MOST_ROWS])
+        if usual is not None and usual not in shown:
+            shown.append(usual)
+        notes = []
+        if len(self) > len(shown):
+            more = len(self) - len(shown)
+            notes.append(f"... {more} more; list(layers) has all")
+        notes.append("covariance: of one class, full, in float32")
+        if any(layer.shared for layer in shown):
             notes.append("*: shares weights with the trunk, not to be retrained alone")
-        table = Table(header, [_row(layer) for layer in self], left=3, rule=True)
-        return [table, "\n".join(notes)]
+        rows = [(*_row(one), "usual" if one is usual else "") for one in shown]
+        return [Table(header, rows, left=3, rule=True), "\n".join(notes)]
 
 
 def separating_layers(model, *, output=None):
@@ -57,7 +78,8 @@ def separating_layers(model, *, output=None):
     Nothing is computed, and the model is not touched. Usually the best layer is the
     last before the classifier whose D leaves room for the covariances: the fewer
     features, the better can a Gaussian be estimated from few examples. An earlier one
-    leaves more to learn to the head.
+    leaves more to learn to the head. The table has the last 15, with the usual choice
+    marked.
 
     Args:
         model: a Keras model, Functional or Sequential, built.
@@ -65,8 +87,9 @@ def separating_layers(model, *, output=None):
             default all of them.
 
     Returns:
-        layers: `SeparatingLayers`. Inputs are not among them, though `split_at` takes
-        them, nor are layers with several outputs or a mask.
+        layers: `SeparatingLayers`, of which `usual` is the usual choice. Inputs are not
+        among them, though `split_at` takes them, nor are layers with several outputs, a
+        mask, or an output that is no floats.
 
     Raises:
         TypeError: `model` is not a Keras 3 model.

@@ -13,12 +13,13 @@ import operator
 import keras
 import numpy as np
 
-from tf_pseudofeat.arguments import check_finite, without_overflow
+from tf_pseudofeat.arguments import check_finite, check_floats, without_overflow
 from tf_pseudofeat.graph import (
     MOST_NAMES,
     Graph,
     call_again,
     check_is_keras_3,
+    check_stateless,
     functional,
     known_splits,
     layers_inside,
@@ -26,6 +27,11 @@ from tf_pseudofeat.graph import (
     producer,
 )
 from tf_pseudofeat.outputs import Output, choose_output, graph_to
+from tf_pseudofeat.preprocessing import (
+    predict_batch,
+    predicts_otherwise,
+    preprocess_batch,
+)
 from tf_pseudofeat.strategies import compiled, scope_of
 
 __all__ = ["Split", "split_at"]
@@ -69,11 +75,12 @@ class Split:
         """Compares `model(x)` to `head(trunk(x))` in inference mode.
 
         The difference of a, the model's number, and b is |a - b| / max(1, |a|). All
-        three are one compiled call.
+        three are one compiled call. Where the model's class has a `predict` of its own,
+        or the model a `preprocessor`, `model.predict(x)` is compared as well.
 
         Args:
             model: the Keras model that was split.
-            x: one batch of inputs, in the structure that the model takes.
+            x: one batch of inputs, as `fit` and `predict` of the model take it.
             tolerance: the largest difference taken for rounding. By default 1e-4; 1e-2
                 if any tensor of the model is float16, 5e-2 if bfloat16.
             trained: False for a model at the start of its training. What is NaN or
@@ -96,10 +103,13 @@ class Split:
 
     def compare(self, model, x, tolerance=None, trained=True):
         """`(largest_difference, features, outputs)`, the model's own; see `check`."""
-        features, expected, received = _run_all(self, model, x)
+        check_stateless(model)
+        inputs = preprocess_batch(model, x)
+        features, expected, received = _run_all(self, model, inputs)
+        check_floats(features, self.layer_name)
         if not trained:
-            features = without_overflow(features, x)
-        check_finite(features, f"The features at '{self.layer_name}'", x)
+            features = without_overflow(features, inputs)
+        check_finite(features, f"The features at '{self.layer_name}'", inputs)
         if tolerance is None:
             tolerance = max(_default_tolerance(half) for half in self)
         if len(expected) != len(received):
@@ -118,7 +128,31 @@ class Split:
                 "with a `call` of its own; for the last, make a Split(trunk, head) of "
                 "its two halves."
             )
+        # Of any other model `predict` is model(x), and its own trace takes 0.3 s.
+        if predicts_otherwise(model):
+            self._compare_predict(model, x, received, tolerance, trained)
         return largest, features, expected
+
+    def _compare_predict(self, model, x, received, tolerance, trained):
+        predicted = predict_batch(model, x)
+        if self.output is not None:
+            predicted = self.output.of(predicted, "model.predict(x)")
+        predicted = keras.tree.flatten(predicted)
+        largest = float("nan")  # also where their numbers differ
+        if len(predicted) == len(received):
+            known = itertools.repeat(trained)
+            largest = max(map(_largest_difference, predicted, received, known))
+        if not largest <= tolerance:
+            shapes = [list(np.shape(output)) for output in predicted]
+            raise ValueError(
+                f"head(trunk(x)) is not model.predict(x) for the split at "
+                f"'{self.layer_name}': largest difference {largest:.3g}, tolerance "
+                f"{tolerance:g}; `predict` gives shapes {shapes}. "
+                f"{type(model).__name__} {model.name!r} has a `predict` of its own, or "
+                f"a `preprocessor`, and its layers know nothing of what that does. Put "
+                f"it into layers of the model, or do it to the data and pass a model "
+                f"without it, keras.Model(model.inputs, model.outputs)."
+            )
 
 
 def _run_all(split, model, x):
@@ -221,11 +255,11 @@ def _find_calls(graph, layer_name):
 
 
 def _unknown_layer(graph, layer_name):
-    message = f"Model '{graph.functional.name}' has no layer '{layer_name}' in it"
+    message = f"Model '{graph.name}' has no layer '{layer_name}' in it"
     paths = _paths(graph)
     if layer_name in _paths(Graph(graph.functional, graph.prefix)):
         return (
-            f"Layer '{graph.prefix}{layer_name}' of model '{graph.functional.name}' is "
+            f"Layer '{graph.prefix}{layer_name}' of model '{graph.name}' is "
             f"not on the way to the output that was chosen. Layers to split at, from "
             f"the last: {graph.advice()}."
         )
@@ -311,6 +345,12 @@ def _check_features(graph, cut):
             f"Cannot split at '{path}': it is an output layer, with nothing after it "
             f"to retrain. Layers before it, nearest first: {graph.advice(cut)}."
         )
+    if why_not == "no floats":
+        raise ValueError(
+            f"Cannot split at '{path}': its output is {cut.outputs[0].dtype}, and "
+            f"features are floats. Layers whose output is, nearest first: "
+            f"{graph.advice(cut)}."
+        )
     if why_not == "mask":
         layers = graph.advice(cut, only_after=True)
         raise ValueError(f"{_masked(path)} Layers without one: {layers}.")
@@ -394,7 +434,7 @@ def _update(new, node, outputs):
 
 
 def _model(graph, suffix, inputs, outputs):
-    return keras.Model(inputs, outputs, name=f"{graph.functional.name}_{suffix}")
+    return keras.Model(inputs, outputs, name=f"{graph.name}_{suffix}")
 
 
 def _input_like(features, layer_name, graph):

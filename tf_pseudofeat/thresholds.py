@@ -17,10 +17,11 @@ from tf_pseudofeat.comparison import folds_of
 from tf_pseudofeat.data_adapters import batches_of, check_data
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.findings import class_label, number, score_label
-from tf_pseudofeat.graph import check_is_keras_3
+from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.predictions import Predictions, output_kind
+from tf_pseudofeat.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES
 from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.scores import DECISION_SCORES, decision_scores
@@ -31,6 +32,7 @@ __all__ = [
     "Thresholds",
     "choose_thresholds",
     "fit_bias",
+    "fit_temperature",
     "moved",
     "predictions_of",
 ]
@@ -174,7 +176,8 @@ def choose_thresholds(
 
     References:
         Guo et al., "On calibration of modern neural networks", ICML 2017, for the
-        temperature.
+        temperature; Platt, "Probabilistic outputs for support vector machines", 1999,
+        for what keeps it above 0.
     """
     guard = Guard.of(metric)
     if guard.monitor is None or guard.monitor in PROBABILITY_SCORES:
@@ -192,7 +195,7 @@ def choose_thresholds(
     fitted = moved(predictions, guard, minority, seed)
     return Thresholds(
         bias=tuple(fit_bias(predictions, guard, minority).tolist()),
-        temperature=_fit_temperature(predictions) if temperature else 1.0,
+        temperature=fit_temperature(predictions) if temperature else 1.0,
         metric=guard.name,
         before=guard.score(predictions, minority),
         estimate=guard.score(fitted, minority),
@@ -210,10 +213,12 @@ def predictions_of(model, data):
         TypeError: `model` is not a Keras 3 model, `data` no data.
     """
     check_is_keras_3(model)
+    check_stateless(model)
+    data = as_arrays(model, data)
     check_data(data)
     outputs, labels, weights = [], [], []
     for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
-        outputs.append(np.asarray(model.predict_on_batch(x)))
+        outputs.append(np.asarray(predict_batch(model, x)))
         labels.append(y)
         weights.append(weight)
     outputs = np.concatenate(outputs)
@@ -365,18 +370,27 @@ def _with(bias, place, value):
     return bias
 
 
-def _fit_temperature(predictions):
-    """What to divide the logits by for the least log loss; from 1/20 to 20."""
+def fit_temperature(predictions):
+    """What to divide the logits by for the least log loss; from 1/20 to 20.
+
+    One more example, of no class in particular, is added: of data without a mistake
+    the best would be 0, which no new data bear out (as in Platt 1999).
+    """
     logits = predictions.logits
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     weight, rows = predictions.sample_weight, np.arange(len(logits))
 
+    one = 1 / len(logits)
+
     def loss(log_temperature):
         z = logits * math.exp(-log_temperature)
         top = z.max(axis=1)
         total = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
-        return np.average(total - z[rows, predictions.ids], weights=weight)
+        losses = total - z[rows, predictions.ids]
+        return (
+            np.average(losses, weights=weight) + np.mean(total - z.mean(axis=1)) * one
+        )
 
     found = optimize.minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
     return float(math.exp(found.x))
