@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy import optimize
 from sklearn import metrics
 
+from tf_pseudofeat.bias_search import fit_bias
 from tf_pseudofeat.comparison import folds_of
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.predictions import Predictions
@@ -18,7 +19,6 @@ from tf_pseudofeat.seeds import numbers_for
 from tf_pseudofeat.thresholds import (
     Thresholds,
     choose_thresholds,
-    fit_bias,
     fit_temperature,
     moved,
     predictions_of,
@@ -440,3 +440,18 @@ def test_a_temperature_of_data_without_a_mistake_is_not_next_to_nothing():
     right = (60 + 1 / 3) / 61
     expected = 3 / np.log(2 * right / (1 - right))
     assert temperature == pytest.approx(expected, rel=1e-3)
+
+
+def test_labels_may_be_the_class_names():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, activation="softmax")]
+    )
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    ids = (x[:, 0] > 0.5).astype(int)
+    names = np.array(["ok", "fraud"])
+    by_name = choose_thresholds(model, (x, names[ids]), class_names=list(names))
+    by_id = choose_thresholds(model, (x, ids), class_names=list(names))
+    assert by_name == by_id
+    with pytest.raises(ValueError, match="'fraud' is not among the class names"):
+        choose_thresholds(model, (x, names[ids]), class_names=["ok", "theft"])

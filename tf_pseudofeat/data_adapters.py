@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.arguments import is_infinite
+from tf_pseudofeat.labels import ids_of_names
 from tf_pseudofeat.read_ahead import read_items
 from tf_pseudofeat.sparse_rows import as_dense, row_reader
 
@@ -29,6 +30,7 @@ __all__ = [
     "map_batches",
     "map_lazily",
     "num_batches",
+    "with_class_ids",
 ]
 
 # What can be iterated over, too.
@@ -342,6 +344,23 @@ def map_lazily(data, function):
     """
     arrays = isinstance(data, tuple | list)
     return _LazyArrays(data, function) if arrays else map_batches(data, function)
+
+
+def with_class_ids(data, class_names):
+    """Data whose labels are class ids, also where they were names.
+
+    Args:
+        data: what `check_data` accepts.
+        class_names: the names, in the order of the ids; None leaves the data as they are.
+    """
+    if class_names is None:
+        return data
+
+    def with_ids(batch):
+        x, y, *weight = batch
+        return (x, ids_of_names(y, class_names), *weight)
+
+    return map_batches(data, with_ids)
 
 
 def _is_labeled(elements):

@@ -13,7 +13,7 @@ from tf_pseudofeat.data_adapters import (
     check_data,
     first_batch,
     labels_at_hand,
-    map_batches,
+    with_class_ids,
 )
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
@@ -26,7 +26,7 @@ from tf_pseudofeat.features import (
 from tf_pseudofeat.foreseen import check_foreseen, known_counts
 from tf_pseudofeat.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.labels import check_class_names, class_ids, ids_of_names
+from tf_pseudofeat.labels import check_class_names, class_ids
 from tf_pseudofeat.lengths import check_lengths
 from tf_pseudofeat.losses import check_loss
 from tf_pseudofeat.material import prepare_material
@@ -139,7 +139,7 @@ def check_job(
     if class_names is not None:
         class_names = check_class_names(class_names)
     chosen = _output_of(model, layer)
-    data = _with_ids(chosen.data(as_arrays(model, data)), class_names)
+    data = with_class_ids(chosen.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
     if validation_data is not None:
         validation_data = _validation(model, chosen, validation_data, class_names)
@@ -259,23 +259,11 @@ def _check_augmented(augment, x):
         )
 
 
-def _with_ids(data, class_names):
-    """Data whose labels are class ids, also where they were names."""
-    if class_names is None:
-        return data
-
-    def with_ids(batch):
-        x, y, *weight = batch
-        return (x, ids_of_names(y, class_names), *weight)
-
-    return map_batches(data, with_ids)
-
-
 def _validation(model, chosen, data, class_names):
     """Checked validation data, as the layers of the model see them."""
     seen = isinstance(data, Preprocessed)
     data = as_arrays(model, data.data if seen else data)
-    data = _with_ids(chosen.data(data), class_names)
+    data = with_class_ids(chosen.data(data), class_names)
     _check_validation(data)
     return data if seen else preprocessed(model, data)
 
