@@ -38,7 +38,7 @@ from examples.naturally_imbalanced import (
     train,
 )
 
-__all__ = ["HEADS", "Resplit", "resplit", "run_resplit"]
+__all__ = ["HEADS", "Resplit", "resplit", "run_resplit", "trained_network"]
 
 FLAGS = flags.FLAGS
 
@@ -142,14 +142,14 @@ def run_resplit(data, results, dropout=False, heads=tuple(HEADS), **shorter):
     if not missing:
         return
     keras.backend.clear_session()
-    network = _trained(data, dropout, False, passes)
+    network = trained_network(data, dropout, False, passes)
     weights, counts = network.get_weights(), split.counts
     for head in missing:
         began = time.perf_counter()
         network.set_weights(weights)
         model, prior, known = network, counts, {}
         if head == "class weights":
-            model = _trained(data, dropout, True, passes)
+            model = trained_network(data, dropout, True, passes)
             prior = np.ones(counts.size)
         elif head == "SMOTE" and counts.min() <= _NEIGHBORS:
             known = {
@@ -175,7 +175,8 @@ def run_resplit(data, results, dropout=False, heads=tuple(HEADS), **shorter):
         )
 
 
-def _trained(data, dropout, weighted, passes):
+def trained_network(data, dropout=False, weighted=False, passes=None):
+    """The small network of a `Resplit`, trained; `passes` as for `train`."""
     keras.utils.set_random_seed(data.split.number)
     network = network_of(data.split, dropout)
     train(network, data.split, weighted=weighted, passes=passes)

@@ -351,7 +351,7 @@ def with_class_ids(data, class_names):
 
     Args:
         data: what `check_data` accepts.
-        class_names: the names, in the order of the ids; None leaves the data as they are.
+        class_names: the names, in the order of the ids; None for no change.
     """
     if class_names is None:
         return data
