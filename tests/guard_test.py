@@ -96,7 +96,7 @@ def test_every_monitor_has_a_name_a_direction_and_a_score(monitor, name, sign, s
 def test_a_guard_stays_what_it_is():
     guard = Guard("f1", confidence=0.9)
     assert Guard.of(guard) is guard
-    assert Guard.of("f1").confidence == 0.95
+    assert Guard.of("f1").confidence == 0.8
 
 
 class Broken(keras.metrics.SparseCategoricalAccuracy):
@@ -226,7 +226,7 @@ def test_a_gain_within_chance_is_none_unless_every_gain_counts():
     one_more = OLD_GUESS.copy()
     one_more[-1] = 1
     after = decided(IDS, one_more)
-    objection = Guard("accuracy").objection(BEFORE, after, [1])
+    objection = Guard("accuracy", confidence=0.95).objection(BEFORE, after, [1])
 
     def gained(rows):
         return np.mean(IDS[rows] == one_more[rows]) - np.mean(

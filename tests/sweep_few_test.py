@@ -67,6 +67,7 @@ def test_fewer_images_are_among_more(file):
     assert len(chosen_rows(file, None, 0)) == len(file.labels)
 
 
+@pytest.mark.slow
 def test_a_class_of_a_few_examples(file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
 

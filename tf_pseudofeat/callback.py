@@ -110,9 +110,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         self.report = None
         self._left, self._has_retrained = None, False
         self._for_fit = _with_unused_optimizer(self.settings)
-        self._of_fit = {"verbose": self.params.get("verbose", "auto")}
+        params = self.params or {}
+        self._of_fit = {"verbose": params.get("verbose", "auto")}
         if self._steps is None and not has_known_length(self.data):
-            self._of_fit["steps"] = self.params.get("steps")
+            self._of_fit["steps"] = params.get("steps")
         self._check()
         if _keeps_averages(self.model.optimizer):
             warnings.warn(

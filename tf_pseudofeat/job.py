@@ -174,14 +174,6 @@ def check_job(
     if validation_data is not None:
         first = first_batch(validation_data, extraction)[1]
         class_ids(labels_at_hand(validation_data, first), num_classes)
-    check_foreseen(
-        recipe,
-        num_classes,
-        features.shape[1:],
-        known_counts(data, extraction, num_classes),
-        most=extraction.per_class,
-        views=extraction.num_views if source.is_view else 1,
-    )
     activation = output_activation(split.head)
     loss = _loss(model, chosen, recipe.loss, activation, outputs.shape[-1], at_hand)
     rows = slice(0, len(outputs))
@@ -195,6 +187,14 @@ def check_job(
         class_names=class_names,
     )
     recipe.check(task)
+    check_foreseen(
+        recipe,
+        num_classes,
+        features.shape[1:],
+        known_counts(data, extraction, num_classes),
+        most=extraction.per_class,
+        views=extraction.num_views if source.is_view else 1,
+    )
     _try_optimizer(task, recipe.optimizer)
     some_weight = None if weight is None else weight[rows]
     guard.try_on(task.read(labels[rows], outputs, some_weight))
