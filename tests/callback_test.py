@@ -547,8 +547,10 @@ def test_verbose_is_that_of_fit(verbose, lines, capsys):
 def test_scores_are_in_the_history_of_fit():
     cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
     history = fit(make_model(), cure, epochs=2).history
-    assert history["retrained_accuracy"] == [cure.report.after["accuracy"]]
-    assert history["retrained_log_loss"] == [cure.report.after["log_loss"]]
+    for name in ("accuracy", "log_loss"):
+        first, last = history[f"retrained_{name}"]
+        assert np.isnan(first) and last == cure.report.after[name]
+    assert {len(values) for values in history.values()} == {2}
 
 
 def test_with_every_the_scores_are_in_the_logs_of_each_epoch(tmp_path):
@@ -767,3 +769,13 @@ def test_a_deep_copy_of_a_subclass_with_a_split():
     copied = copy.deepcopy(noted)
     fit(model, copied)
     assert len(copied.notes) == 1 and noted.notes == []
+
+
+def test_a_last_retraining_after_the_logs_takes_the_place_of_their_last_score():
+    """With every=2 and three epochs the third has none until the training ends."""
+    cure = retrainer(every=2, validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
+    history = fit(make_model(), cure, epochs=3).history
+    assert {len(values) for values in history.values()} == {3}
+    received = history["retrained_macro_f1"]
+    assert np.isnan(received).tolist() == [True, False, False]
+    assert received[2] == cure.report.after["macro_f1"]

@@ -188,11 +188,11 @@ def right_of_100(found, lost=0):
 )
 def test_the_cheapest_that_is_as_good_as_the_best_is_recommended(found, chosen, words):
     said = dict(zip(["no", "a", "b"], map(right_of_100, found), strict=True))
-    name, reason = _recommend(said, Guard("f1"), [1])
+    name, reason = _recommend(said, Guard("f1", confidence=0.95), [1])
     assert name == ["no", "a", "b"][chosen]
     assert reason.startswith(words)
     # And that is what a test of each pair says.
-    guard = Guard("f1")
+    guard = Guard("f1", confidence=0.95)
 
     def sure(new, old):
         def gained(rows=slice(None)):

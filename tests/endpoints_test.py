@@ -340,3 +340,13 @@ def test_images_of_any_size_are_served_as_arrays():
 def test_encoded_images_need_one_image_of_known_size(model, shapes):
     with pytest.raises(ValueError, match=f"one image.*this one takes .{shapes}"):
         endpoints(model, encoded_images=True)
+
+
+def test_thresholds_of_other_names_are_refused():
+    thresholds = Thresholds(
+        *((0.0, 1.0), 1.0, "f1", 0.5, 0.5, 0.1, [20, 20]), class_names=("ok", "fraud")
+    )
+    model = model_ending_in(1, "sigmoid")
+    with pytest.raises(ValueError, match=r"of the classes \['ok', 'fraud'\]"):
+        endpoints(model, class_names=["fraud", "ok"], thresholds=thresholds)
+    assert endpoints(model, class_names=["ok", "fraud"], thresholds=thresholds)

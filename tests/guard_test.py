@@ -174,11 +174,11 @@ def test_what_cannot_be_scored_is_refused():
     unknown = Predictions(IDS, BEFORE.outputs, None)
     with pytest.raises(ValueError, match="'roc_auc' needs probabilities"):
         Guard("roc_auc").check(unknown, [1])
-    common = BEFORE.select(IDS == 0)
-    with pytest.raises(ValueError, match=r"'f1' cannot be scored.* classes \[1\]"):
-        Guard("f1").check(common, [1])
+    three = Predictions(IDS, np.full((len(IDS), 3), 1 / 3), "softmax")
+    with pytest.raises(ValueError, match=r"'f1' cannot be scored.* classes \[2\]"):
+        Guard("f1").check(three, [2])
     with pytest.raises(ValueError, match="'average_precision' cannot be scored"):
-        Guard("average_precision").check(common, [1])
+        Guard("average_precision").check(three, [2])
 
 
 # ---- Whether a head may stay. --------------------------------------------------------
@@ -312,3 +312,28 @@ def test_a_class_without_an_example_loses_nothing():
     after = Predictions(IDS, np.roll(three, 1, axis=1), "softmax")
     assert "class 0" in Guard().collapse(before, after)
     assert Guard().collapse(before, before) == ""
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.BinaryCrossentropy(),
+        keras.losses.binary_crossentropy,
+        metrics.log_loss,
+        metrics.mean_squared_error,
+    ],
+)
+def test_a_loss_is_no_score(loss):
+    with pytest.raises(ValueError, match="this is a loss.*Pass 'log_loss'"):
+        Guard(loss)
+
+
+def test_a_single_class_says_nothing():
+    alone = BEFORE.select(IDS == 1)
+    with pytest.raises(ValueError, match=r"two classes or more.* are of class 1"):
+        Guard("f1").check(alone, [1])
+
+
+def test_a_score_of_the_users_own_that_is_nan_is_called_that():
+    with pytest.raises(ValueError, match=r"gives NaN for the data to score on"):
+        Guard(lambda labels, outputs: float("nan")).check(BEFORE, [1])

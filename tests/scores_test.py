@@ -140,3 +140,16 @@ def test_what_cannot_be_compared_is_refused(score, truth, guess, message):
 def test_a_class_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"class ids 0 to 1; example 0 has label 2"):
         scores.class_recalls([0, 1], [2, 1], num_classes=2)
+
+
+def test_errors_are_those_of_as_many_examples_whatever_the_weights_add_up_to():
+    confusion = np.array([[60.0, 20.0], [3.0, 17.0]])
+    plain = scores.decision_errors(confusion, [1])
+    for scale in (1e-3, 1e3):
+        scaled = scores.decision_errors(scale * confusion, [1], sizes=[80, 20])
+        assert scaled == pytest.approx(plain, rel=1e-9)
+    ids = np.repeat([0, 1], [80, 20])
+    even = scores.effective_sizes(ids, np.full(100, 0.3), 3)
+    np.testing.assert_allclose(even, [80, 20, 0])
+    one = scores.effective_sizes(ids, np.where(np.arange(100) == 99, 1e6, 1.0), 2)
+    np.testing.assert_allclose(one, [80, 1], rtol=1e-4)

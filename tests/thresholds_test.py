@@ -329,9 +329,8 @@ def test_the_same_seed_gives_the_same_folds():
 
 
 def test_one_validation_example_is_as_good_as_none():
-    thresholds = choose_thresholds(gives(2, None), ONE)
-    assert thresholds.bias == (0.0, 0.0)
-    assert thresholds.before == 1
+    with pytest.raises(ValueError, match="two classes or more to score on; all 1 are"):
+        choose_thresholds(gives(2, None), ONE)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.weights import blend_weights, product_layers, weights_of
+from tf_pseudofeat.weights import (
+    blend_weights,
+    left_prior,
+    product_layers,
+    weights_of,
+)
 
 X = np.random.default_rng(0).normal(size=(120, 4)).astype("float32")
 Y = np.repeat([0, 1, 2], [70, 30, 20])
@@ -103,3 +108,18 @@ def test_validation_weights_count_in_the_guard():
     )
     shares = np.bincount(Y, weight) / weight.sum()
     np.testing.assert_allclose(report.before["true_share"], shares)
+
+
+def test_a_search_leaves_what_was_noted_of_the_prior():
+    """Or the next retraining takes a prior off that is gone."""
+    model = make_model()
+    model.fit(X, Y, epochs=15, verbose=0)
+    settings = {"epochs": 2, "verbose": 0}
+    split = tfpf.split_at(model, "features")
+    tfpf.retrain_head(model, split, (X, Y), monitor=None, **settings)
+    noted = left_prior(split.head)
+    assert noted is not None
+    tfpf.diagnose(model, split, (X, Y), (X, Y), **settings)
+    assert left_prior(split.head) == noted
+    tfpf.tune(model, split, (X, Y), (X, Y), **settings)
+    assert left_prior(split.head) == noted

@@ -59,9 +59,8 @@ def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
 
     Raises:
         ValueError: The model has no graph, outputs of another kind or a KerasHub
-            preprocessor, which the copy would not have; a class has no example; the
-            report is of a retraining that was rolled back; `tau` other than 1 beside
-            `target_prior`.
+            preprocessor, which the copy would not have; a class has no example;
+            `tau` other than 1 beside `target_prior`.
 
     Warns:
         UserWarning: The prior seems to have been taken off already.

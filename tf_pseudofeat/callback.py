@@ -146,8 +146,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         if logs is not None:
             logs.update(scores)
         history = getattr(self.model, "history", None)
-        for name, value in scores.items() if history is not None else ():
-            history.history.setdefault(name, []).append(value)
+        if history is not None:
+            _note(history.history, scores, len(history.epoch))
 
     def _check(self, by_now=False):
         settings = {**self._of_fit, **self.settings}
@@ -229,6 +229,14 @@ def _with_unused_optimizer(settings):
             recipe, optimizer=unused(recipe.optimizer)
         )
     return settings
+
+
+def _note(history, scores, epochs):
+    """Scores of the last epoch, in lists as long as the others."""
+    for name, value in scores.items():
+        earlier = history.get(name, [])[: max(0, epochs - 1)]
+        missing = max(0, epochs - 1 - len(earlier))
+        history[name] = [float("nan")] * missing + earlier + [value]
 
 
 def _keeps_averages(optimizer):

@@ -9,7 +9,7 @@ from tf_pseudofeat.comparison import (
     folds_of,
     score_decisions,
 )
-from tf_pseudofeat.scores import DECISION_SCORES, decision_errors
+from tf_pseudofeat.scores import DECISION_SCORES, decision_errors, effective_sizes
 from tf_pseudofeat.seeds import numbers_for
 
 __all__ = ["Candidates", "score_error"]
@@ -103,7 +103,11 @@ def score_error(predictions, guard, minority):
     """
     if guard.monitor in DECISION_SCORES:
         confusion = score_decisions(predictions, minority)["confusion_matrix"]
-        return decision_errors(np.array(confusion), minority)[guard.monitor]
+        weight, sizes = predictions.sample_weight, None
+        if weight is not None:
+            classes = predictions.num_classes
+            sizes = effective_sizes(predictions.ids, weight, classes)
+        return decision_errors(np.array(confusion), minority, sizes)[guard.monitor]
     return float(
         difference_error(
             lambda rows: np.array(guard.score(predictions.select(rows), minority)),

@@ -184,7 +184,7 @@ def _classified(model, network, reading, class_names, thresholds, output_name):
     width = network.outputs[0].shape[-1]
     classes = 2 if _is_binary(width, activation) else width
     class_names = check_class_names(class_names, classes)
-    thresholds = _checked_thresholds(thresholds, classes)
+    thresholds = _checked_thresholds(thresholds, class_names, classes)
 
     def classified(y):
         (y,) = keras.tree.flatten(y)
@@ -210,13 +210,19 @@ def _scores(y, activation):
     return tf.concat([1 - y, y], axis=-1) if binary else y
 
 
-def _checked_thresholds(thresholds, classes):
+def _checked_thresholds(thresholds, class_names, classes):
     if thresholds is None:
         return None
     if not isinstance(thresholds, Thresholds):
         raise TypeError(
             f"`thresholds` is what choose_thresholds gives; received "
             f"{type(thresholds).__name__}."
+        )
+    named = thresholds.class_names
+    if named is not None and tuple(named) != tuple(class_names):
+        raise ValueError(
+            f"`thresholds` are of the classes {list(named)}, in this order; received "
+            f"`class_names` {list(class_names)}. Pass the names that they have."
         )
     if len(thresholds.bias) != classes:
         raise ValueError(

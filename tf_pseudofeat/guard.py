@@ -116,8 +116,21 @@ class Guard:
 
     def check(self, predictions, minority):
         """Raises where the monitored score of `Predictions` has no value."""
-        if self.monitor is None or not math.isnan(self.score(predictions, minority)):
+        if self.monitor is None:
             return
+        present = np.unique(predictions.ids)
+        if present.size < 2:
+            raise ValueError(
+                f"`monitor` {self.name!r} needs examples of two classes or more to "
+                f"score on; all {predictions.ids.size} are of class {present[0]}."
+            )
+        if not math.isnan(self.score(predictions, minority)):
+            return
+        if not isinstance(self.monitor, str):
+            raise ValueError(
+                f"`monitor` {self.name!r} gives NaN for the data to score on, "
+                f"{predictions.ids.size} examples of {present.size} classes."
+            )
         unknown = isinstance(self.monitor, str) and predictions.probabilities is None
         if unknown and self.name in PROBABILITY_SCORES:
             raise ValueError(
@@ -225,12 +238,27 @@ def _check_monitor(monitor):
             )
         return
     check_is_object("monitor", monitor, "...")
+    if isinstance(monitor, keras.losses.Loss) or _is_loss_function(monitor):
+        raise ValueError(
+            "`monitor` is a score, higher for better, and this is a loss; received "
+            f"{monitor!r:.200}. Pass 'log_loss' or 'brier_score', or a function with "
+            f"a minus before it."
+        )
     is_metric = isinstance(monitor, keras.metrics.Metric)
     if monitor is not None and not is_metric and not callable(monitor):
         raise TypeError(
             f"`monitor` is the name of a score, a function (labels, outputs) -> float, "
             f"a Keras metric, or None; received {monitor!r:.200}."
         )
+
+
+def _is_loss_function(monitor):
+    """Whether it is a loss of Keras or scikit-learn, which the user did not write."""
+    name, module = (getattr(monitor, at, "") for at in ("__name__", "__module__"))
+    if str(module).startswith("keras."):
+        return ".losses." in str(module)
+    of_sklearn = str(module).startswith("sklearn.metrics")
+    return of_sklearn and str(name).endswith(("_loss", "_error"))
 
 
 def _check_range(name, value, lowest):

@@ -18,6 +18,7 @@ __all__ = [
     "classification_scores",
     "decision_errors",
     "decision_scores",
+    "effective_sizes",
     "geometric_mean",
     "known_mean",
     "mean_minority_accuracy",
@@ -152,7 +153,7 @@ def decision_scores(hits, examples, guesses, minority):
         }
 
 
-def decision_errors(confusion, minority):
+def decision_errors(confusion, minority, sizes=None):
     """The standard error of each score of decisions, as from new data of the same kind.
 
     Each class's recall is drawn from its Beta distribution given the hits, under
@@ -162,6 +163,8 @@ def decision_errors(confusion, minority):
     Args:
         confusion: `[C, C]`, what examples of true classes, the rows, were taken for.
         minority: list of class ids.
+        sizes: how many examples of each class there are, `[C]`, where the confusion
+            matrix is one of weights; see `effective_sizes`.
 
     Returns:
         errors: dict by name, of the scores that are one number.
@@ -169,7 +172,8 @@ def decision_errors(confusion, minority):
     hits, examples, _ = _counts(confusion)
     misses = examples - hits
     rng = np.random.default_rng(0)
-    recalls = rng.beta(hits + 0.5, misses + 0.5, (_DRAWS, hits.size))
+    each = 1.0 if sizes is None else sizes / np.where(examples > 0, examples, 1)
+    recalls = rng.beta(hits * each + 0.5, misses * each + 0.5, (_DRAWS, hits.size))
     spread = confusion * (1 - np.eye(hits.size))
     even = (1 - np.eye(hits.size)) / max(1, hits.size - 1)
     with np.errstate(invalid="ignore"):
@@ -178,6 +182,13 @@ def decision_errors(confusion, minority):
     guesses = drawn + ((1 - recalls) * examples) @ spread
     scores = decision_scores(drawn, examples, guesses, minority)
     return {name: float(np.nanstd(scores[name])) for name in DECISION_SCORES}
+
+
+def effective_sizes(ids, sample_weight, num_classes):
+    """As many unweighted examples of each class as tell as much (Kish 1965), `[C]`."""
+    sums = np.bincount(ids, sample_weight, num_classes)
+    squares = np.bincount(ids, np.square(sample_weight), num_classes)
+    return np.square(sums) / np.where(squares > 0, squares, 1)
 
 
 def _counts(confusion):

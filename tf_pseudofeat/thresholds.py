@@ -17,7 +17,7 @@ from tf_pseudofeat.candidates import score_error
 from tf_pseudofeat.comparison import folds_of
 from tf_pseudofeat.data_adapters import batches_of, check_data, with_class_ids
 from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.findings import class_label, number, score_label
+from tf_pseudofeat.findings import class_label, number, score_label, too_few
 from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.labels import check_class_names
@@ -121,6 +121,8 @@ class Thresholds(Page):
             (name, f"{count:,}", f"{bias:+.3f}")
             for name, count, bias in zip(names, self.counts, self.bias, strict=True)
         ]
+        few = too_few(self.counts, self.class_names)
+        lines += [few] if few else []
         return [
             "\n".join(lines),
             Table(("class", "examples", "added to the logit"), rows),

@@ -19,6 +19,8 @@ __all__ = [
     "weights_of",
 ]
 
+_NOTE = "_pseudofeat_prior"
+
 
 def weights_of(head):
     """A copy of every variable of a head, as numpy arrays."""
@@ -50,8 +52,11 @@ def product_layers(head):
 
 @contextlib.contextmanager
 def restored_unless_kept(head):
-    """Puts back every variable of the head unless the yielded function was called."""
-    saved = weights_of(head)
+    """Puts back every variable of the head unless the yielded function was called.
+
+    What `leave_prior` noted comes back, too.
+    """
+    saved, noted = weights_of(head), getattr(head, _NOTE, None)
     kept = []
     try:
         yield lambda: kept.append(True)
@@ -59,6 +64,7 @@ def restored_unless_kept(head):
         if not kept:
             for variable, value in zip(head.variables, saved, strict=True):
                 variable.assign(value)
+            object.__setattr__(head, _NOTE, noted)
 
 
 @contextlib.contextmanager
@@ -91,13 +97,13 @@ def leave_prior(head, prior):
     """Notes on a retrained head the class shares `[C]` that its outputs assume."""
     # Past Keras, which would track a list.
     object.__setattr__(
-        head, "_pseudofeat_prior", (fingerprint(head.trainable_variables), list(prior))
+        head, _NOTE, (fingerprint(head.trainable_variables), list(prior))
     )
 
 
 def left_prior(head):
     """What `leave_prior` noted, while the head's weights are those; else None."""
-    noted = getattr(head, "_pseudofeat_prior", None)
+    noted = getattr(head, _NOTE, None)
     if noted is None or noted[0] != fingerprint(head.trainable_variables):
         return None
     return noted[1]
