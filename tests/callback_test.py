@@ -709,7 +709,13 @@ def test_a_generator_as_data_is_refused_before_a_step():
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-@pytest.mark.parametrize("data", [(X, Y), DATASET], ids=["arrays", "dataset"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param((X, Y), id="arrays", marks=pytest.mark.slow),
+        pytest.param(DATASET, id="dataset"),
+    ],
+)
 def test_a_deep_copy_is_for_another_fit(data, fitted):
     """As KerasTuner makes one for every trial."""
     optimizer = keras.optimizers.Adam(0.01)

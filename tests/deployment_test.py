@@ -120,6 +120,7 @@ def test_the_uniform_prior_is_logit_adjustment(wine):
     assert same == way_scores("as it is", network, counts, split, None)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_tables(tmp_path):
     path, data = tmp_path / "results.jsonl", _wine()
     run_resplit(data, Results(path), passes=5, epochs=2)

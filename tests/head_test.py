@@ -381,7 +381,7 @@ def test_monitored_score_that_has_no_value_is_refused_before_training():
     head, data = make_head(), blobs()
     before = state(head)
     scoring = LabeledFeatures(data.features[:3], np.zeros(3, int))
-    message = r"cannot be scored.*no example of the minority classes \[1, 2\]"
+    message = r"two classes or more to score on; all 3 are of class 0"
     with pytest.raises(ValueError, match=message):
         fit(head, scoring=scoring, monitor="mean_minority_accuracy")
     assert state(head) == before

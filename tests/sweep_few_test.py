@@ -100,6 +100,7 @@ def test_a_class_of_a_few_examples(file, tmp_path):
     assert row[1].startswith("+0.0 ± nan / +0.0")
 
 
+@pytest.mark.slow
 def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     sweep_few.sweep_few(file, "n", lambda: file.view_features, 0, results, left=(4,))
