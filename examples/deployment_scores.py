@@ -2,14 +2,12 @@
 
 import keras
 import numpy as np
-from scipy.special import logsumexp
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.budget import minority_classes
 from tf_pseudofeat.comparison import score_predictions
 
-__all__ = ["SCORES", "THRESHOLDS", "logits_of", "ranking", "way_scores"]
+__all__ = ["SCORES", "THRESHOLDS", "logits_of", "way_scores"]
 
 SCORES = ("recall", "precision", "f1", "macro_f1", "balanced_accuracy", "accuracy")
 SCORES += ("average_precision", "roc_auc", "log_loss", "calibration_error")
@@ -44,7 +42,6 @@ def way_scores(way, model, prior, split, validation):
         no_bias = np.zeros(split.counts.size)
         predictions = predictions.less(no_bias, found.temperature)
     scores = score_predictions(predictions, minority)
-    scores |= ranking(logits, split.test_labels, minority)
     if way in THRESHOLDS:
         metric = way.split()[-1]
         thresholds = tfpf.choose_thresholds(
@@ -76,23 +73,3 @@ def logits_of(model, inputs):
     kernel, bias = (dense if hasattr(last, "offsets") else last).get_weights()
     features = keras.ops.convert_to_numpy(trunk(inputs)).astype(np.float64)
     return features @ kernel + bias - offsets
-
-
-def ranking(logits, labels, minority):
-    """Average precision and ROC-AUC as of `score_predictions`, but by logits.
-
-    Args:
-        logits: `[N, C]`.
-        labels: `[N]`, with an example of each class.
-        minority: list of class ids.
-    """
-    margins = np.empty_like(logits)
-    for place in range(logits.shape[1]):
-        others = np.delete(logits, place, axis=1)
-        margins[:, place] = logits[:, place] - logsumexp(others, axis=1)
-    truth = np.eye(logits.shape[1])[labels]
-    precisions = average_precision_score(truth, margins, average=None)
-    return {
-        "average_precision": precisions[minority].mean(),
-        "roc_auc": roc_auc_score(truth, margins),
-    }

@@ -751,8 +751,15 @@ def test_a_true_double_correction_warns_and_a_mapping_on_does_not():
     with pytest.warns(UserWarning, match="double correction"):
         adjust_logits(adjusted, COUNTS, target_prior=TARGET)
     # What follows warns of nothing, see `no_other_warnings`.
-    adjust_logits(adjusted, target_prior=TARGET)
+    on = adjust_logits(adjusted, target_prior=TARGET)
     deployed = adjust_logits(model, COUNTS, target_prior=TARGET)
-    adjust_logits(deployed, TARGET, target_prior="uniform")
-    adjust_logits(deployed, np.multiply(1000, TARGET))
-    adjust_logits(adjusted, [7, 7, 7], target_prior=TARGET)
+    back = adjust_logits(deployed, TARGET, target_prior="uniform")
+    same = adjust_logits(deployed, np.multiply(1000, TARGET))
+    again = adjust_logits(adjusted, [7, 7, 7], target_prior=TARGET)
+    for received, expected in (
+        *((on, deployed), (again, deployed)),
+        *((back, adjusted), (same, adjusted)),
+    ):
+        np.testing.assert_allclose(
+            outputs_of(received), outputs_of(expected), rtol=1e-5, atol=1e-7
+        )

@@ -6,12 +6,13 @@ import re
 import keras
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
+from sklearn import metrics
 
 import tf_pseudofeat as tfpf
 from examples.compare import Results
 from examples.deployment import HEADS, Resplit, resplit, run_resplit
-from examples.deployment_scores import SCORES, logits_of, ranking, way_scores
+from examples.deployment_scores import SCORES, logits_of, way_scores
 from examples.deployment_tables import Runs, p_value, read_runs, report
 from examples.naturally_imbalanced import Split, bundled_sets, network_of
 from tf_pseudofeat.comparison import score_predictions
@@ -73,6 +74,20 @@ def test_logits_are_those_behind_the_probabilities(wine):
         np.testing.assert_allclose(outputs, softmax, rtol=1e-4, atol=1e-6)
 
 
+def ranking(logits, labels, minority):
+    """Average precision and ROC-AUC by each class's margin over the others."""
+    margins = np.empty_like(logits)
+    for place in range(logits.shape[1]):
+        others = np.delete(logits, place, axis=1)
+        margins[:, place] = logits[:, place] - special.logsumexp(others, axis=1)
+    truth = np.eye(logits.shape[1])[labels]
+    precisions = metrics.average_precision_score(truth, margins, average=None)
+    return {
+        "average_precision": precisions[minority].mean(),
+        "roc_auc": metrics.roc_auc_score(truth, margins),
+    }
+
+
 def test_ranking_is_that_of_the_scores():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat([0, 1, 2], [40, 30, 10]))
@@ -88,8 +103,10 @@ def test_ranking_of_two_classes_is_the_same_however_sure_the_network():
     logits = rng.normal(size=[80, 2]) + np.eye(2)[labels]
     expected = ranking(logits, labels, [1])
     for scale, bias in ((1e3, 0.0), (1.0, 200.0)):
-        found = ranking(scale * logits + [0.0, bias], labels, [1])
-        assert found == pytest.approx(expected, abs=1e-12)
+        sure = scale * logits + [0.0, bias]
+        found = score_predictions(tfpf.Predictions(labels, sure, "linear"), [1])
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["f1", "balanced_accuracy"])

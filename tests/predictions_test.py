@@ -183,3 +183,14 @@ def test_the_kind_of_outputs_is_told_by_their_maker_and_their_sums(
     activation, loss, outputs, kind
 ):
     assert output_kind(reading_of(activation, loss), outputs) == kind
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 3000.0])
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_log_odds_are_against_all_the_others(classes, scale):
+    logits = scale * np.random.default_rng(classes).normal(size=(50, classes))
+    received = Predictions(np.zeros(50, int), logits, "linear").log_odds
+    for place in range(classes):
+        others = np.delete(logits, place, axis=1)
+        expected = logits[:, place] - scipy.special.logsumexp(others, axis=1)
+        np.testing.assert_allclose(received[:, place], expected, rtol=1e-9, atol=1e-9)

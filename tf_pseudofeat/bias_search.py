@@ -42,10 +42,7 @@ class _BiasSearch:
 
     def __init__(self, predictions, guard, minority):
         self._predictions, self._guard, self._minority = predictions, guard, minority
-        logits = predictions.logits
-        if logits.shape[1] == 1:
-            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-        self._logits = logits  # [N, C]
+        self._logits = predictions.class_logits  # [N, C]
         self._named = guard.monitor in DECISION_SCORES
         weight = predictions.sample_weight
         self._weight = np.ones(len(predictions)) if weight is None else weight

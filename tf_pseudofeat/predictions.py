@@ -67,6 +67,13 @@ class Predictions:
         return keras.ops.convert_to_numpy(logits)
 
     @functools.cached_property
+    def class_logits(self):
+        """`logits` with one column for each class, `[N, C]`; 0 is that of class 0."""
+        if self.logits.shape[1] > 1:
+            return self.logits
+        return np.concatenate([np.zeros_like(self.logits), self.logits], axis=1)
+
+    @functools.cached_property
     def probabilities(self):
         """Float64 `[N, C]`, rows that add up to 1; None where nobody knows them."""
         if self.kind is None:
@@ -85,13 +92,16 @@ class Predictions:
         """
         if self.kind is None:
             return None
-        if self.outputs.shape[1] == 1:
-            return np.concatenate([-self.logits, self.logits], axis=1)
-        odds = np.empty_like(self.logits)
-        for place in range(self.num_classes):
-            others = np.delete(self.logits, place, axis=1)
-            odds[:, place] = self.logits[:, place] - special.logsumexp(others, axis=1)
-        return odds
+        logits, rows = self.class_logits, np.arange(len(self))
+        top = logits.argmax(axis=1)
+        highest = logits[rows, top, np.newaxis]  # [N, 1]
+        powers = np.exp(logits - highest)
+        with np.errstate(divide="ignore"):  # of the top one, which is put right below
+            rest = highest + np.log(powers.sum(axis=1, keepdims=True) - powers)
+        others = logits.copy()
+        others[rows, top] = -np.inf
+        rest[rows, top] = special.logsumexp(others, axis=1)
+        return logits - rest
 
     @functools.cached_property
     def predicted(self):

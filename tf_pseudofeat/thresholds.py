@@ -260,12 +260,8 @@ def fit_temperature(predictions):
     One more example, of no class in particular, is added: of data without a mistake
     the best would be 0, which no new data bear out (as in Platt 1999).
     """
-    logits = predictions.logits
-    if logits.shape[1] == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    weight, rows = predictions.sample_weight, np.arange(len(logits))
-
-    one = 1 / len(logits)
+    logits, weight = predictions.class_logits, predictions.sample_weight
+    rows, one = np.arange(len(logits)), 1 / len(logits)
 
     def loss(log_temperature):
         z = logits * math.exp(-log_temperature)
