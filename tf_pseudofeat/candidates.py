@@ -30,12 +30,13 @@ class Candidates:
         seed: two whole numbers.
 
     Attributes:
+        guard: `Guard`.
         keys: the (blend, tau) of each candidate; the first is the head as it came.
         excluded: {candidate: why it is never chosen}.
     """
 
     def __init__(self, task, material, validation, guard, tau, seed):
-        self._task, self._validation, self._guard = task, validation, guard
+        self._task, self._validation, self.guard = task, validation, guard
         self._minority = material.minority
         population = material.population
         movable = task.movable and (population > 0).all()
@@ -60,7 +61,7 @@ class Candidates:
         for tau in self._taus:
             said, first = self.predictions(blend, tau), self._heads[1.0]
             self.keys.append((blend, tau))
-            collapse = "" if said is first else self._guard.collapse(first, said)
+            collapse = "" if said is first else self.guard.collapse(first, said)
             if collapse:
                 self.excluded[blend, tau] = collapse
                 self._scores.append([-np.inf] * (1 + _FOLDS))
@@ -74,7 +75,7 @@ class Candidates:
         return head.less(tau * self._log_prior) if tau else head
 
     def _score(self, predictions):
-        score = self._guard.sign * self._guard.score(predictions, self._minority)
+        score = self.guard.sign * self.guard.score(predictions, self._minority)
         return -np.inf if np.isnan(score) else round(score, 12)
 
     @property

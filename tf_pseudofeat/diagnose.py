@@ -11,7 +11,7 @@ from tf_pseudofeat.findings import number, score_label, too_few
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
-from tf_pseudofeat.search import Tuning, search_recipe
+from tf_pseudofeat.search import Tuning, search_job
 from tf_pseudofeat.tables import Page, Table
 from tf_pseudofeat.thresholds import moved
 
@@ -147,19 +147,8 @@ def diagnose(
         seed=seed,
         **options,
     )
-    extracted, validation = job.extract(seed=seed, verbose=verbose)
-    material, guard = job.material(extracted), job.guard
-    if guard.monitor is None:  # there is something to recommend by
-        guard = dataclasses.replace(guard, monitor="balanced_accuracy")
-    tuning, candidates = search_recipe(
-        job.task,
-        material,
-        validation,
-        recipe=job.recipe,
-        monitor=guard,
-        seed=seed,
-        verbose=verbose,
-    )
+    material, tuning, candidates = search_job(job, seed=seed, verbose=verbose)
+    guard = candidates.guard
     said = _remedies(model, job, guard, tuning, candidates, material.minority, seed)
     chosen, reason = _recommend(
         {name: predictions for name, (_, predictions, _) in said.items()},

@@ -16,7 +16,7 @@ from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.tables import Page, Table
 from tf_pseudofeat.weights import blend_weights, restored_unless_kept, weights_of
 
-__all__ = ["Trial", "Tuning", "search_recipe"]
+__all__ = ["Trial", "Tuning", "search_job", "search_recipe"]
 
 # The old head alone comes first: of candidates that are as good, the first is taken.
 _BLENDS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.0)
@@ -112,6 +112,26 @@ class Tuning(Page):
 
     def _number(self, score):
         return number(score, self.monitor)
+
+
+def search_job(job, *, seed, verbose):
+    """Extracts the features of a `Job` and searches its recipe.
+
+    Returns:
+        material: `Material`.
+        tuning: `Tuning`.
+        candidates: `Candidates`.
+    """
+    extracted, validation = job.extract(seed=seed, verbose=verbose)
+    material = job.material(extracted)
+    found = search_recipe(
+        *(job.task, material, validation),
+        recipe=job.recipe,
+        monitor=job.guard,
+        seed=seed,
+        verbose=verbose,
+    )
+    return material, *found
 
 
 def search_recipe(

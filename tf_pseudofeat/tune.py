@@ -1,7 +1,7 @@
 """A recipe that chooses itself."""
 
 from tf_pseudofeat.job import check_job
-from tf_pseudofeat.search import search_recipe
+from tf_pseudofeat.search import search_job
 
 __all__ = ["tune"]
 
@@ -62,15 +62,4 @@ def tune(
         seed=seed,
         **options,
     )
-    extracted, validation = job.extract(seed=seed, verbose=verbose)
-    material = job.material(extracted)
-    tuning, _ = search_recipe(
-        job.task,
-        material,
-        validation,
-        recipe=job.recipe,
-        monitor=job.guard,
-        seed=seed,
-        verbose=verbose,
-    )
-    return tuning
+    return search_job(job, seed=seed, verbose=verbose)[1]
