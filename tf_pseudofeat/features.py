@@ -41,6 +41,7 @@ from tf_pseudofeat.progress import progress_bar
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.shards import ShardWriter, check_free, load_features, new_set
 from tf_pseudofeat.strategies import batch_multiple, model_strategy, spans_workers
+from tf_pseudofeat.tracing import without_retracing_warnings
 from tf_pseudofeat.views import ViewSource, choose_views
 
 __all__ = [
@@ -245,7 +246,8 @@ class _Sinks:
 
 def _read(trunk, data, extraction, sinks, *, seed, verbose):
     """Fills the sinks; returns `(ClassTotals, ViewSource)`."""
-    with contextlib.closing(_Reading(data, extraction, seed, verbose)) as reading:
+    reading = _Reading(data, extraction, seed, verbose)
+    with contextlib.closing(reading), without_retracing_warnings():
         source = _fill(trunk, reading, extraction, sinks, seed)
     return reading.totals, source
 

@@ -22,6 +22,7 @@ from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
 from tf_pseudofeat.strategies import undistributed
 from tf_pseudofeat.task import Task
+from tf_pseudofeat.tracing import without_retracing_warnings
 from tf_pseudofeat.weights import (
     blend_weights,
     frozen_batch_norm,
@@ -219,7 +220,7 @@ def _train(task, stream, material, recipe, seed, verbose):
         trainee = _trainee(
             task, material.features.features, optimizer, passes * len(stream)
         )
-    with noise_from(numbers):
+    with noise_from(numbers), without_retracing_warnings():
         history = trainee.fit(
             stream.repeat(passes),
             epochs=epochs // passes,

@@ -32,7 +32,8 @@ from tf_pseudofeat.preprocessing import (
     predicts_otherwise,
     preprocess_batch,
 )
-from tf_pseudofeat.strategies import compiled, scope_of
+from tf_pseudofeat.strategies import scope_of
+from tf_pseudofeat.tracing import compiled
 
 __all__ = ["Split", "split_at"]
 

@@ -1,7 +1,6 @@
 """Where a model's variables live: on one device, on several, or on several machines."""
 
 import contextlib
-import functools
 
 import keras
 import tensorflow as tf
@@ -9,7 +8,6 @@ import tensorflow as tf
 __all__ = [
     "batch_multiple",
     "check_one_worker",
-    "compiled",
     "model_strategy",
     "scope_of",
     "spans_workers",
@@ -64,18 +62,6 @@ def undistributed():
         yield
     finally:
         keras.distribution.set_distribution(distribution)
-
-
-def compiled(function):
-    """A function of a batch, as one graph on TensorFlow, and as it is elsewhere.
-
-    Without a graph a recurrent layer takes a second or more for a batch there.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return function
-    # Not autograph, which leaves files; a partial, or TensorFlow takes all functions
-    # made in one place for one that is traced again and again, and warns.
-    return tf.function(functools.partial(function), autograph=False)
 
 
 def check_one_worker(model):

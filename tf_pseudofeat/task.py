@@ -1,6 +1,7 @@
 """What a head is trained for, and how its outputs are read."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from tf_pseudofeat.predictions import Predictions, output_kind
 from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import check_one_worker, undistributed
+from tf_pseudofeat.tracing import forward
 
 __all__ = ["Task"]
 
@@ -121,10 +123,13 @@ class Task:
             chunks = features.chunks(multiple_of=_SCORING_BATCH)
         for chunk in chunks:
             with undistributed():
-                outputs = self.head.predict(chunk, batch_size=_SCORING_BATCH, verbose=0)
-            outputs = keras.tree.flatten(outputs)[0]
+                outputs = self._forward(chunk)
             self._check_outputs(outputs)
             yield outputs
+
+    @functools.cached_property
+    def _forward(self):
+        return forward(self.head, _SCORING_BATCH)
 
     def _check_outputs(self, outputs):
         widths = (1, 2) if self.num_classes == 2 else (self.num_classes,)

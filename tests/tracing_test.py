@@ -1,0 +1,106 @@
+"""Models as one graph, and what TensorFlow says of how often they are traced."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.tracing import compiled, forward, without_retracing_warnings
+
+RETRACED = "5 out of the last 5 calls to <function> triggered tf.function retracing."
+
+
+@pytest.fixture
+def warned(caplog):
+    """The messages of TensorFlow's logger, which it does not always propagate."""
+    logger = logging.getLogger("tensorflow")
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records]
+    logger.removeHandler(caplog.handler)
+    logger.propagate = propagates
+
+
+@pytest.mark.tensorflow(reason="a warning of TensorFlow")
+def test_tensorflow_warns_of_the_sixth_function_made_in_one_place(warned):
+    def trace_six():
+        for _ in range(6):
+            tf.function(lambda x: x + 1)(tf.zeros(2))
+
+    def trace_other_six():
+        for _ in range(6):
+            tf.function(lambda x: x - 1)(tf.zeros(2))
+
+    with without_retracing_warnings():
+        trace_six()
+    assert not warned()
+    trace_other_six()
+    assert all("triggered tf.function retracing" in text for text in warned())
+    assert warned()
+
+
+def test_all_other_warnings_pass_and_the_filter_goes_with_an_error(warned):
+    logger = logging.getLogger("tensorflow")
+    filters = list(logger.filters)
+    with pytest.raises(KeyError), without_retracing_warnings():
+        logger.warning(RETRACED)
+        logger.warning("something else")
+        raise KeyError
+    assert logger.filters == filters
+    logger.warning(RETRACED)
+    assert warned() == ["something else", RETRACED]
+
+
+@pytest.mark.parametrize("method", ["fit", "predict_on_batch"])
+def test_a_retraining_does_not_warn_of_its_own_models(method, warned, monkeypatch):
+    called, original = [], getattr(keras.Model, method)
+
+    def warns(self, *args, **kwargs):
+        called.append(self.name)
+        logging.getLogger("tensorflow").warning(RETRACED)
+        return original(self, *args, **kwargs)
+
+    layers = [keras.layers.Dense(4, name="features"), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0, 1], [30, 10])
+    monkeypatch.setattr(keras.Model, method, warns)
+    retrain_head(model, "features", (x, y), verbose=0, epochs=2)
+    assert called
+    assert not warned()
+
+
+@pytest.mark.tensorflow(reason="a function of TensorFlow")
+def test_functions_made_in_one_place_are_not_one_function(warned):
+    for _ in range(7):
+        compiled(lambda x: x * 2)(tf.zeros(2))
+    assert not warned()
+
+
+def test_forward_is_predict_whatever_the_batches():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(11, 3)).astype("float32")
+    for batch_size in (1, 4, 11, 1024):
+        given = forward(model, batch_size)(x)
+        expected = model.predict(x, batch_size=batch_size, verbose=0)
+        np.testing.assert_array_equal(given, expected)
+
+
+def test_forward_sees_the_weights_of_the_moment_and_no_dropout():
+    layers = [keras.layers.Dropout(0.5), keras.layers.Dense(1, use_bias=False)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    call, x = forward(model, 8), np.ones((20, 2), "float32")
+    for kernel in (1.0, 3.0):
+        model.set_weights([np.full((2, 1), kernel)])
+        np.testing.assert_allclose(call(x), np.full((20, 1), 2 * kernel))
+
+
+def test_forward_gives_the_first_of_several_outputs():
+    inputs = keras.Input((2,))
+    outputs = [keras.layers.Dense(1)(inputs), keras.layers.Dense(5)(inputs)]
+    model = keras.Model(inputs, outputs)
+    assert forward(model, 4)(np.ones((6, 2), "float32")).shape == (6, 1)
