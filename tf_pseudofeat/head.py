@@ -7,6 +7,7 @@ back. Whatever goes wrong on the way, the weights return to what they were.
 import contextlib
 import dataclasses
 import random
+import threading
 
 import keras
 import numpy as np
@@ -38,6 +39,8 @@ __all__ = ["HeadFit", "fit_head"]
 _STEPS = 1000
 # Epochs shorter than this are run several at a time.
 _ROUND_STEPS = 200
+# Python's `random` belongs to the process: two threads must not seed it at once.
+_PYTHON_RANDOM = threading.Lock()
 # What `_train` would return where all of the old head is kept.
 _UNTRAINED = {"loss": [], "epochs": 0, "optimizer": "none", "learning_rate": 0.0}
 
@@ -136,14 +139,14 @@ def fit_head(
     guard = Guard.of(monitor)
     stream = material.stream(recipe, seed)
     errors = guard.monitor is not None if errors is None else errors
-    judge = Judge(task, material, recipe, scoring, guard, errors)
     is_mean = 0 < recipe.blend < 1
-    old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
     with (
         restored_unless_kept(head) as keep,
         frozen_batch_norm(head, recipe.freeze_batch_norm),
         undistributed(),
     ):
+        judge = Judge(task, material, recipe, scoring, guard, errors)
+        old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
         if recipe.fresh_head:
             _initialize(head, seed)
         if recipe.blend == 1:
@@ -159,17 +162,19 @@ def fit_head(
         if target is not None:
             shift_bias(head, prior / target)
             prior = target
-        verdict = judge(trained["loss"])  # whatever can fail comes before `keep`
-        if not verdict["reason"]:
-            keep()
-    if not verdict["reason"]:
-        leave_prior(head, prior)
-    elif old_prior is not None:
-        prior = np.asarray(old_prior)
-    else:
-        prior = material.population / material.population.sum()
-    trained["prior"] = prior.tolist()
-    return HeadFit(kept=not verdict["reason"], **verdict, **trained)
+        verdict = judge(trained["loss"])
+        is_better = not verdict["reason"]
+        if is_better:
+            leave_prior(head, prior)
+        elif old_prior is not None:
+            prior = np.asarray(old_prior)
+        else:
+            prior = material.population / material.population.sum()
+        trained["prior"] = prior.tolist()
+        result = HeadFit(kept=is_better, **verdict, **trained)
+        if is_better:
+            keep()  # last of all, as whatever fails before it puts the old head back
+    return result
 
 
 def _prior(recipe, material, old):
@@ -293,12 +298,13 @@ def _initialize(head, seed):
     Initializers without a seed take theirs from Python's `random`, which is set for
     the moment, so that the new weights follow from `seed`.
     """
-    state = random.getstate()
-    try:
-        random.seed(repr(tuple(int(number) for number in seed)))
-        fresh = keras.models.clone_model(head)
-    finally:
-        random.setstate(state)
+    with _PYTHON_RANDOM:
+        state = random.getstate()
+        try:
+            random.seed(repr(tuple(int(number) for number in seed)))
+            fresh = keras.models.clone_model(head)
+        finally:
+            random.setstate(state)
     for variable, new in zip(
         head.trainable_variables, fresh.trainable_variables, strict=True
     ):

@@ -13,6 +13,7 @@ from tf_pseudofeat.optimizers import unused
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.search import search_recipe
+from tf_pseudofeat.weights import restored_unless_kept
 
 __all__ = ["retrain_head"]
 
@@ -41,6 +42,10 @@ def retrain_head(
     loss and metrics, or its `trainable` flags. On any error or interrupt, on a loss
     that is not finite and, with `validation_data`, without a gain of `monitor` that is
     more than chance, the head gets back the weights that it had.
+
+    The head is trained in place: other threads that use the model meanwhile see a head
+    that is half trained. Let them use an export or a copy, `clone_model` with the same
+    weights.
 
     Args:
         model: trained Keras model with an output `[B, C]`, or `[B, 1]` for two classes.
@@ -85,6 +90,7 @@ def retrain_head(
             several workers share the model: with what came and what to do, checked on
             one batch before the rest is read.
         TypeError: `model` is not a Keras 3 model, `data` no data, or an option unknown.
+        RuntimeError: Another thread is retraining the head.
         OSError: `cache_dir` cannot be written to, or its disk is full.
 
     Example:
@@ -110,6 +116,14 @@ def retrain_head(
             seed=seed,
             **options,
         )
+    with restored_unless_kept(job.task.head) as keep:
+        report = _retrain(job, watch, seed=seed, verbose=verbose)
+        keep()  # last of all, as whatever fails before it puts the old head back
+    return report
+
+
+def _retrain(job, watch, *, seed, verbose):
+    """Runs Steps 2 to 6 of a checked `Job`; returns the `RetrainingReport`."""
     task, recipe, guard, tuning = job.task, job.recipe, job.guard, None
 
     with watch("extract"):
@@ -117,7 +131,6 @@ def retrain_head(
     few = _warn_of_few(validation, task)
     with watch("resample" if recipe.sampler else "fit gaussians"):
         material = job.material(extracted)
-        # Before the head changes: whatever can fail comes before that.
         covariance = None if recipe.sampler else material.gaussian.report
     if job.search:
         say("Choosing the recipe", verbose)
@@ -151,7 +164,7 @@ def retrain_head(
         warnings.warn(
             f"The retrained head was rolled back, the model is as it was: "
             f"{result.reason}.",
-            stacklevel=2,
+            stacklevel=3,
         )
     outcome = dataclasses.asdict(result)
     outcome["notes"] = [*few, *outcome["notes"]]
@@ -183,7 +196,7 @@ def _warn_of_few(validation, task):
     sentence = too_few(validation.class_counts(task.num_classes), task.class_names)
     if not sentence:
         return []
-    warnings.warn(sentence, stacklevel=3)
+    warnings.warn(sentence, stacklevel=4)
     return [sentence]
 
 

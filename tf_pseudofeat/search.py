@@ -122,15 +122,16 @@ def search_job(job, *, seed, verbose):
         tuning: `Tuning`.
         candidates: `Candidates`.
     """
-    extracted, validation = job.extract(seed=seed, verbose=verbose)
-    material = job.material(extracted)
-    found = search_recipe(
-        *(job.task, material, validation),
-        recipe=job.recipe,
-        monitor=job.guard,
-        seed=seed,
-        verbose=verbose,
-    )
+    with restored_unless_kept(job.task.head):  # from now on it is not another's
+        extracted, validation = job.extract(seed=seed, verbose=verbose)
+        material = job.material(extracted)
+        found = search_recipe(
+            *(job.task, material, validation),
+            recipe=job.recipe,
+            monitor=job.guard,
+            seed=seed,
+            verbose=verbose,
+        )
     return material, *found
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import threading
 
 import keras
 import numpy as np
@@ -20,6 +21,10 @@ __all__ = [
 ]
 
 _NOTE = "_pseudofeat_prior"
+
+# {id of a variable: the thread that trains it}
+_TRAINED = {}
+_LOCK = threading.Lock()
 
 
 def weights_of(head):
@@ -54,17 +59,49 @@ def product_layers(head):
 def restored_unless_kept(head):
     """Puts back every variable of the head unless the yielded function was called.
 
-    What `leave_prior` noted comes back, too.
+    What `leave_prior` noted comes back, too. One inside another is fine; the outer one
+    has the last word.
+
+    Raises:
+        RuntimeError: Another thread is training the head, or a head that shares
+            weights with it.
     """
-    saved, noted = weights_of(head), getattr(head, _NOTE, None)
-    kept = []
+    with _sole_training(head):
+        saved, noted = weights_of(head), getattr(head, _NOTE, None)
+        kept = []
+        try:
+            yield lambda: kept.append(True)
+        finally:
+            if not kept:
+                for variable, value in zip(head.variables, saved, strict=True):
+                    variable.assign(value)
+                object.__setattr__(head, _NOTE, noted)
+
+
+@contextlib.contextmanager
+def _sole_training(head):
+    thread, own = threading.get_ident(), []
+    variables = {id(variable): variable for variable in head.variables}
     try:
-        yield lambda: kept.append(True)
+        with _LOCK:
+            taken = [
+                v for i, v in variables.items() if _TRAINED.get(i, thread) != thread
+            ]
+            if taken:
+                raise RuntimeError(
+                    f"The head {head.name!r} is being retrained by another thread "
+                    f"(weight {taken[0].path!r} and {len(taken) - 1} others): each "
+                    f"would score and restore the weights of the other. Wait for it, "
+                    f"or retrain a copy: copy = keras.models.clone_model(model), "
+                    f"copy.set_weights(model.get_weights())."
+                )
+            own = [i for i in variables if i not in _TRAINED]
+            _TRAINED.update(dict.fromkeys(own, thread))
+        yield
     finally:
-        if not kept:
-            for variable, value in zip(head.variables, saved, strict=True):
-                variable.assign(value)
-            object.__setattr__(head, _NOTE, noted)
+        with _LOCK:
+            for i in own:
+                del _TRAINED[i]
 
 
 @contextlib.contextmanager
