@@ -61,6 +61,7 @@ def test_what_is_loaded_is_what_was_written(tmp_path, columns, sizes):
     write_index(folder)
     kinds = ["features", "labels", "weights"][: len(columns)]
     names = [f"{kind}-0000{number}.npy" for kind in kinds for number in range(3)]
+    names += [f"checksums-0000{number}.json" for number in range(3)]
     assert files(folder) == sorted([*names, "index.json"])
     loaded = load_features(folder)
     assert isinstance(loaded.features, StoredArray)
@@ -119,7 +120,7 @@ def test_an_error_leaves_no_shard(tmp_path, error):
     before = files(tmp_path)
     with pytest.raises(error), ShardWriter(tmp_path, rows_per_shard=2) as writer:
         writer.add(X, Y)
-        assert len(files(tmp_path)) == len(before) + 24
+        assert len(files(tmp_path)) == len(before) + 36
         raise error
     assert files(tmp_path) == before
     with pytest.raises(error), new_set(tmp_path / "a") as folder:
@@ -162,7 +163,7 @@ def test_what_a_killed_run_left_is_said(tmp_path):
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
-    assert len(files(folder)) == 4
+    assert len(files(folder)) == 6
     with pytest.raises(ValueError, match=r"no index\.json.*2 shards that nobody"):
         load_features(folder)
     with pytest.raises(ValueError, match=r"2 shards and no index\.json.*Delete"):
@@ -306,18 +307,21 @@ def test_a_folder_without_features(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda index: index.clear(), "KeyError"),
-        (lambda index: index.update(version=2), "version 2, not 1"),
+        (lambda index: index.clear(), "format None and version None, not"),
+        (lambda index: index.update(version=1), "version 1, not .* and 2"),
+        (lambda index: index.update(format="x"), "format 'x' and version 2"),
         (lambda index: index.update(shards=[]), "no shards"),
         (lambda index: index.pop("labels"), "no shards, features or labels"),
-        (lambda index: index["shards"][0].update(rows=0), "0 rows"),
+        (lambda index: index["shards"][0].update(rows=0), "`rows` is 0, not a whole number from 1"),
         (lambda index: index["shards"][0].update(name="x/../../y-00000"), "no name of"),
         (lambda index: index["shards"][0].update(rows=24), "files were changed"),
         (lambda index: index["features"].update(dtype="int8"), "files were changed"),
         (lambda index: index["labels"].update(shape=[1]), "files were changed"),
         (
-            lambda index: index["shards"].append({"name": "a-00000", "rows": 2}),
-            "No such",
+            lambda index: index["shards"].append(
+                index["shards"][0] | {"name": "a-00000"}
+            ),
+            r"labels-a-00000\.npy is not there",
         ),
     ],
 )
@@ -327,7 +331,7 @@ def test_an_index_that_is_not_of_the_files(tmp_path, change, message):
     index = json.loads((tmp_path / "index.json").read_text())
     change(index)
     (tmp_path / "index.json").write_text(json.dumps(index))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(ValueError, match=message):
         load_features(tmp_path)
 
 
@@ -336,10 +340,10 @@ def test_an_index_that_was_cut(tmp_path):
     write_index(tmp_path)
     text = (tmp_path / "index.json").read_text()
     (tmp_path / "index.json").write_text(text[:-3])
-    with pytest.raises(ValueError, match="no index of features that this version"):
+    with pytest.raises(ValueError, match=r"index\.json is not what this version writes"):
         load_features(tmp_path)
     (tmp_path / "index.json").write_text("[]")
-    with pytest.raises(ValueError, match="no index of features that this version"):
+    with pytest.raises(ValueError, match=r"index\.json is not what this version writes"):
         load_features(tmp_path)
 
 
@@ -348,5 +352,5 @@ def test_a_shard_that_was_cut(tmp_path):
     write_index(tmp_path)
     path = tmp_path / "features-00000.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"features-00000\.npy is damaged"):
+    with pytest.raises(ValueError, match=r"features-00000\.npy has 427 .*and 428 when"):
         load_features(tmp_path)
