@@ -1,8 +1,10 @@
 """A set of features in a folder is what was written, whole or not there."""
 
 import contextlib
+import errno
 import json
 import os
+import pathlib
 import resource
 import signal
 import subprocess
@@ -197,6 +199,42 @@ def test_a_full_disk_is_said_and_nothing_left(tmp_path):
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_folders_that_were_made_here_are_removed(tmp_path, kind):
+    (tmp_path / "old").mkdir()
+    for top in ("old", "new"):
+        with pytest.raises(kind), new_set(tmp_path / top / "a" / "b") as folder:
+            write(folder, X, Y)
+            raise kind
+        with pytest.raises(kind), ShardWriter(tmp_path / top / "c" / "d") as writer:
+            writer.add(X, Y)
+            raise kind
+    assert files(tmp_path) == ["old"] and files(tmp_path / "old") == []
+    # Others may be about to write where a prefix says that there are some.
+    with pytest.raises(kind), ShardWriter(tmp_path / "old" / "e", prefix="p"):
+        raise kind
+    assert files(tmp_path / "old") == ["e"]
+    with pytest.raises(kind), new_set(tmp_path / "old" / "f") as folder:
+        (folder / "somebody's").touch()
+        raise kind
+    assert files(tmp_path / "old" / "f") == ["somebody's"]
+
+
+def test_a_folder_that_cannot_be_made_whole_leaves_none(tmp_path, monkeypatch):
+    make = os.mkdir
+
+    def full(path, mode=0o777, **options):
+        if pathlib.Path(path).name == "c":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(path, mode, **options)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    for use in (lambda folder: new_set(folder).__enter__(), ShardWriter):
+        with pytest.raises(OSError, match=r"cannot be made \(No space left"):
+            use(tmp_path / "a" / "b" / "c")
+        assert files(tmp_path) == []
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "a"):
@@ -312,7 +350,10 @@ def test_a_folder_without_features(tmp_path):
         (lambda index: index.update(format="x"), "format 'x' and version 2"),
         (lambda index: index.update(shards=[]), "no shards"),
         (lambda index: index.pop("labels"), "no shards, features or labels"),
-        (lambda index: index["shards"][0].update(rows=0), "`rows` is 0, not a whole number from 1"),
+        (
+            lambda index: index["shards"][0].update(rows=0),
+            "`rows` is 0, not a whole",
+        ),
         (lambda index: index["shards"][0].update(name="x/../../y-00000"), "no name of"),
         (lambda index: index["shards"][0].update(rows=24), "files were changed"),
         (lambda index: index["features"].update(dtype="int8"), "files were changed"),
@@ -340,10 +381,10 @@ def test_an_index_that_was_cut(tmp_path):
     write_index(tmp_path)
     text = (tmp_path / "index.json").read_text()
     (tmp_path / "index.json").write_text(text[:-3])
-    with pytest.raises(ValueError, match=r"index\.json is not what this version writes"):
+    with pytest.raises(ValueError, match=r"index\.json is not what this"):
         load_features(tmp_path)
     (tmp_path / "index.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"index\.json is not what this version writes"):
+    with pytest.raises(ValueError, match=r"index\.json is not what this"):
         load_features(tmp_path)
 
 

@@ -232,7 +232,7 @@ def check_sizes(folder, name, checksums):
         if size != expected["bytes"]:
             raise ValueError(
                 f"{path} has {size} bytes, and {expected['bytes']} when it was "
-                f"written: it is damaged. Extract anew."
+                f"written as {INDEX} has it: one of them is damaged. Extract anew."
             )
 
 
@@ -258,7 +258,7 @@ def check_content(path, expected, dtype, num_rows_bytes):
     if crc32 != expected["crc32"]:
         raise ValueError(
             f"{path} has the checksum {crc32}, and {expected['crc32']} when it was "
-            f"written: it is damaged. Extract anew."
+            f"written as {INDEX} has it: one of them is damaged. Extract anew."
         )
     if not finite:
         raise ValueError(f"{path} has NaN or infinite numbers in it. Extract anew.")

@@ -105,9 +105,9 @@ class ShardWriter:
         self._buffers = None
         self._filled = 0
         self.shards = []
+        made = _make(self._folder)
         # Writers with a prefix share the folder: the others still need it.
-        self._made = [] if prefix else missing_folders(self._folder)
-        _make(self._folder)
+        self._made = [] if prefix else made
         _check_no_index(self._folder)
         mine = re.compile(re.escape(self._prefix) + r"\d{5,}")
         taken = [name for name in shards_in(self._folder) if mine.fullmatch(name)]
@@ -386,9 +386,8 @@ def new_set(folder):
     """
     folder = local_path(folder, "folder")
     check_free(folder)
-    made = missing_folders(folder)
+    made = _make(folder)
     try:
-        _make(folder)
         yield folder
         write_index(folder)
     except BaseException:
@@ -398,13 +397,17 @@ def new_set(folder):
 
 
 def _make(folder):
+    """Makes a folder and those above it; returns what was missing, innermost first."""
+    missing = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        remove_empty(missing)
         raise OSError(
             error.errno,
             f"The folder {folder} cannot be made ({error.strerror}). Pass another.",
         ) from error
+    return missing
 
 
 def _check_no_index(folder):
