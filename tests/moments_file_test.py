@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import pathlib
 import tracemalloc
 import warnings
 import zipfile
@@ -69,6 +70,7 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
 
 # ---- Files that are something else. --------------------------------------------------
 
+SECURITY = pathlib.Path(__file__).parent.parent / "SECURITY.md"
 # How often SECURITY.md says that it was tried.
 MUTATIONS = 1000
 
@@ -310,3 +312,11 @@ def test_statistics_of_any_examples_are_let_pass(kind, dtype, shaped):
         for moments in (moments_of(x, labels, 4, kind), merge(*parts)):
             loaded = load_moments(io.BytesIO(packed(arrays_of(moments))))
             assert bits(loaded) == bits(moments)
+
+
+def test_the_figures_of_security_md():
+    text = " ".join(SECURITY.read_text(encoding="utf-8").split())
+    assert (
+        f"Of {MUTATIONS:,} random changes to a file and of {MUTATIONS:,} to its zip "
+        f"directory, each raised"
+    ) in text

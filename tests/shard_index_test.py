@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tf_pseudofeat.shards import (
 )
 from tf_pseudofeat.stored import StoredArray
 
+SECURITY = pathlib.Path(__file__).parent.parent / "SECURITY.md"
 # How often SECURITY.md says that it was tried.
 FILE_MUTATIONS, HEADER_MUTATIONS, INDEX_MUTATIONS = 300, 600, 300
 ROWS = 90
@@ -383,3 +385,11 @@ def test_an_index_that_was_lost_is_written_again(whole, copy):
     write_index(copy)
     with pytest.raises(ValueError, match=rf"{ARRAY} has the checksum"):
         load_features(copy)
+
+
+def test_the_figures_of_security_md():
+    text = " ".join(SECURITY.read_text(encoding="utf-8").split())
+    assert (
+        f"Of {FILE_MUTATIONS} random changes to a set, of {HEADER_MUTATIONS} to the "
+        f"header of an array and of {INDEX_MUTATIONS} to the index, each raised"
+    ) in text

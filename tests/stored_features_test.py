@@ -442,7 +442,7 @@ def test_the_callback_leaves_no_features_behind(tmp_path, one_chunk):
 
     class Watch(keras.layers.Layer):
         def call(self, x, training=False):
-            seen.append(folders(cache))
+            seen.append(folders(cache) if cache.exists() else [])
             return x
 
     settings = {"epochs": 1, "verbose": 0, "augment": Watch(), "views": 1}

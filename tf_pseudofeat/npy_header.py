@@ -35,8 +35,7 @@ def read_npy_header(file, num_bytes):
         if version not in _READERS:
             raise ValueError(f"version {version} of the format, not 1.0 or 2.0")
         shape, in_columns, dtype = _READERS[version](file)
-        # Of no rows: NumPy checks the sizes, and allocates nothing.
-        np.empty((0, *shape[1:]), dtype)
+        np.broadcast_to(np.empty((), dtype), shape)  # of one number: sizes are checked
     except OSError:
         raise
     except Exception as error:  # the parser is of Python source, and may raise anything
@@ -47,7 +46,7 @@ def read_npy_header(file, num_bytes):
         raise ValueError("its numbers are in Fortran order; save it in C order")
     offset = file.tell()
     needed = offset + math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or needed != num_bytes:
+    if needed != num_bytes:
         raise ValueError(
             f"its header says {dtype} {list(shape)}, a file of {needed} bytes; it has "
             f"{num_bytes}"

@@ -274,9 +274,9 @@ def indexed_shards(folder):
 def load_features(folder, verify=True):
     """The features of an earlier extraction, to use them again.
 
-    Every file is a plain one in the folder, of the size, dtype and shape that it was
-    written with. Labels and weights are read, and their checksums compared; so are the
-    features, unless `verify` is False.
+    Each file must be a plain one in the folder, of the size, dtype and shape that it
+    was written with. Labels and weights are read, and their checksums compared; so are
+    the features, unless `verify` is False.
 
     Args:
         folder: `cache_dir` of `extract_features`, or what `write_index` finished.
