@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.files import local_path
+from tf_pseudofeat.files import (
+    UNFINISHED,
+    local_path,
+    missing_folders,
+    open_plain,
+    remove_empty,
+    whole_file,
+)
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
 Y = np.arange(12) % 2
@@ -129,3 +136,37 @@ def test_paths_stay_what_they_are(home):
     for path in ("set", "a/b.npz", "/a/b", "./~set", "a/~", "a:b", "C:/a", "x/gs://"):
         assert local_path(path) == pathlib.Path(path)
     assert local_path("~") == home and local_path(Named()) == home / "set"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("outside")])
+def test_nothing_that_lies_in_the_way_is_written_through(home, make):
+    outside = home / "outside"
+    outside.write_text("old")
+    make(home / f"{UNFINISHED}new")
+    with whole_file(home / "new") as aside:
+        aside.write_text("new")
+    assert (home / "new").read_text() == "new" and outside.read_text() == "old"
+    assert sorted(os.listdir(home)) == ["new", "outside"]
+
+
+def test_plain_files_are_opened_and_links_to_them(home):
+    (home / "file").write_bytes(b"text")
+    (home / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_plain(home / name) as file:
+            assert file.read() == b"text"
+    os.mkfifo(home / "pipe")
+    for path in (home, home / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match="is no plain file"):
+            open_plain(path)
+
+
+def test_folders_that_were_missing_are_removed_while_empty(home):
+    folder = home / "a" / "b" / "c"
+    missing = missing_folders(folder)
+    assert missing == [folder, home / "a" / "b", home / "a"]
+    folder.mkdir(parents=True)
+    assert missing_folders(folder) == []
+    (home / "a" / "file").touch()
+    remove_empty(missing)
+    assert os.listdir(home / "a") == ["file"]

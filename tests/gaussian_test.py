@@ -1,9 +1,12 @@
 """Tests for gaussian.py: against scipy in float64, and the law of the samples."""
 
 import itertools
+import json
 import os
+import resource
 import subprocess
 import sys
+import zipfile
 
 import keras
 import ml_dtypes
@@ -618,6 +621,89 @@ def test_a_file_of_an_unfitted_layer_unfits(tmp_path):
     assert gaussian.moments is None
     assert gaussian.report is None
     for mine, theirs in zip(weights_of(gaussian), weights_of(unfitted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def file_of_fitted(path, change):
+    """A `.keras` file of a layer in a model, with something else in its config."""
+    keras.Sequential([keras.Input((4,)), fitted(name="gaussian")]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "ClassConditionalGaussian":
+            change(layer)
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer["build_config"].update(input_shape=[None, 2**22]),
+        lambda layer: layer["build_config"].update(input_shape=[None, 2**40, 2**40]),
+        lambda layer: layer["config"].update(num_classes=2**50),
+    ],
+    ids=["many features", "beyond 64 bits", "many classes"],
+)
+def test_a_file_that_claims_more_than_memory_has(tmp_path, change):
+    file_of_fitted(tmp_path / "a.keras", change)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"Covariances of shape .* need .* GiB"):
+        keras.saving.load_model(tmp_path / "a.keras")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 2**18  # KiB
+
+
+@pytest.mark.parametrize("shape", [[None, -4], [None, "4"], [None, 4.5], [None, 0], []])
+def test_a_file_with_a_shape_that_is_none(tmp_path, shape):
+    file_of_fitted(
+        tmp_path / "a.keras",
+        lambda layer: layer["build_config"].update(input_shape=shape),
+    )
+    with pytest.raises(ValueError, match="Features must have a known shape"):
+        keras.saving.load_model(tmp_path / "a.keras")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"count": np.ones(4)}, r"a `count` of float64 \[4\]; kind 'full'"),
+        ({"count": np.full(3, 1.5)}, "a count that is no whole number, 1.5"),
+        ({"mean": np.ones((3, 4), "f4")}, "a `mean` of float32"),
+        ({"mean": np.ones(3)}, r"means of shape \[3\]"),
+        ({"mean": np.full((3, 4), np.nan)}, "NaN or infinity in `mean`"),
+        ({"scatter": np.ones((3, 4))}, "a `scatter` of float64"),
+        ({"scatter": -np.ones((3, 4, 4))}, "class 0 has negative squares"),
+        ({"scatter": None}, "has arrays .*'full' has"),
+        ({"sketch": np.ones((3, 4, 4), "f4")}, "has arrays .*'full' has"),
+    ],
+)
+def test_a_file_with_other_statistics(tmp_path, monkeypatch, changes, message):
+    def save(self, store):
+        arrays = {f: getattr(self.moments, f) for f in ("count", "mean", "scatter")}
+        for field, array in (arrays | changes).items():
+            if array is not None:
+                store[field] = array
+
+    monkeypatch.setattr(ClassConditionalGaussian, "save_own_variables", save)
+    model = keras.Sequential([keras.Input((4,)), fitted(name="gaussian")])
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=rf"The file of gaussian .*{message}"):
+        keras.saving.load_model(tmp_path / "a.keras")
+
+
+def test_statistics_of_other_features(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), fitted(name="gaussian")])
+    other = fitted(make_data(size=5), name="gaussian")
+    keras.Sequential([keras.Input((5,)), other]).save_weights(tmp_path / "a.weights.h5")
+    before = [weight.copy() for weight in model.get_weights()]
+    with pytest.raises(ValueError, match="moments are of features of 5 numbers"):
+        model.load_weights(tmp_path / "a.weights.h5")
+    assert model.layers[-1].moments is not None
+    for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 

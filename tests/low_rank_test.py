@@ -10,7 +10,6 @@ from tf_pseudofeat.arguments import check_rank, resolve_rank
 from tf_pseudofeat.low_rank import (
     add_rows,
     low_rank_part,
-    no_sketch,
     rows_at_a_time,
     turned,
 )
@@ -25,6 +24,10 @@ SPECTRA = {
     "few and noise": np.r_[np.full(4, 10.0), np.ones(SIZE - 4)],
     "one": np.r_[1e4, np.ones(SIZE - 1)],
 }
+
+
+def no_sketch(num_classes, rank, feature_size):
+    return np.zeros((num_classes, 2 * rank, feature_size), np.float32)
 
 
 def make_rows(spectrum, order, num=150, seed=0):

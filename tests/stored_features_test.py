@@ -1,6 +1,10 @@
 """Features in files serve everybody who takes features, to the bit, and stay there."""
 
+import contextlib
+import errno
 import importlib
+import os
+import pathlib
 
 import keras
 import ml_dtypes
@@ -9,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tests.heads import fit, score
-from tf_pseudofeat import stored
+from tf_pseudofeat import shards, stored
 from tf_pseudofeat import task as task_module
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.extraction import Extraction
@@ -140,6 +144,41 @@ def test_an_extraction_that_fails_leaves_nothing(tmp_path, error):
             trunk, data, augment=augment, views=2, cache_dir=tmp_path / "a", verbose=0
         )
     assert len(calls) == 14
+    assert folders(tmp_path) == []
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch, after):
+    """A disk on which so many files of arrays have room."""
+    written = []
+
+    def write(path, *args, **options):
+        if pathlib.Path(path).suffix == ".npy" and args == ("wb",):
+            written.append(path)
+            if len(written) > after:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return open(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "open", write, raising=False)
+        with pytest.raises(OSError, match=r"cannot be written \(No space left"):
+            yield
+    assert len(written) == after + 1
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, after):
+    trunk = keras.Sequential(make_model().layers[:1])
+    options = {"cache_dir": tmp_path / "a" / "b", "verbose": 0}
+    if after < 2:  # a set without views has two files
+        with full_disk(monkeypatch, after):
+            extract_features(trunk, (X, Y), **options)
+        assert folders(tmp_path) == []
+    options |= {"extraction": Extraction.plain(), "epochs": 1}
+    with full_disk(monkeypatch, after):  # in the features, or those to validate on
+        unseen = X[::2], Y[::2]
+        data = "features", (X, Y)
+        retrain_head(make_model(), *data, validation_data=unseen, **options)
     assert folders(tmp_path) == []
 
 
@@ -403,15 +442,14 @@ def test_the_callback_leaves_no_features_behind(tmp_path, one_chunk):
 
     class Watch(keras.layers.Layer):
         def call(self, x, training=False):
-            seen.append(folders(cache))
+            seen.append(folders(cache) if cache.exists() else [])
             return x
 
     settings = {"epochs": 1, "verbose": 0, "augment": Watch(), "views": 1}
     retrainer = PseudoFeatureHeadRetrainer(
         "features", (X, Y), every=1, cache_dir=cache, **settings
     )
-    cache.mkdir(parents=True)
     make_model().fit(X, Y, epochs=2, verbose=0, callbacks=[retrainer])
     assert retrainer.report.kept
-    assert folders(cache) == []
+    assert folders(tmp_path) == []
     assert len({name for names in seen for name in names}) == 2  # one at a time

@@ -202,9 +202,7 @@ def traced(model, tracer):
     old = sys.gettrace()
     sys.settrace(tracer)
     try:
-        retrain(
-            model, blend=1, tau=1, monitor="balanced_accuracy", validation_data=(X, Y)
-        )
+        return retrain(model, blend=1, tau=1, validation_data=(X, Y))
     finally:
         sys.settrace(old)
 
@@ -213,7 +211,7 @@ def test_an_interrupt_at_any_line_puts_the_old_head_back():
     model = make_model()
     before = model.get_weights()
     everything = Interrupting()
-    traced(model, everything)
+    assert traced(model, everything).kept
     total = len(everything.lines)
     modules = {name for name, _ in everything.lines}
     assert {f"tf_pseudofeat.{m}" for m in ("head", "judge", "retrain")} <= modules

@@ -23,6 +23,10 @@ CALLS = {"compile", "enable_unsafe_deserialization", "eval", "exec", "read_pickl
 ARGUMENTS = {"allow_pickle", "safe_mode"}
 
 
+# Each of them unpacks or maps what a file claims to hold.
+READERS = {"DataSource", "fromfile", "genfromtxt", "load", "loadtxt", "memmap"}
+
+
 class Harm:
     """Leaves a file behind when it is unpickled."""
 
@@ -67,6 +71,27 @@ def test_no_file_asks_for_more_than_data(file):
 )
 def test_what_asks_for_more_is_seen(code):
     assert list(suspicious(code))
+
+
+def readers(code):
+    """What of Python code reads files of NumPy, and believes what they claim."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="np"), attr=name):
+                yield from READERS & {name}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in FILES if file.parent.name == "tf_pseudofeat"],
+    ids=lambda file: file.name,
+)
+def test_the_package_looks_at_the_header_first(file):
+    assert list(readers(file.read_text(encoding="utf-8"))) == []
+
+
+def test_what_does_not_is_seen():
+    assert list(readers("np.load(path)")) == ["load"]
 
 
 def test_a_pickle_in_a_feature_file_is_refused_and_does_not_run(tmp_path):

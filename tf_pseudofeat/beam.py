@@ -21,7 +21,7 @@ import tensorflow as tf
 from tf_pseudofeat.arguments import check_rank, whole_number
 from tf_pseudofeat.files import local_path
 from tf_pseudofeat.moments import ClassMoments, merge, moments_of, no_moments
-from tf_pseudofeat.moments_file import load_moments, save_moments
+from tf_pseudofeat.moments_file import read_moments, save_moments
 from tf_pseudofeat.shards import (
     ShardWriter,
     check_free,
@@ -74,7 +74,7 @@ class ClassMomentsCoder(beam.coders.Coder):
 
     def decode(self, encoded):
         """`ClassMoments`."""
-        return load_moments(io.BytesIO(encoded))
+        return read_moments(io.BytesIO(encoded))
 
     def is_deterministic(self):
         """True."""

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import inspect
 import os
+import pathlib
 import tempfile
 import warnings
 
@@ -13,6 +14,7 @@ import keras
 from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.comparison import SCORE_NAMES
 from tf_pseudofeat.data_adapters import first_batches, has_known_length, is_one_pass
+from tf_pseudofeat.files import missing_folders, remove_empty
 from tf_pseudofeat.graph import validation_data_of_fit
 from tf_pseudofeat.job import broken_weights, check_job
 from tf_pseudofeat.optimizers import unused
@@ -250,6 +252,10 @@ def _new_cache(cache_dir):
     if cache_dir is None:
         yield {}
         return
-    os.makedirs(cache_dir, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_dir, prefix="features-") as folder:
-        yield {"cache_dir": folder}
+    missing = missing_folders(pathlib.Path(cache_dir))
+    try:
+        os.makedirs(cache_dir, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir, prefix="features-") as folder:
+            yield {"cache_dir": folder}
+    finally:
+        remove_empty(missing)

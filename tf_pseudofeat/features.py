@@ -32,6 +32,7 @@ from tf_pseudofeat.data_adapters import (
     for_keras,
     num_batches,
 )
+from tf_pseudofeat.files import missing_folders, remove_empty
 from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import class_ids
@@ -169,11 +170,16 @@ def check_cache(cache_dir):
 @contextlib.contextmanager
 def all_sets_or_none(cache_dir):
     """Removes what was written to a checked `cache_dir` on an error or an interrupt."""
+    if cache_dir is None:
+        yield
+        return
+    missing = missing_folders(pathlib.Path(cache_dir))
     try:
         yield
     except BaseException:
-        for folder in _sets_in(cache_dir) if cache_dir is not None else ():
+        for folder in _sets_in(cache_dir):
             shutil.rmtree(folder)
+        remove_empty(missing)
         raise
 
 
@@ -236,7 +242,8 @@ class _Sinks:
     def views(self):
         """`LabeledFeatures` of each view."""
         if self._folders:
-            return [load_features(folder) for folder in self._folders]
+            # They were written just now: to read them all again would see no more.
+            return [load_features(folder, verify=False) for folder in self._folders]
         return [LabeledFeatures.concatenate(parts) for parts in self._parts]
 
     def all_views(self):

@@ -4,8 +4,16 @@ import contextlib
 import os
 import pathlib
 import re
+import stat
 
-__all__ = ["UNFINISHED", "local_path", "whole_file"]
+__all__ = [
+    "UNFINISHED",
+    "local_path",
+    "missing_folders",
+    "open_plain",
+    "remove_empty",
+    "whole_file",
+]
 
 UNFINISHED = ".unfinished-"
 # `pathlib` makes one slash of two. A drive of Windows has one letter.
@@ -46,6 +54,38 @@ def local_path(path, name="path"):
     return pathlib.Path(expanded)
 
 
+def open_plain(path):
+    """Opens a plain file for reading, or a link to one.
+
+    A pipe or a device, which could keep the reader waiting, is not opened.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        file: binary, open for reading.
+
+    Raises:
+        ValueError: It is something else, a folder for instance.
+        OSError: There is no such file, or it cannot be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no plain file. Pass a file that is one.")
+    return open(path, "rb")
+
+
+def missing_folders(folder):
+    """A folder and those above it, as far as they are not there, innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders):
+    """Removes folders, innermost first, unless something is in them."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # somebody else's file, or not there
+            folder.rmdir()
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Where to write a file that takes its place, and that of an old one, when whole.
@@ -56,6 +96,7 @@ def whole_file(path):
     """
     path = pathlib.Path(path)
     aside = path.with_name(f"{UNFINISHED}{path.name}")
+    aside.unlink(missing_ok=True)  # it may be a link, to be written through, or a pipe
     try:
         yield aside
         with open(aside, "rb+") as file:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ from tf_pseudofeat.moments import (
     moments_of,
     moments_of_batches,
 )
+from tf_pseudofeat.moments_check import check_moments, check_shapes
 from tf_pseudofeat.sampling import sample_gaussians
 from tf_pseudofeat.stored import StoredArray
 
@@ -280,7 +282,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         """Raises where features of a shape cannot be fitted, or not held in memory."""
         if self.built:
             self._checked_shape((None, *feature_shape))
-        size = int(np.prod(feature_shape))
+        size = math.prod(feature_shape)
         check_memory(self.num_classes, size, self._type.kind, self.rank)
 
     def check_can_sample(self, classes):
@@ -299,9 +301,10 @@ class ClassConditionalGaussian(keras.layers.Layer):
     def build(self, input_shape):
         """Makes the parameters: a standard normal per class until `adapt`."""
         self._feature_shape = self._checked_shape(input_shape)
+        self.check_shape(self._feature_shape)  # as a file may say anything
         # Without it, `call` would take [B, 2 D] for [2 B, D].
         self.input_spec = keras.layers.InputSpec(shape=(None, *self._feature_shape))
-        classes, size = self.num_classes, int(np.prod(self._feature_shape))
+        classes, size = self.num_classes, math.prod(self._feature_shape)
         scale_shape, *others = self._type.shapes(classes, size, _rank_of(self, size))
         normaliser = keras.initializers.Constant(-size / 2 * np.log(2 * np.pi))
         parameter = functools.partial(
@@ -371,14 +374,19 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 store[field] = getattr(self._moments, field)
 
     def load_own_variables(self, store):
-        """Loads the statistics and derives the parameters again."""
-        self._moments = self._estimate = None
-        if "count" not in store:
-            super().load_own_variables(store)
-            return
-        fields = {f: np.asarray(store[f]) for f in _ARRAYS if f in store}
-        self._moments = ClassMoments(**fields, kind=self._type.kind)
-        self.finalize_state()
+        """Loads the statistics and derives the parameters again.
+
+        Raises:
+            ValueError: They cannot be those of any examples, or are not for this layer;
+                it is as it was, then.
+        """
+        with self._or_as_before():
+            self._moments = self._estimate = None
+            if "count" not in store:
+                super().load_own_variables(store)
+                return
+            self._moments = self._stored_moments(store)
+            self.finalize_state()
 
     # The steps of the above.
 
@@ -391,6 +399,16 @@ class ClassConditionalGaussian(keras.layers.Layer):
         except BaseException:
             self._moments, self._estimate, self._feature_shape = before
             raise
+
+    def _stored_moments(self, store):
+        name, kind = f"The file of {self.name}", self._type.kind
+        arrays = {f: np.asarray(store[f]) for f in _ARRAYS if f in store}
+        heads = {f: (array.shape, array.dtype) for f, array in arrays.items()}
+        check_shapes(heads, kind, name)
+        moments = ClassMoments(**arrays, kind=kind)
+        check_moments(moments, name)
+        _shape_of_moments(self, moments, self._feature_shape)
+        return moments
 
     def _unit(self, shape, dtype):
         """The first array of the scale of standard normals."""
@@ -428,7 +446,8 @@ class ClassConditionalGaussian(keras.layers.Layer):
     def _checked_shape(self, shape):
         """The shape of one feature, of features of shape `[B, ...]`."""
         mine, theirs = self._feature_shape, tuple(shape[1:])
-        if None in theirs or not theirs:
+        known = (isinstance(n, int | np.integer) and n >= 1 for n in theirs)
+        if not theirs or not all(known):
             raise ValueError(
                 f"Features must have a known shape [B, D] or [B, ...]; received "
                 f"{(None, *theirs)}. Split at a layer of fixed size, such as a "

@@ -30,7 +30,6 @@ __all__ = [
     "LowRankScale",
     "add_rows",
     "low_rank_part",
-    "no_sketch",
     "rows_at_a_time",
     "turned",
 ]
@@ -140,11 +139,6 @@ class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag fac
         return tfd.MultivariateNormalDiagPlusLowRankCovariance(
             loc, tf.square(self.diag), self.factor
         )
-
-
-def no_sketch(num_classes, rank, feature_size):
-    """Sketches of no rows, float32 `[C, 2 rank, D]`."""
-    return np.zeros((num_classes, 2 * rank, feature_size), np.float32)
 
 
 def rows_at_a_time(sketch):

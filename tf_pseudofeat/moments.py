@@ -6,6 +6,7 @@ Iwazume (2018) needs to know of the features.
 
 import dataclasses
 import itertools
+import math
 import os
 
 import numpy as np
@@ -14,7 +15,7 @@ from tf_pseudofeat.arguments import check_rank, check_real, is_infinite, resolve
 from tf_pseudofeat.covariance_types import MOMENT_KINDS
 from tf_pseudofeat.diagonal import sums_by_class
 from tf_pseudofeat.labels import class_ids
-from tf_pseudofeat.low_rank import add_rows, no_sketch, rows_at_a_time
+from tf_pseudofeat.low_rank import add_rows, rows_at_a_time
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "moments_of",
     "moments_of_batches",
     "no_moments",
+    "shapes_of_moments",
 ]
 
 # Rows that enter one matrix product. Fewer are all memory traffic; with more, float32
@@ -88,24 +90,46 @@ def no_moments(num_classes, feature_size, kind="full", rank=None):
         ValueError: `kind` is unknown, `rank` is not one of it, or the statistics cannot
             fit in memory.
     """
-    if kind not in MOMENT_KINDS:
-        known = sorted(MOMENT_KINDS)
-        raise ValueError(f"`kind` must be one of {known}; received {kind!r}.")
+    _check_kind(kind)
     check_rank(kind, rank)
     check_memory(num_classes, feature_size, kind, rank)
-    settings, sketch = MOMENT_KINDS[kind], None
-    shape = settings.shapes(num_classes, feature_size)[0]
-    shape = shape[1:] if settings.is_shared else shape
-    if settings.has_rank:
+    if MOMENT_KINDS[kind].has_rank:
         rank = resolve_rank(rank, feature_size)
-        sketch = no_sketch(num_classes, rank, feature_size)
-    return ClassMoments(
-        count=np.zeros(num_classes),
-        mean=np.zeros((num_classes, feature_size)),
-        scatter=np.zeros(shape),
-        kind=kind,
-        sketch=sketch,
-    )
+    shapes = shapes_of_moments(num_classes, feature_size, kind, rank)
+    arrays = {field: np.zeros(*of_field) for field, of_field in shapes.items()}
+    return ClassMoments(**arrays, kind=kind)
+
+
+def shapes_of_moments(num_classes, feature_size, kind, rank=None):
+    """Shapes and dtypes of the arrays of `ClassMoments`, none of which is made.
+
+    Args:
+        num_classes: C.
+        feature_size: D.
+        kind: see `ClassMoments`.
+        rank: of "low_rank", not None there.
+
+    Returns:
+        shapes: {field: (shape, dtype)}.
+
+    Raises:
+        ValueError: `kind` is unknown.
+    """
+    _check_kind(kind)
+    settings = MOMENT_KINDS[kind]
+    scatter = settings.shapes(num_classes, feature_size)[0]
+    shapes = {
+        "count": ((num_classes,), np.dtype(np.float64)),
+        "mean": ((num_classes, feature_size), np.dtype(np.float64)),
+        "scatter": (
+            scatter[1:] if settings.is_shared else scatter,
+            np.dtype(np.float64),
+        ),
+    }
+    if settings.has_rank:
+        shape = num_classes, 2 * (rank or 0), feature_size
+        shapes["sketch"] = shape, np.dtype(np.float32)
+    return shapes
 
 
 def check_memory(num_classes, feature_size, kind="full", rank=None):
@@ -114,12 +138,13 @@ def check_memory(num_classes, feature_size, kind="full", rank=None):
     Raises:
         ValueError: They need more than half of it, or `rank` is above the feature size.
     """
-    settings = MOMENT_KINDS[kind]
-    shape = settings.shapes(num_classes, feature_size)[0]
-    _check_size(shape[1:] if settings.is_shared else shape, 8)
-    if settings.has_rank:
+    if MOMENT_KINDS[kind].has_rank:
         rank = resolve_rank(rank, feature_size)
-        _check_size((num_classes, 2 * rank, feature_size), 4)
+    shapes = shapes_of_moments(num_classes, feature_size, kind, rank)
+    for field in ("scatter", "sketch"):
+        if field in shapes:
+            shape, dtype = shapes[field]
+            _check_size(shape, dtype.itemsize)
 
 
 def moments_of(features, labels, num_classes, kind="full", rank=None):
@@ -455,8 +480,14 @@ def _described(moments):
     return shape if moments.rank is None else f"{shape} of rank {moments.rank}"
 
 
+def _check_kind(kind):
+    if kind not in MOMENT_KINDS:
+        known = sorted(MOMENT_KINDS)
+        raise ValueError(f"`kind` must be one of {known}; received {kind!r}.")
+
+
 def _check_size(shape, itemsize):
-    needed = itemsize * int(np.prod(shape, dtype=np.int64))
+    needed = itemsize * math.prod(shape)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise ValueError(

@@ -1,14 +1,19 @@
 """The statistics of the classes as a file, which can be merged with others later."""
 
 import dataclasses
+import errno
+import os
 import zipfile
 
 import numpy as np
+from numpy.lib import format as npy
 
-from tf_pseudofeat.files import local_path, whole_file
-from tf_pseudofeat.moments import ClassMoments, no_moments
+from tf_pseudofeat.files import local_path, open_plain, whole_file
+from tf_pseudofeat.moments import ClassMoments
+from tf_pseudofeat.moments_check import check_moments, check_shapes
+from tf_pseudofeat.npy_header import read_npy_header
 
-__all__ = ["load_moments", "save_moments"]
+__all__ = ["load_moments", "read_moments", "save_moments"]
 
 _FIELDS = [field.name for field in dataclasses.fields(ClassMoments)]
 
@@ -44,6 +49,9 @@ def save_moments(moments, file):
 def load_moments(file):
     """Reads what `save_moments` wrote. Nothing in the file is run.
 
+    What it says of itself is checked before it is read, and so are the numbers, after
+    that: a Cholesky factor for each scatter of "full" and "tied".
+
     Args:
         file: path, or a binary file that is open for reading and can seek.
 
@@ -53,43 +61,91 @@ def load_moments(file):
     Raises:
         OSError: There is no such file, or it cannot be read.
         TypeError: `file` is something else.
-        ValueError: It holds something else, or only a part; or is on another system.
+        ValueError: It holds something else, only a part, or what cannot be statistics
+            of any examples; its arrays are compressed, as `save_moments` never does; it
+            is no plain file, or on another system.
 
     Example:
 
     >>> moments = merge(load_moments("monday.npz"), load_moments("tuesday.npz"))
     """
-    is_open = hasattr(file, "read")
-    file = file if is_open else local_path(file, "file")
-    name = "The file" if is_open else file
-    try:
-        with np.load(file) as arrays:
-            fields = {field: arrays[field] for field in _FIELDS if field in arrays}
-        moments = ClassMoments(**fields | {"kind": str(fields["kind"])})
-    except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{name} is no file of moments, an .npz of {', '.join(_FIELDS)}, as "
-            f"save_moments(moments, file) writes it: {error}"
-        ) from error
-    _check(moments, name)
+    if hasattr(file, "read"):
+        moments = read_moments(file)
+        check_moments(moments, "The file")
+        return moments
+    path = local_path(file, "file")
+    with open_plain(path) as opened:
+        moments = read_moments(opened, path)
+    check_moments(moments, path)
     return moments
 
 
-def _check(moments, name):
-    if moments.mean.ndim != 2:
-        raise ValueError(f"{name} has means of shape {moments.mean.shape}, not [C, D].")
-    empty = no_moments(*moments.mean.shape, moments.kind, moments.rank)
-    for field in _FIELDS:
-        received, expected = getattr(moments, field), getattr(empty, field)
-        if expected is None or isinstance(expected, str):
-            continue
-        if received.shape != expected.shape or received.dtype != expected.dtype:
-            raise ValueError(
-                f"{name} has a `{field}` of {received.dtype} {list(received.shape)}; "
-                f"kind {moments.kind!r} and means {list(moments.mean.shape)} go with "
-                f"{expected.dtype} {list(expected.shape)}. Write it anew."
-            )
-        if not np.isfinite(received).all():
-            raise ValueError(f"{name} has NaN or infinity in `{field}`. Write it anew.")
-    if (moments.count < 0).any():
-        raise ValueError(f"{name} has a negative count, {moments.count.min():g}.")
+def read_moments(file, name="The file"):
+    """Reads what this program itself has just written: `load_moments` without doubt.
+
+    Shapes and dtypes are checked, before anything is read, and the numbers are not:
+    that would be a Cholesky factor for each scatter.
+
+    Args:
+        file: binary, open for reading; can seek.
+        name: for the error.
+
+    Returns:
+        moments: `ClassMoments`.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = _members(archive, file.seek(0, os.SEEK_END))
+            heads = {field: _head(archive, info) for field, info in members.items()}
+            kind = _kind(archive, members, heads)
+            check_shapes(heads, kind, name)
+            arrays = {field: _array(archive, members[field]) for field in heads}
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place in the file that is none
+            raise
+        raise _no_moments_file(name, error) from error
+    except Exception as error:  # `zipfile` raises what its parts raise
+        raise _no_moments_file(name, error) from error
+    return ClassMoments(**arrays, kind=kind)
+
+
+def _no_moments_file(name, error):
+    return ValueError(
+        f"{name} is no file of moments, an .npz of {', '.join(_FIELDS)}, as "
+        f"save_moments(moments, file) writes it: {error or type(error).__name__}"
+    )
+
+
+def _members(archive, num_bytes):
+    """{field: entry of the archive}, of no more bytes than the file has."""
+    entries = archive.infolist()
+    members = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+    names = [entry.filename for entry in entries]
+    if sorted(names) != sorted(f"{name}.npy" for name in members.keys() & set(_FIELDS)):
+        raise ValueError(f"it has entries {names[:9]}")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise ValueError(f"{entry.filename} is compressed or encrypted")
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > num_bytes:
+        raise ValueError(f"it has {num_bytes} bytes, and entries of {claimed}")
+    return members
+
+
+def _head(archive, entry):
+    with archive.open(entry) as member:
+        shape, dtype, _ = read_npy_header(member, entry.file_size)
+    return shape, dtype
+
+
+def _kind(archive, members, heads):
+    """What kind of moments they are; its head is taken off the others."""
+    shape, dtype = heads.pop("kind")
+    if shape or dtype.kind != "U":
+        raise ValueError(f"its `kind` is {dtype} {list(shape)}, not a word")
+    return str(_array(archive, members["kind"]))
+
+
+def _array(archive, entry):
+    with archive.open(entry) as member:
+        return npy.read_array(member)

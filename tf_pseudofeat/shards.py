@@ -1,16 +1,17 @@
 """Features in files: a set larger than memory, written once and read by the row.
 
 A folder holds, for each shard of some 64 MiB, `features-00000.npy`, `labels-00000.npy`
-and, where examples have weights, `weights-00000.npy`; and `index.json`, which names the
-shards with their rows, dtypes and shapes. The index is written last, so a folder
-without one is not whole. No file is pickled.
+and, where examples have weights, `weights-00000.npy`; `checksums-00000.json` with their
+sizes and CRC-32; and `index.json`, which names the shards with all of that, their rows,
+dtypes and shapes. The index is written last, so a folder without one is not whole. No
+file is pickled.
 
 The files are arrays and not TFRecords because a row of them can be read by its number.
 So the stream of a head's training keeps its exact epochs in a uniformly shuffled order,
 the same to the bit as from memory; records could only be shuffled in a buffer.
 
 On disk a row of float32 features takes `4 D + 8` bytes with an int64 label, and some
-300 bytes a shard. In memory stay labels and weights, and what is made of them; the
+800 bytes a shard. In memory stay labels and weights, and what is made of them; the
 README says how much that was, and how long a million rows took.
 """
 
@@ -20,13 +21,32 @@ import json
 import os
 import re
 import shutil
+import zlib
 
 import numpy as np
 from numpy.lib import format as npy
 
-from tf_pseudofeat.arguments import whole_number
-from tf_pseudofeat.files import UNFINISHED, local_path, whole_file
+from tf_pseudofeat.arguments import check_real, whole_number
+from tf_pseudofeat.files import (
+    local_path,
+    missing_folders,
+    remove_empty,
+    whole_file,
+)
 from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.shard_index import (
+    CHECKSUMS,
+    INDEX,
+    KINDS,
+    check_content,
+    check_sizes,
+    in_order,
+    index_of,
+    read_checksums,
+    read_index,
+    shard_files,
+    shards_in,
+)
 from tf_pseudofeat.stored import StoredArray
 
 __all__ = [
@@ -39,22 +59,15 @@ __all__ = [
 ]
 
 _SHARD_BYTES = 2**26
-_VERSION = 1
-_INDEX = "index.json"
-_KINDS = ("weights", "labels", "features")  # in this order: features make it whole
-_FILE = re.compile(
-    rf"({re.escape(UNFINISHED)})?(weights|labels|features)-((?:[\w.-]*-)?\d{{5,}})\.npy"
-)
-_NAME = re.compile(r"(?:[\w.-]*-)?\d{5,}")
 
 
 class ShardWriter:
     """Writes labeled features into a folder, shard by shard.
 
     A context manager: what is left is written when it ends; on an error or an
-    interrupt, its shards are removed. One shard is held in memory. Several writers may
-    write into one folder, each with a prefix of its own; when all are done,
-    `write_index` makes their shards a set.
+    interrupt, its shards are removed, and the folder if a writer without a prefix made
+    it. One shard is held in memory. Several writers may write into one folder, each
+    with a prefix of its own; when all are done, `write_index` makes their shards a set.
 
     Args:
         folder: made where it is not there.
@@ -92,10 +105,12 @@ class ShardWriter:
         self._buffers = None
         self._filled = 0
         self.shards = []
-        _make(self._folder)
+        made = _make(self._folder)
+        # Writers with a prefix share the folder: the others still need it.
+        self._made = [] if prefix else made
         _check_no_index(self._folder)
         mine = re.compile(re.escape(self._prefix) + r"\d{5,}")
-        taken = [name for name in _names(self._folder) if mine.fullmatch(name)]
+        taken = [name for name in shards_in(self._folder) if mine.fullmatch(name)]
         if taken:
             raise ValueError(
                 f"{self._folder} holds shards with prefix {prefix!r} already "
@@ -143,6 +158,7 @@ class ShardWriter:
         """Removes what was written."""
         self._buffers, self._filled = None, 0
         _remove(self._folder, self._prefix)
+        remove_empty(self._made)
         self.shards = []
 
     def __enter__(self):
@@ -182,10 +198,13 @@ class ShardWriter:
 
     def _write(self):
         name = f"{self._prefix}{len(self.shards):05d}"
-        for kind in _KINDS:
+        checksums = {}
+        for kind in KINDS:
             if kind in self._buffers:
+                path = self._folder / f"{kind}-{name}.npy"
                 rows = self._buffers[kind][: self._filled]
-                _write_whole(self._folder / f"{kind}-{name}.npy", _file_of(rows))
+                checksums[kind] = _write_whole(path, _file_of(rows))
+        _write_json(self._folder / f"{CHECKSUMS}-{name}.json", checksums)
         self._filled = 0
         self.shards.append(name)
 
@@ -206,9 +225,9 @@ def write_index(folder, shards=None):
     """
     folder = local_path(folder, "folder")
     _check_no_index(folder)
-    names = _names(folder)
+    names = shards_in(folder)
     if shards is None:
-        broken = [name for name, kinds in names.items() if "features" not in kinds]
+        broken = [name for name, kinds in names.items() if CHECKSUMS not in kinds]
         if broken:
             raise ValueError(
                 f"{folder} holds shards that are not whole ({broken[0]} and others, "
@@ -216,44 +235,28 @@ def write_index(folder, shards=None):
                 f"it, delete their files, or name those that count, `shards=`."
             )
         shards = names
-    shards = sorted(set(shards), key=_order)
-    unknown = [name for name in shards if "features" not in names.get(name, ())]
+    shards = in_order(shards)
+    unknown = [name for name in shards if CHECKSUMS not in names.get(name, ())]
     if unknown or not shards:
         raise ValueError(
             f"{folder} has no shard {unknown[0] if unknown else 'at all'}; there are "
             f"{len(names)}. A writer that was given no row writes none."
         )
-    kinds = [kind for kind in _KINDS if kind in names[shards[0]]]
-    arrays = {
-        kind: StoredArray(folder / f"{kind}-{name}.npy" for name in shards)
-        for kind in kinds
-        if all(kind in names[name] for name in shards)
-    }
-    if list(arrays) != kinds or any(set(names[name]) != set(kinds) for name in shards):
+    checksums = {name: read_checksums(folder, name) for name in shards}
+    kinds = list(checksums[shards[0]])
+    if any(files.keys() != set(kinds) for files in checksums.values()):
         raise ValueError(
-            f"In {folder} some shards have labels and weights that others have not; "
-            f"the examples of a set all have weights, or none has."
+            f"In {folder} some shards have weights that others have not; the examples "
+            f"of a set all have weights, or none has."
         )
+    arrays = _open_arrays(folder, kinds, checksums)
     lengths = arrays["features"].lengths
     if any(array.lengths != lengths for array in arrays.values()):
         raise ValueError(
             f"In {folder} features, labels and weights differ in length: "
             f"{ {kind: len(array) for kind, array in arrays.items()} }."
         )
-    content = {
-        "format": "tf_pseudofeat features",
-        "version": _VERSION,
-        "shards": [
-            {"name": name, "rows": rows}
-            for name, rows in zip(shards, lengths, strict=True)
-        ],
-        **{
-            kind: {"shape": list(array.shape[1:]), "dtype": array.dtype.name}
-            for kind, array in arrays.items()
-        },
-    }
-    text = json.dumps(content, indent=1) + "\n"
-    _write_whole(folder / _INDEX, [text.encode()])
+    _write_json(folder / INDEX, index_of(arrays, checksums))
 
 
 def indexed_shards(folder):
@@ -263,16 +266,24 @@ def indexed_shards(folder):
         ValueError: The index is not one that this version reads.
     """
     folder = local_path(folder, "folder")
-    if not (folder / _INDEX).exists():
+    if not (folder / INDEX).exists():
         return []
-    return [shard["name"] for shard in _read_index(folder)["shards"]]
+    return [shard["name"] for shard in read_index(folder)["shards"]]
 
 
-def load_features(folder):
+def load_features(folder, verify=True):
     """The features of an earlier extraction, to use them again.
+
+    Each file must be a plain one in the folder, of the size, dtype and shape that it
+    was written with. Labels and weights are read, and their checksums compared; so are
+    the features, unless `verify` is False.
 
     Args:
         folder: `cache_dir` of `extract_features`, or what `write_index` finished.
+        verify: whether the features, too, are read once, to compare their checksums and
+            to see that they are finite. That takes what the disk takes, and half a
+            second for each GiB that it has in its cache. Leave it out where a set of
+            terabytes is opened by many processes, of which one has verified it.
 
     Returns:
         extracted: `LabeledFeatures`; labels and weights in memory, the features a
@@ -280,7 +291,7 @@ def load_features(folder):
 
     Raises:
         ValueError: The folder holds no set, one that is not whole, or one whose files
-            are not what its index says.
+            are not those that were written; with the name of the file.
         OSError: It cannot be read.
 
     Example:
@@ -288,31 +299,67 @@ def load_features(folder):
     >>> features, labels = load_features("features")
     """
     folder = local_path(folder, "folder")
-    content = _read_index(folder)
-    names = [shard["name"] for shard in content["shards"]]
+    _check_indexed(folder)
+    content = read_index(folder)
+    checksums = {shard["name"]: shard["files"] for shard in content["shards"]}
     lengths = [shard["rows"] for shard in content["shards"]]
-    arrays = {}
-    for kind in (kind for kind in _KINDS if kind in content):
-        array = StoredArray(folder / f"{kind}-{name}.npy" for name in names)
+    kinds = [kind for kind in KINDS if kind in content]
+    arrays = _open_arrays(folder, kinds, checksums)
+    for kind, array in arrays.items():
         received = {"shape": list(array.shape[1:]), "dtype": array.dtype.name}
         if received != content[kind] or array.lengths != lengths:
             raise ValueError(
                 f"The {kind} in {folder} are {len(array)} rows of {received}, its "
-                f"{_INDEX} says {sum(lengths)} of {content[kind]}, or other rows in "
+                f"{INDEX} says {sum(lengths)} of {content[kind]}, or other rows in "
                 f"each file: files were changed. Extract anew."
             )
-        arrays[kind] = array if kind == "features" else array[:]
-    return LabeledFeatures(arrays["features"], arrays["labels"], arrays.get("weights"))
+        _check_dtype(folder, kind, array.dtype)
+        if verify or kind != "features":
+            _check_contents(folder, kind, array, checksums)
+    labels = arrays["labels"][:]
+    weights = arrays["weights"][:] if "weights" in arrays else None
+    try:
+        return LabeledFeatures(arrays["features"], labels, weights)
+    except ValueError as error:
+        raise ValueError(f"{folder} holds no set of features: {error}") from error
+
+
+def _open_arrays(folder, kinds, checksums):
+    """{kind: `StoredArray`} of shards whose files are as large as they were written."""
+    for name, files in checksums.items():
+        check_sizes(folder, name, files)
+    return {
+        kind: StoredArray(folder / f"{kind}-{name}.npy" for name in checksums)
+        for kind in kinds
+    }
+
+
+def _check_dtype(folder, kind, dtype):
+    """What `LabeledFeatures` writes are numbers as this machine has them."""
+    check_real(np.empty(0, dtype), f"The {kind} in {folder}")
+    is_bool = kind == "features" and dtype.kind == "b"
+    if not dtype.isnative or dtype.itemsize > 8 or is_bool:
+        raise ValueError(
+            f"The {kind} in {folder} have dtype {dtype!r}, which is not written there: "
+            f"files were changed, or come from another kind of machine. Extract anew."
+        )
+
+
+def _check_contents(folder, kind, array, checksums):
+    row_bytes = array.nbytes // len(array)
+    for (name, files), rows in zip(checksums.items(), array.lengths, strict=True):
+        path = folder / f"{kind}-{name}.npy"
+        check_content(path, files[kind], array.dtype, rows * row_bytes)
 
 
 def check_free(folder):
     """Raises, before any work, where no new set can be written to a folder."""
     folder = local_path(folder, "folder")
     _check_no_index(folder)
-    names = _names(folder)
+    names = shards_in(folder)
     if names:
         raise ValueError(
-            f"{folder} holds {len(names)} shards and no {_INDEX}: what wrote them was "
+            f"{folder} holds {len(names)} shards and no {INDEX}: what wrote them was "
             f"killed, or goes on. Delete the folder, or pass another."
         )
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -328,8 +375,8 @@ def check_free(folder):
 def new_set(folder):
     """A folder for one set: checked, made, and indexed when the block ends.
 
-    On an error or an interrupt the shards are removed, and the folder, too, if it was
-    made here.
+    On an error or an interrupt the shards are removed, and the folder and those above
+    it, too, as far as they were made here.
 
     Args:
         folder: see `check_free`.
@@ -339,58 +386,56 @@ def new_set(folder):
     """
     folder = local_path(folder, "folder")
     check_free(folder)
-    was_there = folder.exists()
-    _make(folder)
+    made = _make(folder)
     try:
         yield folder
         write_index(folder)
     except BaseException:
         _remove(folder)
-        if not was_there:
-            with contextlib.suppress(OSError):  # somebody else's file is in it
-                folder.rmdir()
+        remove_empty(made)
         raise
 
 
 def _make(folder):
+    """Makes a folder and those above it; returns what was missing, innermost first."""
+    missing = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        remove_empty(missing)
         raise OSError(
             error.errno,
             f"The folder {folder} cannot be made ({error.strerror}). Pass another.",
         ) from error
+    return missing
 
 
 def _check_no_index(folder):
-    if (folder / _INDEX).exists():
+    if (folder / INDEX).exists():
         raise ValueError(
             f"{folder} holds a set of features already. load_features({str(folder)!r}) "
             f"reads it; for a new one pass another folder, or delete this one."
         )
 
 
-def _names(folder):
-    """{name of a shard: kinds of its files} of all that lie there, whole or not."""
-    found = {}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = _FILE.fullmatch(path.name)
-        if match:
-            part, kind, name = match.groups()
-            found.setdefault(name, set()).update([] if part else [kind])
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
-
-
-def _order(name):
-    """By prefix and number; five digits are not enough for every set."""
-    prefix, _, number = name.rpartition("-")
-    return prefix, len(number), number
+def _check_indexed(folder):
+    if (folder / INDEX).exists():
+        return
+    names = shards_in(folder)
+    what = f"{len(names)} shards that nobody finished" if names else "no features"
+    raise ValueError(
+        f"{folder} has no {INDEX}, so it holds {what}. "
+        + (
+            "A run was killed, or goes on: extract anew into another folder."
+            if names
+            else "extract_features(..., cache_dir=) writes some."
+        )
+    )
 
 
 def _remove(folder, prefix=None):
-    for path in list(folder.iterdir()):
-        match = _FILE.fullmatch(path.name)
-        if match and prefix in (None, match[3].rstrip("0123456789")):
+    for path, _, shard in list(shard_files(folder)):
+        if prefix in (None, shard.rstrip("0123456789")):
             path.unlink(missing_ok=True)
 
 
@@ -403,52 +448,28 @@ def _file_of(array):
     return [head.getvalue(), memoryview(bits.reshape(-1).view(np.uint8))]
 
 
+def _write_json(path, content):
+    _write_whole(path, [(json.dumps(content, indent=1) + "\n").encode()])
+
+
 def _write_whole(path, pieces):
-    """A whole file, or an error that says how large it is and what is free."""
+    """A whole file, or an error that says how large it is and what is free.
+
+    Returns:
+        checksum: {"bytes": its size, "crc32": of what was to be written}.
+    """
+    crc32, needed = 0, sum(map(len, pieces))
     try:
         with whole_file(path) as aside, open(aside, "wb") as file:
-            file.writelines(pieces)
+            for piece in pieces:
+                crc32 = zlib.crc32(piece, crc32)
+                file.write(piece)
     except OSError as error:
-        needed = sum(map(len, pieces)) / 2**20
         free = shutil.disk_usage(path.parent).free / 2**20
         raise OSError(
             error.errno,
-            f"{path} of {needed:,.1f} MiB cannot be written ({error.strerror}); "
-            f"{free:,.1f} MiB are free there. Make room, or pass another folder.",
+            f"{path} of {needed / 2**20:,.1f} MiB cannot be written "
+            f"({error.strerror}); {free:,.1f} MiB are free there. Make room, or pass "
+            f"another folder.",
         ) from error
-
-
-def _read_index(folder):
-    path = folder / _INDEX
-    if not path.exists():
-        names = _names(folder)
-        what = f"{len(names)} shards that nobody finished" if names else "no features"
-        raise ValueError(
-            f"{folder} has no {_INDEX}, so it holds {what}. "
-            + (
-                "A run was killed, or goes on: extract anew into another folder."
-                if names
-                else "extract_features(..., cache_dir=) writes some."
-            )
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        _check_index(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no index of features that this version reads: {error!r}."
-        ) from error
-    return content
-
-
-def _check_index(content):
-    if content["version"] != _VERSION:
-        raise ValueError(f"version {content['version']!r}, not {_VERSION}")
-    if not content["shards"] or not {"features", "labels"} <= content.keys():
-        raise ValueError("no shards, features or labels")
-    for shard in content["shards"]:
-        # A name leads to no place outside the folder.
-        if not _NAME.fullmatch(shard["name"]):
-            raise ValueError(f"{shard['name']!r} is no name of a shard")
-        if not isinstance(shard["rows"], int) or shard["rows"] < 1:
-            raise ValueError(f"{shard['rows']!r} rows")
+    return {"bytes": needed, "crc32": crc32}

@@ -2,13 +2,15 @@
 
 import functools
 import itertools
+import math
 import mmap
 import os
 
 import ml_dtypes
 import numpy as np
 
-from tf_pseudofeat.files import local_path
+from tf_pseudofeat.files import local_path, open_plain
+from tf_pseudofeat.npy_header import read_npy_header
 
 __all__ = ["StoredArray"]
 
@@ -29,8 +31,9 @@ class StoredArray:
     was asked for; pages that the system keeps of a file are its cache, and it takes
     them back when memory is short. `np.asarray` of it reads everything.
 
-    The files must stay as they are, as long as the array is in use. It can be pickled:
-    what travels are the names of the files. Several threads may read at once.
+    The files must stay as they are, as long as the array is in use; one that was cut
+    short is found before it is read. The array can be pickled: what travels are the
+    names of the files. Several threads may read at once.
 
     Args:
         paths: `.npy` files, each `[rows, ...]`, of the same dtype and row shape.
@@ -41,7 +44,8 @@ class StoredArray:
 
     Raises:
         TypeError: `paths` is a single one, or one of them is none.
-        ValueError: A file is damaged, unlike the first, or on another system.
+        ValueError: A file is damaged, no plain file, unlike the first, or on another
+            system; when rows are read: it was cut short.
         OSError: A file cannot be read.
 
     Example:
@@ -141,7 +145,7 @@ class StoredArray:
             start = stops[number - 1] if number else 0
             some = slice(start, stops[number])
             local = rows[some] - (self._ends[number - 1] if number else 0)
-            taken[order[some]] = self._mapped(int(number)).take(local, axis=0)
+            taken[order[some]] = self._mapped(int(number)).take(local)
         return taken
 
     def select(self, rows):
@@ -203,7 +207,7 @@ class StoredArray:
         @functools.lru_cache(_OPEN_FILES)
         def mapped(number):
             shape = (int(lengths[number]), *row_shape)
-            return _map(paths[number], offsets[number], shape, dtype)
+            return _Mapped(paths[number], offsets[number], shape, dtype)
 
         self._mapped = mapped
 
@@ -240,35 +244,54 @@ class StoredArray:
             low, high = max(start, first), min(stop, end)
             if low < high:
                 place = slice((low - start) * row_bytes, (high - start) * row_bytes)
-                with open(path, "rb") as file:
+                with open_plain(path) as file:
                     file.seek(offset + (low - first) * row_bytes)
                     got = file.readinto(bits[place])
                 if got != place.stop - place.start:
-                    raise OSError(f"{path} was cut short while it was read.")
+                    raise _cut_short(path)
             first = end
         return read
 
 
 def _head(path):
     """Shape, dtype and the place of the first row, of a `.npy` file."""
-    try:
-        mapped = np.load(path, mmap_mode="r")  # no pickle, by default
-        fits = (
-            isinstance(mapped, np.memmap) and mapped.ndim and mapped.flags.c_contiguous
-        )
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not fits:
-        raise ValueError(f"{path} is no .npy file of rows.")
-    dtype = np.dtype(ml_dtypes.bfloat16) if mapped.dtype == _BITS else mapped.dtype
-    return mapped.shape, dtype, mapped.offset
+    with open_plain(path) as file:
+        try:
+            head = read_npy_header(file, os.fstat(file.fileno()).st_size)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
+    shape, dtype, offset = head
+    if not shape or 0 in shape[1:]:
+        raise ValueError(f"{path} is no .npy file of rows: its shape is {list(shape)}.")
+    return shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BITS else dtype, offset
 
 
-def _map(path, offset, shape, dtype):
-    with open(path, "rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_RANDOM"):
-        # Else the system reads 128 KiB around each row, most of which is not wanted.
-        mapped.madvise(mmap.MADV_RANDOM)
-    count = int(np.prod(shape, dtype=np.int64))
-    return np.frombuffer(mapped, dtype, count, offset).reshape(shape)
+class _Mapped:
+    """The rows of one file, as they lie on the disk."""
+
+    def __init__(self, path, offset, shape, dtype):
+        count = math.prod(shape)
+        self._path, self._end = path, offset + count * dtype.itemsize
+        with open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size < self._end:
+                raise _cut_short(path)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(mmap, "MADV_RANDOM"):
+            # Else the system reads 128 KiB around each row, most of which is not
+            # wanted.
+            self._map.madvise(mmap.MADV_RANDOM)
+        self._rows = np.frombuffer(self._map, dtype, count, offset).reshape(shape)
+
+    def take(self, rows):
+        """Some rows, in memory."""
+        # A page beyond the end of a file that was cut would end the process (SIGBUS).
+        if self._map.size() < self._end:
+            raise _cut_short(self._path)
+        return self._rows.take(rows, axis=0)
+
+
+def _cut_short(path):
+    return ValueError(
+        f"{path} was cut short after it was opened. Files of a StoredArray must stay "
+        f"as they are; write it anew."
+    )
