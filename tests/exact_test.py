@@ -16,6 +16,7 @@ import pytest
 from scipy import stats
 
 from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
+from tf_pseudofeat.covariance_types import as_scale
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.moments import merge, moments_of, moments_of_batches
 
@@ -351,6 +352,41 @@ def test_log_densities_of_the_own_class_are_as_exact_as_call_says(exponent, most
     law = next(zip(*factors(gaussian), strict=True))
     error = np.abs(np.asarray(gaussian(own))[:, 0] - true_log_density(*law, own))
     assert error.max() < most
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("exponent", [0, 2, 4, 6])
+def test_log_densities_of_classes_far_apart_are_as_exact_as_call_says(
+    exponent, covariance_type
+):
+    """Deviations are 1, class means lie 10**exponent from the center of all."""
+    rng = np.random.default_rng(2)
+    directions = np.linalg.qr(rng.normal(size=(DIMENSIONS, 3)))[0].T
+    labels = np.arange(600) % 3
+    noise = rng.normal(size=(600, DIMENSIONS))
+    features = (10.0**exponent * directions[labels] + noise).astype("float32")
+    gaussian = ClassConditionalGaussian(3, covariance_type, shrinkage=0.0)
+    gaussian.adapt(features, labels)
+    received = np.asarray(gaussian(features))
+    for class_id in range(3):
+        own = labels == class_id
+        law = stats.multivariate_normal(
+            gaussian.moments.mean[class_id], covariance_of(gaussian, class_id)
+        )
+        error = received[own, class_id] - law.logpdf(features[own].astype("float64"))
+        assert np.abs(error).max() < max(2e-5, 4e-7 * 10.0**exponent)
+
+
+def covariance_of(gaussian, class_id):
+    """`[D, D]`, float64."""
+    scale = as_scale(
+        estimate_covariance(
+            gaussian.moments, gaussian.covariance_type, gaussian.shrinkage
+        ).scale
+    )
+    parts = [part[class_id % len(part)].astype("float64") for part in scale]
+    squares = [np.diag(part**2) if part.ndim == 1 else part @ part.T for part in parts]
+    return sum(squares)
 
 
 def test_a_factor_that_is_off_by_1e_5_is_found():
