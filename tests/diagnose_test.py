@@ -123,6 +123,26 @@ def test_the_score_of_each_remedy_is_the_monitored_one(diagnosis):
         assert remedy.score == pytest.approx(remedy.scores["balanced_accuracy"])
 
 
+def codes(diagnosis):
+    return {remedy.name: remedy.code for remedy in diagnosis.remedies}
+
+
+def test_with_weights_the_code_is_not_that_of_counted_labels(diagnosis, model):
+    """Which know nothing of the weights."""
+    weight = np.where(TRAINING[1] == 1, 3.0, 1.0)
+    weighted = run(model, training=(*TRAINING, weight), epochs=1)
+    assert codes(diagnosis)[ADJUSTED] == "adjust_logits(model, class_counts(labels))"
+    code = "retrain_head(model, 'features', data, validation_data=..., blend=1, tau=1)"
+    assert codes(weighted)[ADJUSTED] == code
+
+
+def test_the_code_of_a_split_names_it(model):
+    split = tfpf.split_at(model, "features")
+    settings = {"epochs": 1, "verbose": 0, "monitor": "f1"}
+    code = codes(diagnose(model, split, TRAINING, VALIDATION, **settings))[DEFAULT]
+    assert code == "retrain_head(model, split, data, validation_data=..., monitor='f1')"
+
+
 def test_the_code_of_the_recommended_runs(diagnosis, model):
     names = {
         "choose_thresholds": tfpf.choose_thresholds,

@@ -389,3 +389,26 @@ def test_errors_name_the_model_that_was_passed():
         tfpf.export_classifier(
             make_model(activation="relu"), "nowhere", class_names=list("abc")
         )
+
+
+# ---- Of which data an error is. ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X, Y + 1), "Labels must be class ids 0 to 2"),
+        ((X, Y[:-1]), "must have one common length"),
+        ((X[:, :3], Y), "expected axis -1 of input shape|incompatible|shape"),
+        (("images", "labels"), "."),
+    ],
+)
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_an_error_of_the_validation_data_says_so(data, message, form):
+    if form == "dataset" and len(data[0]) == len(data[1]) and len(data[0]) == 40:
+        data = tf.data.Dataset.from_tensor_slices(data).batch(8)
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        tfpf.retrain_head(
+            make_model(), "features", (X, Y), validation_data=data, verbose=0
+        )
+    assert "validation_data" in str(caught.value)

@@ -216,6 +216,11 @@ def test_a_name_that_is_unknown_is_named(unknown):
         list(data.map(lambda y: ids_of_names(y, NAMES)))
 
 
+def test_a_label_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="The label None is not among the class names"):
+        ids_of_names(np.array(["cat", None], dtype=object), NAMES)
+
+
 def test_an_empty_array_of_names_has_no_ids():
     received = ids_of_names(np.array([], dtype="U4"), NAMES)
     assert class_ids(received, 3).shape == (0,)

@@ -20,9 +20,11 @@ def own_loss(labels, outputs):
 @pytest.mark.parametrize(
     ("activation", "loss", "meaning", "threshold"),
     [
-        ("linear", "binary_crossentropy", "logits", 0.0),
+        ("linear", "binary_crossentropy", "numbers", 0.5),
+        ("linear", keras.losses.CategoricalCrossentropy(), "numbers", 0.5),
+        ("linear", keras.losses.sparse_categorical_crossentropy, "numbers", 0.5),
         ("linear", keras.losses.BinaryCrossentropy(from_logits=True), "logits", 0.0),
-        ("linear", "crossentropy", "logits", 0.0),
+        ("linear", "crossentropy", "numbers", 0.5),
         ("linear", own_loss, "logits", 0.0),
         ("linear", None, "logits", 0.0),
         ("log_softmax", None, "logits", 0.0),

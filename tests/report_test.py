@@ -265,6 +265,17 @@ def measured(report):
     )
 
 
+def test_what_is_said_of_a_head_that_is_gone_says_so(measured):
+    gone = "Of the new head, which the model does not have:"
+    assert gone not in str(dataclasses.replace(measured, kept=True))
+    report = dataclasses.replace(measured, kept=False, reason="recall fell")
+    lines = str(report).splitlines()
+    assert lines[lines.index(gone) + 1].startswith("Worse by more than chance")
+    assert "The outputs assume" not in str(report)
+    unmeasured = dataclasses.replace(report, standard_error={})
+    assert gone not in str(unmeasured)  # which says nothing of it
+
+
 def test_standard_errors_stand_beside_the_scores(measured):
     header = ["percent,", "on", "validation", "data", "before", "after", "+-"]
     assert header in rows(measured)

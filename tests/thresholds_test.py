@@ -454,3 +454,13 @@ def test_labels_may_be_the_class_names():
     assert by_name == by_id
     with pytest.raises(ValueError, match="'fraud' is not among the class names"):
         choose_thresholds(model, (x, names[ids]), class_names=["ok", "theft"])
+
+
+@pytest.mark.parametrize("minority", [[7], [], ["fraud"], 1, [0.5]])
+def test_a_minority_that_is_none_of_the_classes_is_named(minority):
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, activation="softmax")]
+    )
+    x, labels = np.ones((20, 3), "float32"), np.repeat([0, 1], [15, 5])
+    with pytest.raises(ValueError, match="`minority` is a list of class ids from 0 to"):
+        choose_thresholds(model, (x, labels), minority=minority)

@@ -12,6 +12,7 @@ from tf_pseudofeat.job import check_job
 from tf_pseudofeat.preprocessing import preprocesses
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES, probability_scores
 from tf_pseudofeat.search import Tuning, search_job
+from tf_pseudofeat.split import Split
 from tf_pseudofeat.tables import Page, Table
 from tf_pseudofeat.thresholds import moved
 
@@ -149,7 +150,10 @@ def diagnose(
     )
     material, tuning, candidates = search_job(job, seed=seed, verbose=verbose)
     guard = candidates.guard
-    said = _remedies(model, job, guard, tuning, candidates, material.minority, seed)
+    weighted = material.features.sample_weight is not None
+    plain = not weighted and not preprocesses(model)
+    call = _call(layer, job, guard)
+    said = _remedies(call, plain, guard, tuning, candidates, material.minority, seed)
     chosen, reason = _recommend(
         {name: predictions for name, (_, predictions, _) in said.items()},
         guard,
@@ -171,26 +175,41 @@ def diagnose(
     )
 
 
-def _remedies(model, job, guard, tuning, candidates, minority, seed):
-    """{name: (code, `Predictions`, whether they are cross-fitted)}, cheapest first."""
+def _metric(guard):
+    return repr(guard.name) if isinstance(guard.monitor, str) else guard.name
+
+
+def _call(layer, job, guard):
+    """The beginning of a call of `retrain_head` that does what was tried."""
+    where = "split" if isinstance(layer, Split) else repr(job.split.layer_name)
+    call = f"retrain_head(model, {where}, data, validation_data=..."
+    if guard.name != "balanced_accuracy":
+        call += f", monitor={_metric(guard)}"
+    return call
+
+
+def _remedies(call, plain, guard, tuning, candidates, minority, seed):
+    """{name: (code, `Predictions`, whether they are cross-fitted)}, cheapest first.
+
+    Args:
+        call: see `_call`.
+        plain: whether counting labels and a copy of the model give the same logit
+            adjustment: without weights of examples, and without a preprocessor.
+    """
     as_it_is = candidates.predictions(1.0, 0.0)
-    metric = repr(guard.name) if isinstance(guard.monitor, str) else guard.name
     remedies = {"as it is": ("leave the model as it is", as_it_is, False)}
     if as_it_is.kind is not None and guard.monitor not in PROBABILITY_SCORES:
         several = candidates.counts.size > 2
         remedies[_BIAS if several else _THRESHOLD] = (
-            f"choose_thresholds(model, validation_data, {metric})",
+            f"choose_thresholds(model, validation_data, {_metric(guard)})",
             moved(as_it_is, guard, minority, seed),
             True,
         )
-    call = f"retrain_head(model, {job.split.layer_name!r}, data, validation_data=..."
-    if guard.name != "balanced_accuracy":
-        call += f", monitor={metric}"
     if (1.0, 1.0) in candidates.keys:
         remedies["logit adjustment, tau 1"] = (
-            f"{call}, blend=1, tau=1)"
-            if preprocesses(model)  # an adjusted copy would not
-            else "adjust_logits(model, class_counts(labels))",
+            "adjust_logits(model, class_counts(labels))"
+            if plain
+            else f"{call}, blend=1, tau=1)",
             candidates.predictions(1.0, 1.0),
             False,
         )

@@ -46,6 +46,7 @@ from tf_pseudofeat.tracing import without_retracing_warnings
 from tf_pseudofeat.views import ViewSource, choose_views
 
 __all__ = [
+    "about_validation_data",
     "Extracted",
     "all_sets_or_none",
     "augment_once",
@@ -155,9 +156,22 @@ def validation_features(trunk, data, extraction, *, verbose):
     whole = dataclasses.replace(
         extraction, augment=None, views=None, per_class=None, steps=None
     )
-    with _Sinks(extraction.cache_dir, ("validation", "")) as sinks:
+    sinks = _Sinks(extraction.cache_dir, ("validation", ""))
+    with sinks, about_validation_data():
         _read(trunk, data, whole, sinks, seed=(0, 0), verbose=verbose)
     return sinks.all_views()
+
+
+@contextlib.contextmanager
+def about_validation_data():
+    """Says of an error of data that it is of the `validation_data`."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if "validation_data" in str(error):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"`validation_data`: {error}") from error
 
 
 def check_cache(cache_dir):

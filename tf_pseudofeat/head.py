@@ -140,29 +140,26 @@ def fit_head(
     stream = material.stream(recipe, seed)
     errors = guard.monitor is not None if errors is None else errors
     is_mean = 0 < recipe.blend < 1
-    with (
-        restored_unless_kept(head) as keep,
-        frozen_batch_norm(head, recipe.freeze_batch_norm),
-        undistributed(),
-    ):
+    with restored_unless_kept(head) as keep:
         judge = Judge(task, material, recipe, scoring, guard, errors)
         old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
-        if recipe.fresh_head:
-            _initialize(head, seed)
-        if recipe.blend == 1:
-            trained = dict(_UNTRAINED)
-        else:
-            trained = _train(task, stream, material, recipe, seed, verbose)
-        if is_mean:
-            blend_weights(head, old, weights_of(head), recipe.blend)
-        if recipe.tau:
-            shift_bias(head, material.population, recipe.tau)
-        prior = _prior(recipe, material, old_prior)
-        target = recipe.target_shares(material.population)
-        if target is not None:
-            shift_bias(head, prior / target)
-            prior = target
-        verdict = judge(trained["loss"])
+        with frozen_batch_norm(head, recipe.freeze_batch_norm), undistributed():
+            if recipe.fresh_head:
+                _initialize(head, seed)
+            if recipe.blend == 1:
+                trained = dict(_UNTRAINED)
+            else:
+                trained = _train(task, stream, material, recipe, seed, verbose)
+            if is_mean:
+                blend_weights(head, old, weights_of(head), recipe.blend)
+            if recipe.tau:
+                shift_bias(head, material.population, recipe.tau)
+            prior = _prior(recipe, material, old_prior)
+            target = recipe.target_shares(material.population)
+            if target is not None:
+                shift_bias(head, prior / target)
+                prior = target
+            verdict = judge(trained["loss"])
         is_better = not verdict["reason"]
         if is_better:
             leave_prior(head, prior)

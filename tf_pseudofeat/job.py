@@ -17,6 +17,7 @@ from tf_pseudofeat.data_adapters import (
 )
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.features import (
+    about_validation_data,
     all_sets_or_none,
     augment_once,
     check_cache,
@@ -142,7 +143,8 @@ def check_job(
     data = with_class_ids(chosen.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
     if validation_data is not None:
-        validation_data = _validation(model, chosen, validation_data, class_names)
+        with about_validation_data():
+            validation_data = _validation(model, chosen, validation_data, class_names)
     stateless_seed(seed)
     _check_optimizer(model, recipe.optimizer)
     guard = Guard.of(monitor)
@@ -172,8 +174,8 @@ def check_job(
         check_weights(weight, len(labels))
         recipe.check_weighted()
     if validation_data is not None:
-        first = first_batch(validation_data, extraction)[1]
-        class_ids(labels_at_hand(validation_data, first), num_classes)
+        with about_validation_data():
+            _check_first_of_validation(validation_data, split, extraction, num_classes)
     activation = output_activation(split.head)
     loss = _loss(model, chosen, recipe.loss, activation, outputs.shape[-1], at_hand)
     rows = slice(0, len(outputs))
@@ -276,6 +278,13 @@ def _check_validation(data):
             "before, or validation_data.take(n)."
         )
     check_data(data)
+
+
+def _check_first_of_validation(data, split, extraction, num_classes):
+    """Raises where the trunk does not take its inputs, or a label is no class."""
+    x, labels, _ = first_batch(data, extraction)
+    class_ids(labels_at_hand(data, labels), num_classes)
+    split.trunk(take_rows(x, np.arange(1)), training=False)
 
 
 def _check_optimizer(model, optimizer):

@@ -134,12 +134,13 @@ def ids_of_names(labels, class_names):
         is_text = isinstance(array.flat[0], str | bytes)
     if not is_text:
         return labels
-    names = [name.decode() if isinstance(name, bytes) else name for name in array.flat]
+    names = array.ravel().tolist()
+    names = [name.decode() if isinstance(name, bytes) else name for name in names]
     places = {name: place for place, name in enumerate(class_names)}
-    unknown = next((name for name in names if name not in places), None)
-    if unknown is not None:
+    unknown = [name for name in names if name not in places]
+    if unknown:
         raise ValueError(
-            f"The label {str(unknown)!r} is not among the class names "
+            f"The label {unknown[0]!r} is not among the class names "
             f"{list(class_names)}."
         )
     ids = [places[name] for name in names]

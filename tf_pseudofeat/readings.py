@@ -16,7 +16,8 @@ class Reading:
 
     Attributes:
         meaning: "logits"; "numbers" that are trained to be near the labels, or beyond
-            a margin, and are no log-odds; "probabilities", where they look like some.
+            a margin, or as if they were probabilities, and are no log-odds;
+            "probabilities", where they look like some.
         threshold: above it one output means class 1.
         reason: what the meaning follows from, in words.
     """
@@ -31,8 +32,9 @@ def reading_of(activation, loss=None):
 
     Args:
         activation: the name of what makes them; None where nobody knows.
-        loss: what `compile` takes; None where there is none. A cross-entropy, and a
-            loss that nobody knows, make logits of a linear output.
+        loss: what `compile` takes; None where there is none. A cross-entropy with
+            `from_logits=True`, and a loss that nobody knows, make logits of a linear
+            output.
     """
     ends = f"it ends in activation {activation!r}"
     if activation in ("softmax", "sigmoid"):
@@ -43,9 +45,13 @@ def reading_of(activation, loss=None):
         return Reading("numbers", 0.0, trained)
     if name.startswith(_SQUARES):
         return Reading("numbers", 0.5, trained)
+    from_logits = getattr(loss, "from_logits", False)
+    if activation == "linear" and name.endswith("crossentropy") and not from_logits:
+        reason = f"{trained}, which takes probabilities: from_logits is not True"
+        return Reading("numbers", 0.5, reason)
     if activation in ("linear", "log_softmax"):
         return Reading("logits", 0.0, ends)
-    if getattr(loss, "from_logits", False):
+    if from_logits:
         return Reading("logits", 0.0, trained)
     return Reading("probabilities", 0.5, ends)
 

@@ -229,10 +229,12 @@ class RetrainingReport(Page):
         sentences = [
             price(self.before, self.after, self.standard_error, self.class_names),
             ranking(self.before, self.after, self.standard_error),
-            assumed_prior(self.prior, self.real, self.class_names) if self.kept else "",
-            *self.notes,
         ]
-        return [sentence for sentence in sentences if sentence]
+        if self.kept:
+            sentences.append(assumed_prior(self.prior, self.real, self.class_names))
+        elif any(sentences):
+            sentences.insert(0, "Of the new head, which the model does not have:")
+        return [sentence for sentence in [*sentences, *self.notes] if sentence]
 
     def plot(self):
         """Draws recall and precision of each class before and after, and the loss.

@@ -14,6 +14,7 @@ __all__ = [
     "DECISION_SCORES",
     "accuracy",
     "balanced_accuracy",
+    "check_minority",
     "class_recalls",
     "classification_scores",
     "decision_errors",
@@ -201,6 +202,24 @@ def known_mean(values):
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
+
+
+def check_minority(minority, num_classes):
+    """The minority classes, a list that a user gave, as ids, each once.
+
+    Raises:
+        ValueError: It is not a list of ids from 0 to C - 1, or empty.
+    """
+    try:
+        ids = np.unique(class_ids(list(minority), num_classes)).tolist()
+    except (TypeError, ValueError):
+        ids = []
+    if not ids:
+        raise ValueError(
+            f"`minority` is a list of class ids from 0 to {num_classes - 1}; received "
+            f"{minority!r:.200}."
+        )
+    return ids
 
 
 def rare_places(minority, num_classes):

@@ -25,7 +25,7 @@ from tf_pseudofeat.predictions import Predictions, output_kind
 from tf_pseudofeat.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.probability_scores import PROBABILITY_SCORES
 from tf_pseudofeat.readings import reading_of
-from tf_pseudofeat.scores import DECISION_SCORES
+from tf_pseudofeat.scores import DECISION_SCORES, check_minority
 from tf_pseudofeat.seeds import numbers_for
 from tf_pseudofeat.tables import Page, Table
 
@@ -192,6 +192,8 @@ def choose_thresholds(
     counts = np.bincount(predictions.ids, minlength=predictions.num_classes)
     if minority is None:
         minority = minority_classes(counts)
+    else:
+        minority = check_minority(minority, predictions.num_classes)
     guard.check(predictions, minority)
     fitted = moved(predictions, guard, minority, seed)
     return Thresholds(
