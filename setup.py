@@ -45,7 +45,7 @@ setuptools.setup(
         "keras>=3.12",
         "ml-dtypes>=0.5.1",  # as TensorFlow
         "numpy>=1.26",
-        "scikit-learn>=1.4.2",
+        "scikit-learn>=1.6.1",
         "scipy>=1.11.4",
         "tensorflow>=2.20",
         "tensorflow-probability>=0.25",

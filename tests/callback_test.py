@@ -785,3 +785,8 @@ def test_a_last_retraining_after_the_logs_takes_the_place_of_their_last_score():
     received = history["retrained_macro_f1"]
     assert np.isnan(received).tolist() == [True, False, False]
     assert received[2] == cure.report.after["macro_f1"]
+
+
+def test_a_callback_without_data_says_where_they_come_from():
+    with pytest.raises(ValueError, match="does not tell a callback.*PseudoFeatureClas"):
+        PseudoFeatureHeadRetrainer("features", None)

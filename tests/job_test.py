@@ -49,6 +49,10 @@ def error_of(*args, error=ValueError, **settings):
 # ---- What comes out. -----------------------------------------------------------------
 
 
+def test_no_layer_is_the_usual_one():
+    assert job(layer_name=None).split.layer_name == "features"
+
+
 def test_job_holds_the_two_halves_of_the_model():
     model = make_model()
     result = job(model)

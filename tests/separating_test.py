@@ -5,7 +5,7 @@ import pytest
 from keras import layers, ops
 
 from tf_pseudofeat.graph import Graph, functional
-from tf_pseudofeat.separating import separating_layers
+from tf_pseudofeat.separating import separating_layers, usual_layer
 from tf_pseudofeat.split import split_at
 
 
@@ -176,6 +176,18 @@ def test_usual_choice_is_the_last_layer_where_no_feature_is_flat():
 def only_softmax():
     inputs = keras.Input((4,))
     return keras.Model(inputs, layers.Softmax()(layers.Activation("relu")(inputs)))
+
+
+def test_usual_layer_is_that_of_the_table_or_says_what_to_pass():
+    assert usual_layer(plain()) == "features"
+    with pytest.raises(ValueError, match="has no layer that it would usually be split"):
+        usual_layer(only_softmax())
+    inputs = keras.Input((6,))
+    two = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(2)(inputs)])
+    with pytest.raises(ValueError, match="outputs"):
+        usual_layer(two)
+    with pytest.raises(TypeError, match="Keras"):
+        usual_layer("network")
 
 
 def test_long_table_shows_the_last_rows_and_the_usual_choice():

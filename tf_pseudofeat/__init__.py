@@ -7,6 +7,7 @@ Learning", arXiv 1807.06538, 2018.
 from tf_pseudofeat.adjust import adjust_logits
 from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.classifier import PseudoFeatureClassifier
 from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.diagnose import Diagnosis, Remedy, diagnose
 from tf_pseudofeat.export import export_classifier, next_version
@@ -71,6 +72,7 @@ __all__ = [
     "MinClassAccuracy",
     "PerturbedOverSampler",
     "Predictions",
+    "PseudoFeatureClassifier",
     "PseudoFeatureHeadRetrainer",
     "Remedy",
     "RetrainingReport",

@@ -51,7 +51,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     this callback in the list have them. Other trackers take `report.metrics()`.
 
     Args:
-        layer: the layer whose output is the feature, or a `Split`; see `retrain_head`.
+        layer: the layer whose output is the feature, None for the usual one, or a
+            `Split`; see `retrain_head`.
         data: the data whose features to use, usually the training data, as
             `retrain_head` takes them. Of data that do not say how many batches they
             have, or have no end, as many are read as `fit` has in an epoch, where it
@@ -69,7 +70,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     Raises:
         TypeError: When made: a setting that `retrain_head` does not know.
-        ValueError: When made: a setting that is out of its range.
+        ValueError: When made: no data, or a setting that is out of its range.
             When `fit` begins: see `retrain_head`. After its first epoch: its
             validation data do not fit, or recipe="auto" has none.
 
@@ -82,6 +83,12 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     def __init__(self, layer, data, *, every=None, **settings):
         super().__init__()
+        if data is None:
+            raise ValueError(
+                "`data` is None, and Keras does not tell a callback the data of `fit`. "
+                "Pass them. In scikit-learn, where each `fit` has others, use "
+                "PseudoFeatureClassifier, which retrains on those of its own `fit`."
+            )
         given = inspect.signature(check_job).bind(None, layer, data, **settings)
         given.apply_defaults()
         names = ("recipe", "extraction", "options")

@@ -6,8 +6,6 @@ back. Whatever goes wrong on the way, the weights return to what they were.
 
 import contextlib
 import dataclasses
-import random
-import threading
 
 import keras
 import numpy as np
@@ -20,7 +18,12 @@ from tf_pseudofeat.material import Material
 from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.progress import progress_bar, say
 from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.seeds import noise_from, numbers_for, seed_layers
+from tf_pseudofeat.seeds import (
+    initial_weights_from,
+    noise_from,
+    numbers_for,
+    seed_layers,
+)
 from tf_pseudofeat.strategies import undistributed
 from tf_pseudofeat.task import Task
 from tf_pseudofeat.tracing import without_retracing_warnings
@@ -39,8 +42,6 @@ __all__ = ["HeadFit", "fit_head"]
 _STEPS = 1000
 # Epochs shorter than this are run several at a time.
 _ROUND_STEPS = 200
-# Python's `random` belongs to the process: two threads must not seed it at once.
-_PYTHON_RANDOM = threading.Lock()
 # What `_train` would return where all of the old head is kept.
 _UNTRAINED = {"loss": [], "epochs": 0, "optimizer": "none", "learning_rate": 0.0}
 
@@ -290,18 +291,9 @@ def _trainee(task, features, optimizer, steps):
 
 
 def _initialize(head, seed):
-    """New initial weights for the head, from its own initializers.
-
-    Initializers without a seed take theirs from Python's `random`, which is set for
-    the moment, so that the new weights follow from `seed`.
-    """
-    with _PYTHON_RANDOM:
-        state = random.getstate()
-        try:
-            random.seed(repr(tuple(int(number) for number in seed)))
-            fresh = keras.models.clone_model(head)
-        finally:
-            random.setstate(state)
+    """New initial weights for the head, from its own initializers."""
+    with initial_weights_from(repr(tuple(int(number) for number in seed))):
+        fresh = keras.models.clone_model(head)
     for variable, new in zip(
         head.trainable_variables, fresh.trainable_variables, strict=True
     ):

@@ -42,6 +42,7 @@ from tf_pseudofeat.preprocessing import (
 )
 from tf_pseudofeat.progress import say
 from tf_pseudofeat.recipe import HeadRecipe
+from tf_pseudofeat.separating import usual_layer
 from tf_pseudofeat.split import Split, split_at
 from tf_pseudofeat.strategies import check_one_worker, model_strategy, scope_of
 from tf_pseudofeat.task import Task
@@ -139,6 +140,8 @@ def check_job(
     _check_weights(model)
     if class_names is not None:
         class_names = check_class_names(class_names)
+    if layer is None:
+        layer = usual_layer(model)
     chosen = _output_of(model, layer)
     data = with_class_ids(chosen.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
@@ -318,8 +321,8 @@ def _output_of(model, layer):
     """The `Output` whose labels are the classes: the split's, or the only one."""
     if not isinstance(layer, str | Split):
         raise TypeError(
-            f"`layer` is the name of the layer to split at, or a Split(trunk, head); "
-            f"received {layer!r}."
+            f"`layer` is the name of the layer to split at, None for the usual one, or "
+            f"a Split(trunk, head); received {layer!r}."
         )
     output = layer.output if isinstance(layer, Split) else None
     return output if isinstance(output, Output) else choose_output(model, output)

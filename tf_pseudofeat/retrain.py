@@ -50,11 +50,11 @@ def retrain_head(
     Args:
         model: trained Keras model with an output `[B, C]`, or `[B, 1]` for two classes.
         layer: the layer whose output is the feature, by name, `"outer/inner"` inside a
-            nested model. Or a `Split`: `Split(trunk, head)` for a model without a graph
-            of layers, whose head shares its layers with the model;
-            `split_at(model, layer, output=name)` for one of several outputs, whose
-            labels are then the classes. `y` may hold the labels of all outputs, as for
-            `fit`, or of this one.
+            nested model. None for the usual one, `separating_layers(model).usual`. Or a
+            `Split`: `Split(trunk, head)` for a model without a graph of layers, whose
+            head shares its layers with the model; `split_at(model, layer, output=name)`
+            for one of several outputs, whose labels are then the classes. `y` may hold
+            the labels of all outputs, as for `fit`, or of this one.
         data: training data: a `tf.data.Dataset`, `keras.utils.PyDataset` (read by as
             many threads as it has workers), torch DataLoader or other iterable of
             `(x, y)` or `(x, y, sample_weight)` batches, or such a tuple of arrays, data

@@ -4,12 +4,17 @@ Pseudo-features have theirs in `interleave`; here are those of everything else.
 """
 
 import contextlib
+import random
 import sys
+import threading
 
 import keras
 import numpy as np
 
-__all__ = ["noise_from", "numbers_for", "seed_layers"]
+__all__ = ["initial_weights_from", "noise_from", "numbers_for", "seed_layers"]
+
+# Python's `random` belongs to the process: two threads must not seed it at once.
+_PYTHON_RANDOM = threading.Lock()
 
 # NumPy fills a short entropy up with zeros: (1, 2) and (1, 2, 0) are one stream. So
 # every use has all four numbers.
@@ -44,3 +49,22 @@ def noise_from(numbers):
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(int(numbers.integers(2**31)))
         yield
+
+
+@contextlib.contextmanager
+def initial_weights_from(seed):
+    """Has initial weights and layers that are made here follow from `seed`.
+
+    Keras's initializers and random layers without a seed take theirs from Python's
+    `random`, which is as it was afterwards.
+
+    Args:
+        seed: what `random.seed` takes.
+    """
+    with _PYTHON_RANDOM:
+        state = random.getstate()
+        try:
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(state)

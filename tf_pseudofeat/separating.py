@@ -9,7 +9,12 @@ from tf_pseudofeat.tables import Page, Table
 
 _MOST_ROWS = 15
 
-__all__ = ["SeparatingLayer", "SeparatingLayers", "separating_layers"]
+__all__ = [
+    "SeparatingLayer",
+    "SeparatingLayers",
+    "separating_layers",
+    "usual_layer",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +113,23 @@ def separating_layers(model, *, output=None):
         )
     chosen = None if output is None else choose_output(model, output)
     return SeparatingLayers(_cuts(graph_to(model, chosen), {}, set(), (0, 1)))
+
+
+def usual_layer(model):
+    """The name of the layer that a model is mostly split at, see `SeparatingLayers`.
+
+    Raises:
+        TypeError: `model` is not a Keras 3 model.
+        ValueError: It has no such layer, or several outputs.
+    """
+    choose_output(model, None)  # there is one
+    usual = separating_layers(model).usual
+    if usual is None or usual.call_index is not None:
+        raise ValueError(
+            f"{model.name!r} has no layer that it would usually be split at. Pass one "
+            f"of separating_layers(model) by name as `layer`, or a Split(trunk, head)."
+        )
+    return usual.layer_name
 
 
 def _cuts(graph, after, before, outer):

@@ -1,0 +1,299 @@
+"""Tests for classifier.py: scikit-learn's own checks, and its tools around it."""
+
+import pickle
+import random
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import (
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
+
+import tf_pseudofeat as tfpf
+from tf_pseudofeat import HeadRecipe, PseudoFeatureClassifier
+
+RNG = np.random.default_rng(0)
+Y = np.repeat([0, 1, 2], [140, 40, 20])
+X = RNG.normal(size=(200, 5)).astype("float32")
+X[np.arange(200), Y] += 2
+NAMES = np.array(["ok", "fraud", "error"])  # not sorted
+ORDER = RNG.permutation(200)
+X, Y = X[ORDER], Y[ORDER]
+
+NOT_OF_A_NETWORK = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "an example of weight 0 has a place in a batch, and one of weight 2 one place"
+    ),
+    "check_sample_weight_equivalence_on_sparse_data": "the same",
+}
+
+
+def small(**settings):
+    settings = {"epochs": 4, "random_state": 0} | settings
+    return PseudoFeatureClassifier(**settings)
+
+
+def bits(classifier):
+    return [weight.tobytes() for weight in classifier.model_.get_weights()]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small().fit(X, Y)
+
+
+# ---- scikit-learn's checks. ----------------------------------------------------------
+
+# Without a training, or with one of a moment; all of them take minutes.
+QUICK = {
+    "check_do_not_raise_errors_in_init_or_set_param",
+    "check_estimator_cloneable",
+    "check_estimator_sparse_tag",
+    "check_estimators_unfitted",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_get_params_invariance",
+    "check_n_features_in",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_set_params",
+    "check_supervised_y_no_nan",
+}
+
+
+def name_of(check):
+    return getattr(check, "func", check).__name__
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [small(epochs=30)], expected_failed_checks=lambda estimator: NOT_OF_A_NETWORK
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        pytest.param(estimator, check, id=name_of(check))
+        for estimator, check in estimator_checks_generator(small(epochs=2))
+        if name_of(check) in QUICK
+    ],
+)
+def test_the_quick_ones_of_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+# ---- scikit-learn's tools. -----------------------------------------------------------
+
+
+def test_it_is_retrained_on_what_it_is_fitted_to_and_on_nothing_else():
+    """The folds that are scored are not among the examples of the report."""
+    seen = []
+
+    class Counting(PseudoFeatureClassifier):
+        def fit(self, X, y):
+            super().fit(X, y)
+            seen.append((len(X), sum(self.report_.real)))
+            return self
+
+    scores = cross_val_score(Counting(epochs=2, random_state=0), X, Y, cv=2)
+    assert seen == [(100, 100)] * 2
+    assert len(scores) == 2 and np.isfinite(scores).all()
+
+
+def test_fields_of_the_recipe_are_parameters_of_a_search():
+    grid = {"recipe__tau": [0.0, 1.0]}
+    classifier = small(epochs=3, recipe=HeadRecipe(blend=1))
+    settings = {"cv": 2, "scoring": "balanced_accuracy", "error_score": "raise"}
+    search = GridSearchCV(classifier, grid, **settings).fit(X, Y)
+    report = search.best_estimator_.report_
+    assert report.recipe.blend == 1
+    assert report.recipe.tau == search.best_params_["recipe__tau"]
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[0] != scores[1]
+
+
+def test_in_a_pipeline_with_calibration_it_ranks_a_real_table():
+    x, y = load_breast_cancer(return_X_y=True)
+    rows = np.flatnonzero((y == 1) | (np.cumsum(y == 0) <= 40))
+    classifier = make_pipeline(StandardScaler(), small(epochs=25))
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(x[rows], y[rows])
+    p = calibrated.predict_proba(x[rows])
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    guess = calibrated.classes_[p.argmax(axis=1)]
+    assert balanced_accuracy_score(y[rows], guess) > 0.9
+
+
+def test_data_frames_and_string_classes():
+    columns = [f"column {i}" for i in range(5)]
+    frame = pd.DataFrame(X, columns=columns)
+    named = small(epochs=15).fit(frame, pd.Series(NAMES[Y]))
+    assert named.classes_.tolist() == ["error", "fraud", "ok"]
+    assert named.feature_names_in_.tolist() == columns
+    assert set(named.predict(frame)) <= set(NAMES)
+    assert np.mean(named.predict(frame) == NAMES[Y]) > 0.7
+    with pytest.raises(ValueError, match="feature names"):
+        named.predict(frame[columns[::-1]])
+
+
+# ---- Parameters. ---------------------------------------------------------------------
+
+
+def test_a_field_of_the_recipe_is_a_parameter():
+    recipe = HeadRecipe(blend=0.5)
+    classifier = PseudoFeatureClassifier(recipe=recipe)
+    classifier.set_params(recipe__tau=2.0, extraction__per_class=7, epochs=3)
+    assert classifier.recipe == HeadRecipe(blend=0.5, tau=2.0)
+    assert recipe.tau is None  # another may have it
+    assert classifier.get_params()["recipe__tau"] == 2.0
+    assert classifier.get_params()["extraction__per_class"] == 7
+    assert "recipe__tau" not in classifier.get_params(deep=False)
+    assert clone(classifier).get_params() == classifier.get_params()
+    classifier.set_params(recipe="auto")
+    assert "recipe__tau" not in classifier.get_params()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"recipe__temperature": 1}, "Invalid parameter 'temperature' of 'recipe'"),
+        ({"recipe__blend": 3}, "blend"),
+        ({"depth": 3}, "Invalid parameter 'depth'"),
+    ],
+)
+def test_a_parameter_that_is_none_is_named(params, message):
+    classifier = small()
+    before = classifier.get_params()
+    with pytest.raises(ValueError, match=message):
+        classifier.set_params(**params)
+    assert classifier.get_params() == before
+
+
+# ---- Training. -----------------------------------------------------------------------
+
+
+def test_a_random_state_gives_the_same_weights_whatever_else_is_drawn(fitted):
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    state = random.getstate()
+    again = small().fit(X, Y)
+    assert bits(again) == bits(fitted)
+    assert random.getstate() == state
+    assert bits(small(random_state=1).fit(X, Y)) != bits(fitted)
+
+
+def test_it_is_what_the_steps_by_hand_give(fitted):
+    report = fitted.report_
+    assert report.layer_name == "features"
+    assert report.real == [140, 40, 20] and report.kept
+    without = small(recipe=HeadRecipe(blend=1, tau=0)).fit(X, Y)
+    trunk = tfpf.split_at(fitted.model_, "features").trunk
+    other = tfpf.split_at(without.model_, "features").trunk
+    for mine, theirs in zip(trunk.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert bits(without) != bits(fitted)
+    assert without.history_ == fitted.history_
+    rare = Y == 2
+    gained = np.mean(fitted.predict(X)[rare] == 2) - np.mean(
+        without.predict(X)[rare] == 2
+    )
+    assert gained > 0
+
+
+def test_a_validation_fraction_guards_and_is_not_trained_on():
+    classifier = small(validation_fraction=0.25, recipe="auto", epochs=3).fit(X, Y)
+    assert classifier.report_.scored_on == "validation data"
+    assert classifier.report_.real == [105, 30, 15]
+    assert "val_loss" in classifier.history_
+    with pytest.raises(ValueError, match="recipe='auto' chooses by validation data"):
+        small(recipe="auto").fit(X, Y)
+
+
+def test_weights_count():
+    weight = np.where(Y == 2, 0.0, 1.0)
+    report = small(epochs=1).fit(X, Y, sample_weight=weight).report_
+    assert report.real == [140, 40, 0]
+
+
+def image_model(shape, num_classes):
+    inputs = keras.Input(shape)
+    x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = keras.layers.Dense(num_classes, name="logits")(x)
+    model = keras.Model(inputs, outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    return model
+
+
+def test_images_logits_and_a_model_of_ones_own():
+    images = RNG.normal(size=(60, 6, 6, 1))
+    labels = np.repeat(["cat", "dog"], [50, 10])
+    classifier = small(build=image_model, layer="pool").fit(images, labels)
+    p = classifier.predict_proba(images)
+    assert p.shape == (60, 2)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    guess = classifier.classes_[p.argmax(axis=1)]
+    np.testing.assert_array_equal(classifier.predict(images), guess)
+
+
+def one_output(shape, num_classes):
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Dense(4, activation="relu"),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile("adam", "binary_crossentropy")
+    return model
+
+
+def test_one_output_and_a_pickle_decide_alike():
+    classifier = small(build=one_output).fit(X, Y == 0)
+    again = pickle.loads(pickle.dumps(classifier))
+    p = classifier.predict_proba(X)
+    np.testing.assert_allclose(again.predict_proba(X), p, atol=1e-6)
+    np.testing.assert_array_equal(again.predict(X), p[:, 1] > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda shape, classes: None, TypeError, "returns a Keras model; received Non"),
+        (
+            lambda shape, classes: keras.Sequential([keras.layers.Dense(classes)]),
+            ValueError,
+            "without a loss. Compile it",
+        ),
+    ],
+)
+def test_a_model_that_is_none_is_named(build, error, message):
+    with pytest.raises(error, match=message):
+        small(build=build).fit(X, Y)
+
+
+def test_bad_settings_cost_no_training(monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    with pytest.raises(ValueError, match="has no layer 'nowhere'|nowhere"):
+        small(layer="nowhere").fit(X, Y)
+    with pytest.raises(ValueError, match="monitor|score"):
+        small(monitor="beauty").fit(X, Y)
+
+
+def test_it_asks_to_be_fitted():
+    with pytest.raises(NotFittedError):
+        small().predict(X)
