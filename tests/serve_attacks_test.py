@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import gzip
 import http.client
+import itertools
 import json
 import pathlib
 import socket
@@ -26,7 +27,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from examples import rest_service
 from examples.admission import Admission
-from tests.server_process import running_server
+from examples.serve import LARGE, WAITING
+from tests.server_process import running_server, wait_until
 from tests.tiny_models import SIDE, save_classifier, save_oddities
 
 MIB = 2**20
@@ -237,22 +239,29 @@ def test_an_image_that_is_too_large_is_not_decoded(server, service, kind):
 # ---- More work than there are threads. -----------------------------------------------
 
 
-def test_clients_that_left_keep_no_place(server):
+@pytest.mark.parametrize("over", ["REST", "gRPC"])
+def test_clients_that_left_keep_no_place(server, service, over):
     began = time.monotonic()
     assert server.ask(ODD, SLOW)[0] == 200
     seconds = time.monotonic() - began
-    for _ in range(60):
-        connection = http.client.HTTPConnection(server.http)
-        connection.request("POST", ODD, json.dumps(SLOW))
-        connection.close()
+    if over == "REST":
+        for _ in range(60):
+            connection = http.client.HTTPConnection(server.http)
+            connection.request("POST", ODD, json.dumps(SLOW))
+            connection.close()
+    else:
+        x = tf.make_tensor_proto(np.int32(SLOW["instances"]))
+        message = predict_request("odd", "slow", x=x)
+        calls = [service.Predict.future(message, timeout=0.2) for _ in range(60)]
+        assert {call.code().name for call in calls} == {"DEADLINE_EXCEEDED"}
     began = time.monotonic()
     assert server.ask(DIGITS, ROW)[0] == 200
     assert time.monotonic() - began < 60 / THREADS * seconds / 3
 
 
 def test_what_is_beyond_the_queue_is_refused_at_once(server, service):
-    asked = 100
-    body = {**SLOW, "instances": [20_000]}
+    beyond = 20
+    body = {**SLOW, "instances": [1_000_000]}
 
     async def ask(session):
         url = f"http://{server.http}{ODD}"
@@ -260,36 +269,42 @@ def test_what_is_beyond_the_queue_is_refused_at_once(server, service):
             return response.status, response.headers.get("Retry-After")
 
     async def ask_all():
-        connector = aiohttp.TCPConnector(limit=asked)
+        connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
-            asking = [asyncio.create_task(ask(session)) for _ in range(asked)]
-            await asyncio.wait(asking, return_when="FIRST_COMPLETED")
+            count = THREADS + WAITING + beyond
+            asking = [asyncio.create_task(ask(session)) for _ in range(count)]
+            refused = [
+                await task
+                for task in itertools.islice(asyncio.as_completed(asking), beyond)
+            ]
             message = predict_request("odd", "slow", x=tf.make_tensor_proto([1]))
             call = service.Predict.future(message, timeout=30)
             code = await asyncio.to_thread(call.code)
-            return await asyncio.gather(*asking), code, call.trailing_metadata()
+            for task in asking:
+                task.cancel()  # nobody waits for the rest
+            return refused, code.name, call.trailing_metadata()
 
-    answers, code, metadata = asyncio.run(ask_all())
-    done, turned_away = answers.count((200, None)), answers.count((503, "1"))
-    assert done + turned_away == asked and done and turned_away
-    assert code.name == "RESOURCE_EXHAUSTED"
+    refused, code, metadata = asyncio.run(ask_all())
+    assert refused == [(503, "1")] * beyond
+    assert code == "RESOURCE_EXHAUSTED"
     assert ("grpc-retry-pushback-ms", "1000") in map(tuple, metadata)
+    assert server.ask(DIGITS, ROW)[0] == 200
 
 
 def test_bodies_that_do_not_come_are_bounded_together(server):
     host, port = server.http.rsplit(":", 1)
     head = f"POST {DIGITS} HTTP/1.1\r\nHost: {host}\r\n"
-    lengths = [f"Content-Length: {MOST}", "Transfer-Encoding: chunked"] * 2
+    lengths = [f"Content-Length: {MOST}", "Transfer-Encoding: chunked"]
+    body = json.dumps(ROW).ljust(MOST)
     with contextlib.ExitStack() as stack:
-        for length in lengths:
+        for length in lengths * (LARGE // 2):
             waiting = stack.enter_context(socket.create_connection((host, int(port))))
             waiting.sendall(f"{head}{length}\r\n\r\n".encode())
         time.sleep(0.5)
-        status, answer, headers = request(server, json.dumps(ROW))
+        status, answer, headers = request(server, body)
         assert (status, headers["Retry-After"]) == (503, "1") and "busy" in answer
         assert server.ask("/v1/models/digits")[0] == 200
-    time.sleep(0.5)
-    assert server.ask(DIGITS, ROW)[0] == 200
+    wait_until(lambda: request(server, body)[0] == 200, 20)
 
 
 def test_a_body_that_does_not_come_is_given_up(monkeypatch):
