@@ -20,7 +20,7 @@ _EXAMPLES = [
 _JAX = ["jax>=0.5.0"]
 _SERVING = [
     "ai-edge-litert>=2.0",
-    "aiohttp>=3.10",
+    "aiohttp>=3.13.1",  # run_app takes auto_decompress
     "grpcio>=1.70",
     "onnxruntime>=1.22",
     "openvino>=2025.2",

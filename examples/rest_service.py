@@ -11,9 +11,13 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from examples import tensor_json
+from examples.admission import one_at_a_time
 from examples.servables import code_and_reason, find_model
 
 __all__ = ["Rest", "errors_as_json"]
+
+READ_SECONDS = 30.0  # that a client has to send a body
+RETRY_SECONDS = 1
 
 PAGE = pathlib.Path(__file__).with_name("serve_page.html")
 
@@ -22,6 +26,7 @@ HTTP_STATUS = {
     tf.errors.INVALID_ARGUMENT: 400,
     tf.errors.OUT_OF_RANGE: 400,
     tf.errors.NOT_FOUND: 404,
+    tf.errors.RESOURCE_EXHAUSTED: 503,
     tf.errors.UNIMPLEMENTED: 501,
     tf.errors.UNAVAILABLE: 503,
 }
@@ -32,11 +37,11 @@ class Rest:
 
     Args:
         models: {name: `ServedModel`}.
-        pool: executor for what takes time, so that the event loop never waits.
+        admission: `Admission`, whose threads do what takes time.
     """
 
-    def __init__(self, models, pool):
-        self._models, self._pool = models, pool
+    def __init__(self, models, admission):
+        self._models, self._admission = models, admission
 
     def routes(self):
         """What `Application.add_routes` takes."""
@@ -83,16 +88,27 @@ class Rest:
 
     async def call(self, request):
         """A prediction."""
-        verb, body = request.match_info["verb"], await request.read()
-        if verb != "predict":
+        if request.match_info["verb"] != "predict":
             raise tf.errors.InvalidArgumentError(
-                None, None, f"Received :{verb}; expected :predict."
+                None,
+                None,
+                f"Received :{request.match_info['verb']}; expected :predict.",
             )
         model, version = self._target(request)
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(
-            self._pool, predict_json, model, version, body
-        )
+        size, most = request.content_length, request.client_max_size
+        if size is None:  # it comes in chunks
+            size = most
+        if size > most:
+            raise web.HTTPRequestEntityTooLarge(most, size)
+        with self._admission.admitted(size):
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    body = await request.read()
+            except TimeoutError:
+                raise web.HTTPRequestTimeout(
+                    text=f"The body did not come within {READ_SECONDS} seconds."
+                ) from None
+            answer = await self._admission.run(predict_json, model, version, body)
         return web.Response(body=answer, content_type="application/json")
 
     def _target(self, request):
@@ -108,15 +124,23 @@ class Rest:
 
 def predict_json(model, version, body):
     """From the body of a request to the body of its answer."""
+    servable, name, inputs, by_rows = _read(model, version, body)
+    return tensor_json.answer(servable.predict(inputs, name), by_rows)
+
+
+@one_at_a_time
+def _read(model, version, body):
+    """What is needed of a request; the rest of it is let go."""
     request = tensor_json.parse(body)
     servable, name = model.find(version), request.get("signature_name", "")
     inputs = tensor_json.inputs_of(request, servable.signature(name))
-    return tensor_json.answer(request, servable.predict(inputs, name))
+    return servable, name, inputs, "instances" in request
 
 
 @web.middleware
 async def errors_as_json(request, handler):
     """Every failure is answered with {"error": reason}."""
+    headers = {}
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -124,7 +148,9 @@ async def errors_as_json(request, handler):
     except Exception as error:
         code, reason = code_and_reason(error)
         status = HTTP_STATUS.get(code, 500)
-    return web.json_response({"error": reason}, status=status)
+        if code == tf.errors.RESOURCE_EXHAUSTED:
+            headers = {"Retry-After": str(RETRY_SECONDS)}
+    return web.json_response({"error": reason}, status=status, headers=headers)
 
 
 def _plain_dict(message):

@@ -12,6 +12,8 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from examples.image_size import count_pixels
+
 __all__ = ["Servable", "ServedModel", "code_and_reason", "find_model"]
 
 _CLASS_NAMES = pathlib.Path("assets", "class_names.txt")
@@ -22,9 +24,11 @@ class Servable:
 
     Args:
         folder: of a SavedModel, called by the number of its version.
+        max_pixels: of all images in a request.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, max_pixels):
+        self._max_pixels = max_pixels
         folder = pathlib.Path(folder)
         saved_model = saved_model_pb2.SavedModel.FromString(
             (folder / "saved_model.pb").read_bytes()
@@ -66,6 +70,7 @@ class Servable:
             )
         for name, value in inputs.items():
             _check_tensor(name, value, infos[name])
+        self._check_images(inputs)
         call = self._loaded.signatures[signature_name or "serving_default"]
         tensors = {
             name: tf.constant(value, tf.as_dtype(infos[name].dtype))
@@ -81,6 +86,16 @@ class Servable:
             ) from error
         return {name: value.numpy() for name, value in outputs.items()}
 
+    def _check_images(self, inputs):
+        """Refuses images that take too much memory, before they are decoded."""
+        strings = [value.ravel() for value in inputs.values() if value.dtype == object]
+        pixels = sum(count_pixels(file) for files in strings for file in files)
+        if pixels > self._max_pixels:
+            raise _invalid(
+                f"Received images of {pixels:,} pixels; the most in one request is "
+                f"{self._max_pixels:,}. Send smaller images, or fewer at a time."
+            )
+
 
 class ServedModel:
     """A model as clients know it: a name, and the versions that are in its folder.
@@ -91,9 +106,11 @@ class ServedModel:
     Args:
         name: in the path of a request.
         folder: of `<version number>/saved_model.pb`.
+        max_pixels: of all images in a request.
     """
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, max_pixels):
+        self._max_pixels = max_pixels
         self.name, self.folder = name, pathlib.Path(folder)
         self.versions = {}  # {version: Servable}, never changed, only replaced
         self._failures = {}  # {version: (files that were there, reason)}
@@ -123,7 +140,7 @@ class ServedModel:
         if version in self._failures and self._failures[version][0] == files:
             return
         try:
-            servable = Servable(folder)
+            servable = Servable(folder, self._max_pixels)
         except Exception as error:  # whatever is in the folder, the server goes on
             reason = f"Version {version} of {self.name!r} does not load: {error}"
             logging.error("%s", reason)
@@ -195,7 +212,7 @@ def code_and_reason(error):
     if isinstance(error, tf.errors.OpError):
         return error.error_code, error.message[:2000]  # more is not a gRPC status
     logging.error("A request failed", exc_info=error)
-    return tf.errors.INTERNAL, f"{type(error).__name__}: {error}"
+    return tf.errors.INTERNAL, f"{type(error).__name__}: {error}"[:2000]
 
 
 def _files_of(folder):

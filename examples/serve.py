@@ -9,28 +9,32 @@ latest, and a version that is moved into the folder is served without a restart.
 the address in a browser to see what the last two versions say of an image.
 
 Its clients are TensorFlow Serving's clients. For one machine and people who are
-trusted: no TLS, no accounts, no batching across requests.
+trusted: no TLS, no accounts, no batching across requests. What it protects itself from
+is in SECURITY.md.
 """
 
 import asyncio
-import concurrent.futures
 import os
 import pathlib
 import re
 import socket
 import sys
+import threading
 
 import grpc
 from absl import app, flags, logging
 from aiohttp import web
 
+from examples.admission import Admission
 from examples.grpc_service import Grpc
+from examples.request_checks import check_requests
 from examples.rest_service import Rest, errors_as_json
 from examples.servables import ServedModel
 
 FLAGS = flags.FLAGS
 
-GRACE = 30.0  # seconds that requests in flight have to finish
+WAITING = 64  # requests, beside those that run
+LARGE = 4  # requests of the largest size, together
 
 
 def define_flags():
@@ -40,14 +44,28 @@ def define_flags():
     flags.DEFINE_integer("port", 8501, "Of HTTP; 0 for one that is free.")
     flags.DEFINE_integer("grpc_port", None, "Of gRPC, which is off without it.")
     flags.DEFINE_float("poll_seconds", 1.0, "Time between looks for new versions.")
-    flags.DEFINE_float("max_request_mib", 32.0, "Requests larger than this get 413.")
+    flags.DEFINE_float("max_request_mib", 16.0, "Requests larger than this get 413.")
+    flags.DEFINE_float("max_megapixels", 50.0, "Of all images in a request.")
     flags.DEFINE_integer("threads", os.cpu_count(), "That run models.")
+    flags.DEFINE_float("grace_seconds", 30.0, "For requests in flight, after SIGTERM.")
+    flags.DEFINE_list("allowed_hosts", [], "Names that clients may call it by.")
     flags.mark_flag_as_required("model")
-    for name in ("poll_seconds", "max_request_mib", "threads"):
+    positive = ("max_megapixels", "max_request_mib", "poll_seconds", "threads")
+    for name in (*positive, "grace_seconds"):
         flags.register_validator(name, lambda x: x > 0, f"--{name} is above 0.")
 
 
-def serve(models, http_socket, grpc_address, poll_seconds, max_bytes, threads):
+def serve(
+    models,
+    http_socket,
+    grpc_address,
+    *,
+    poll_seconds,
+    max_bytes,
+    threads,
+    grace_seconds,
+    allowed_hosts,
+):
     """Serves until SIGINT or SIGTERM; requests in flight are finished first.
 
     Args:
@@ -57,8 +75,21 @@ def serve(models, http_socket, grpc_address, poll_seconds, max_bytes, threads):
         poll_seconds: time between looks for new versions.
         max_bytes: of a request.
         threads: that run models.
+        grace_seconds: after which requests in flight are dropped.
+        allowed_hosts: names by which HTTP clients may call it, beside addresses.
     """
-    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    admission = Admission(threads, threads + WAITING, LARGE * max_bytes)
+    ending = asyncio.Event()
+
+    def drop():
+        logging.warning("Requests still ran after %g s; they are lost.", grace_seconds)
+        os._exit(1)  # a thread that runs a model cannot be stopped
+
+    async def end(application):
+        ending.set()
+        timer = threading.Timer(grace_seconds, drop)
+        timer.daemon = True
+        timer.start()
 
     async def watch(application):
         async def look_again():
@@ -75,27 +106,36 @@ def serve(models, http_socket, grpc_address, poll_seconds, max_bytes, threads):
         looking.cancel()
 
     async def run_grpc(application):
-        size = int(max_bytes)
         server = grpc.aio.server(
+            handlers=Grpc(models, admission).handlers(),
             options=[
-                ("grpc.max_receive_message_length", size),
+                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.compression_enabled_algorithms_bitset", 1),  # none
                 ("grpc.so_reuseport", 0),  # a port that is taken is an error
-            ]
+            ],
+            maximum_concurrent_rpcs=threads + WAITING,
         )
-        Grpc(models, pool, size).add_to(server)
         try:
             port = server.add_insecure_port(grpc_address)
         except RuntimeError as error:
             sys.exit(f"gRPC: {error}")
         await server.start()
         print(f"gRPC at {grpc_address.rpartition(':')[0]}:{port}", flush=True)
+
+        async def stop():
+            await ending.wait()
+            await server.stop(grace_seconds)
+
+        stopping = asyncio.create_task(stop())
         yield
-        await server.stop(GRACE)
+        await stopping
 
     application = web.Application(
-        middlewares=[errors_as_json], client_max_size=int(max_bytes)
+        middlewares=[errors_as_json, check_requests(allowed_hosts)],
+        client_max_size=max_bytes,
     )
-    application.add_routes(Rest(models, pool).routes())
+    application.add_routes(Rest(models, admission).routes())
+    application.on_shutdown.append(end)
     application.cleanup_ctx.append(watch)
     if grpc_address:
         application.cleanup_ctx.append(run_grpc)
@@ -103,14 +143,15 @@ def serve(models, http_socket, grpc_address, poll_seconds, max_bytes, threads):
     web.run_app(
         application,
         sock=http_socket,
-        shutdown_timeout=GRACE,
+        shutdown_timeout=grace_seconds,
         access_log=None,
+        auto_decompress=False,
+        handler_cancellation=True,  # of clients that have left
         print=lambda _: print(f"REST and page at http://{host}:{port}", flush=True),
     )
-    pool.shutdown()
 
 
-def parse_models(texts):
+def parse_models(texts, max_pixels):
     """{name: `ServedModel`} of NAME=FOLDER texts, each version loaded."""
     models = {}
     for text in texts:
@@ -123,7 +164,7 @@ def parse_models(texts):
             )
         if name in models:
             raise ValueError(f"--model={text}: {name!r} is taken by another folder.")
-        models[name] = ServedModel(name, folder)
+        models[name] = ServedModel(name, folder, max_pixels)
         models[name].poll()
         print(f"{name}: versions {sorted(models[name].versions) or 'none yet'}")
     return models
@@ -134,7 +175,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
     try:
-        models = parse_models(FLAGS.model)
+        models = parse_models(FLAGS.model, int(FLAGS.max_megapixels * 1e6))
         http_socket = socket.create_server((FLAGS.host, FLAGS.port), backlog=1024)
     except (ValueError, OSError) as error:
         sys.exit(f"{pathlib.Path(argv[0]).name}: {error}")
@@ -142,9 +183,11 @@ def main(argv):
         models,
         http_socket,
         None if FLAGS.grpc_port is None else f"{FLAGS.host}:{FLAGS.grpc_port}",
-        FLAGS.poll_seconds,
-        FLAGS.max_request_mib * 2**20,
-        FLAGS.threads,
+        poll_seconds=FLAGS.poll_seconds,
+        max_bytes=int(FLAGS.max_request_mib * 2**20),
+        threads=FLAGS.threads,
+        grace_seconds=FLAGS.grace_seconds,
+        allowed_hosts=[FLAGS.host, *FLAGS.allowed_hosts],
     )
 
 

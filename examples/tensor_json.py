@@ -63,18 +63,18 @@ def inputs_of(request, signature):
     }
 
 
-def answer(request, outputs):
+def answer(outputs, by_rows):
     """The body that answers a request.
 
     Args:
-        request: as `parse` gives it.
         outputs: {name: array}.
+        by_rows: whether it had "instances".
 
     Returns:
         body: JSON in bytes.
     """
     columns = {name: _plain(name, value) for name, value in outputs.items()}
-    if "inputs" in request:
+    if not by_rows:
         body = {"outputs": _unnamed(columns)}
     else:
         sizes = {name: np.shape(value)[:1] for name, value in outputs.items()}
@@ -182,7 +182,9 @@ def _bytes(name, value):
 
 def _kind(value):
     """A JSON value in words, cut short."""
-    text = json.dumps(value)
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value[:40] if isinstance(value, str) else value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

@@ -223,7 +223,7 @@ def test_data_of_another_type_are_refused(data, words):
         assert word in message
 
 
-@pytest.mark.parametrize("layer", [None, 3, ("trunk", "head")])
+@pytest.mark.parametrize("layer", [3, ("trunk", "head")])
 def test_a_layer_is_a_name_or_a_split(layer):
     message = error_of(layer_name=layer, error=TypeError)
     assert "name of the layer" in message and "Split(trunk, head)" in message

@@ -186,7 +186,7 @@ def test_usual_layer_is_that_of_the_table_or_says_what_to_pass():
     two = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(2)(inputs)])
     with pytest.raises(ValueError, match="outputs"):
         usual_layer(two)
-    with pytest.raises(TypeError, match="Keras"):
+    with pytest.raises(TypeError, match="must be a keras.Model"):
         usual_layer("network")
 
 

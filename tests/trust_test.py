@@ -1,14 +1,18 @@
 """No file that is read brings code with it, and no name leads to another folder."""
 
 import ast
+import io
 import pathlib
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from examples.attach_to_existing_model import cure
 from examples.data import load_images
+from examples.image_size import count_pixels
 from examples.trunks import FeatureFile, Recipe
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -124,3 +128,48 @@ def test_names_of_classes_lead_nowhere(tmp_path):
     recipe = Recipe("digits", classes=("3", "x/../../y"))
     place = (tmp_path / str(recipe)).resolve()
     assert place.parent == tmp_path.resolve()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 200), (20_000, 3)])
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("PNG", "RGB", {}),
+        ("PNG", "I;16", {}),
+        ("PNG", "P", {}),
+        ("JPEG", "L", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("JPEG", "RGB", {"comment": b"\xff\xc0\x00\x11" * 99}),
+        ("JPEG", "CMYK", {"exif": b"Exif\0\0" + b"\xff\xc0\x00\x11" * 99}),
+    ],
+)
+def test_the_size_of_an_image_is_what_tensorflow_makes(kind, mode, options, size):
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, kind, **options)
+    height, width, _ = tf.io.decode_image(file.getvalue(), channels=3).shape
+    assert count_pixels(file.getvalue()) == height * width == size[0] * size[1]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_images_of_frames_are_refused(kind):
+    file, frames = io.BytesIO(), [Image.new("RGB", (9, 9), color) for color in range(3)]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="send a JPEG or PNG"):
+        count_pixels(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PPM", "TIFF"])
+def test_other_strings_count_as_no_image(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, kind)
+    for content in (file.getvalue(), b"", b"BMW", b"RIFF\0\0\0\0WAVE", b"\x89P"):
+        assert count_pixels(content) == 0
+
+
+def test_a_bmp_holds_its_pixels():
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "BMP")
+    claims = bytearray(file.getvalue())
+    claims[18:26] = 2 * (15_000).to_bytes(4, "little")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="size should match"):
+        tf.io.decode_image(bytes(claims))
