@@ -504,20 +504,22 @@ UNSEEN = {
 }
 
 
+@pytest.fixture(scope="module")
+def by_hand():
+    """The report of a retraining that was given validation data of its own."""
+    cure = retrainer(epochs=3, validation_data=(UNSEEN_X, UNSEEN_Y))
+    fit(make_model(), cure, shuffle=False)
+    return cure.report
+
+
 @pytest.mark.parametrize("kind", UNSEEN)
-def test_the_validation_data_of_fit_guard_the_retraining(kind):
-    by_fit, by_hand = (
-        retrainer(epochs=3),
-        retrainer(epochs=3, validation_data=(UNSEEN_X, UNSEEN_Y)),
-    )
+def test_the_validation_data_of_fit_guard_the_retraining(kind, by_hand):
+    by_fit = retrainer(epochs=3)
     fit(make_model(), by_fit, validation_data=UNSEEN[kind], shuffle=False)
-    fit(make_model(), by_hand, shuffle=False)
     assert by_fit.report.scored_on == "validation data"
-    assert by_fit.report.before["accuracy"] == pytest.approx(
-        by_hand.report.before["accuracy"]
-    )
+    assert by_fit.report.before["accuracy"] == pytest.approx(by_hand.before["accuracy"])
     assert by_fit.report.after["log_loss"] == pytest.approx(
-        by_hand.report.after["log_loss"], rel=1e-5
+        by_hand.after["log_loss"], rel=1e-5
     )
 
 
@@ -670,20 +672,17 @@ def test_data_with_an_end_are_read_to_it():
 
 
 @pytest.mark.parametrize("kind", ["unknown", "infinite", "PyDataset"])
-def test_of_the_validation_data_of_fit_its_steps_are_read(kind):
+def test_of_the_validation_data_of_fit_its_steps_are_read(kind, by_hand):
     unseen = Endless(UNSEEN_X, UNSEEN_Y, last=3 if kind == "infinite" else 500)
     data = {
         "unknown": unseen.dataset,
         "infinite": lambda: unseen.dataset().repeat(),
         "PyDataset": lambda: Items(UNSEEN_X, UNSEEN_Y),
     }[kind]()
-    cure, by_hand = retrainer(), retrainer(validation_data=(UNSEEN_X, UNSEEN_Y))
-    fit(make_model(), cure, validation_data=data, validation_steps=3)
-    fit(make_model(), by_hand, shuffle=True)
+    cure = retrainer()
+    fit(make_model(), cure, validation_data=data, validation_steps=3, shuffle=False)
     assert cure.report.scored_on == "validation data"
-    assert cure.report.before["accuracy"] == pytest.approx(
-        by_hand.report.before["accuracy"]
-    )
+    assert cure.report.before["accuracy"] == pytest.approx(by_hand.before["accuracy"])
 
 
 def test_a_generator_for_validation_is_no_guard_and_is_told_of():
