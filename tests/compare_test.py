@@ -3,10 +3,7 @@
 import copy
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -22,6 +19,7 @@ from examples.data import imbalance, load_images, under_sampled
 from examples.figures import ARM_LABELS
 from examples.tables import read_results
 from examples.trunks import FeatureFile
+from tests import programs
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _TRUNKS = _ROOT.parent / "shared" / "trunks"
@@ -163,18 +161,7 @@ def test_the_picture_shows_one_minority_class(file):
 
 
 def run(*flags):
-    environment = {
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "examples.compare", *map(str, flags)],
-        cwd=_ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return programs.run("examples.compare", *flags)
 
 
 def test_the_program_trains_caches_and_goes_on(tmp_path):

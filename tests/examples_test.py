@@ -22,6 +22,7 @@ from examples.data import (
     training_stream,
 )
 from examples.resnet import resnet
+from tests import programs
 from tests.each_backend import needs_savedmodel
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -210,7 +211,9 @@ def test_the_main_job_runs_from_images_to_a_saved_model(tmp_path):
     np.testing.assert_allclose(answers[0]["probabilities"], expected, atol=1e-5)
     assert not np.allclose(answers[1]["probabilities"], expected, atol=1e-3)
 
-    again = run("examples.resnet56", *flags, f"--trained={tmp_path}/trained.keras")
+    again = programs.run(
+        "examples.resnet56", *flags, f"--trained={tmp_path}/trained.keras"
+    )
     assert again.returncode == 0, again.stderr[-3000:]
     assert sorted(os.listdir(tmp_path / "served")) == ["1", "2", "3", "4"]
     assert f"{tmp_path}/served/3, the network as trained" in again.stdout
@@ -255,7 +258,8 @@ def test_one_seed_gives_one_report_and_the_same_weights_to_the_bit(tmp_path, fla
 
 
 def test_a_wrong_layer_is_refused_before_training(tmp_path):
-    done = run("examples.resnet56", "--layer=nowhere", f"--output_dir={tmp_path}")
+    flags = "--layer=nowhere", f"--output_dir={tmp_path}"
+    done = programs.run("examples.resnet56", *flags)
     assert done.returncode != 0
     assert "no layer 'nowhere'" in done.stderr
     assert "Epoch 1" not in done.stdout

@@ -309,8 +309,8 @@ WEIGHTED = np.array([8.0, 1.0, 1.0])
 def test_weights_count_in_the_prior(dtype):
     """Features that tell nothing: outputs are the prior, on average."""
     x, y = (
-        RNG.normal(size=(1000, 4)).astype("float32"),
-        np.repeat([0, 1, 2], [600, 300, 100]),
+        RNG.normal(size=(500, 4)).astype("float32"),
+        np.repeat([0, 1, 2], [300, 150, 50]),
     )
     weight = WEIGHTED[y].astype(dtype)
 

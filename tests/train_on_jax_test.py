@@ -16,6 +16,7 @@ from examples.packed import pack
 from examples.resnet import resnet
 from examples.train_on_jax import random_views
 from examples.trunks import Recipe, network_features, trained_network
+from tests import programs
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _SHAPE = {"dataset": "digits", "depth": 8, "batch_size": 147}  # four steps an epoch
@@ -94,12 +95,7 @@ def test_packed_rows_are_the_images_of_the_recipe(digits, tmp_path):
 
 def test_compare_packs(tmp_path):
     flags = ["--num_minority=1,2", "--depth=8", f"--pack={tmp_path}/packed"]
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.compare", *flags, f"--output_dir={tmp_path}"],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = programs.run("examples.compare", *flags, f"--output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "Packed 2 networks" in done.stdout
     assert not (tmp_path / "trunks").exists()

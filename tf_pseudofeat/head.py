@@ -223,6 +223,8 @@ def _train(task, stream, material, recipe, seed, verbose):
         trainee = _trainee(
             task, material.features.features, optimizer, passes * len(stream)
         )
+        if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
+            trainee.optimizer.build(trainee.trainable_variables)
     with noise_from(numbers), without_retracing_warnings():
         history = trainee.fit(
             stream.repeat(passes),
