@@ -8,7 +8,6 @@ import functools
 
 import imblearn.over_sampling
 import imblearn.under_sampling
-import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
@@ -115,17 +114,8 @@ def _class_weights(head, file, seed):
 
 def _balanced_softmax(head, file, seed):
     """Ren et al. (2020), arXiv 2007.10740: the prior is put on in training only."""
-    prior = np.bincount(file.labels, minlength=file.num_classes) / len(file.labels)
-    log_prior = np.log(prior).astype(np.float32)
-
-    def loss(labels, probabilities):
-        logits = keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
-        logits = keras.ops.add(logits, log_prior)
-        return keras.losses.sparse_categorical_crossentropy(
-            labels, logits, from_logits=True
-        )
-
-    _fit(head, file, seed, loss=loss)
+    counts = tfpf.class_counts(file.labels, file.num_classes)
+    _fit(head, file, seed, loss=tfpf.BalancedSoftmax(counts))
 
 
 def _tau_normalized(head, file, seed):

@@ -5,6 +5,7 @@ Learning", arXiv 1807.06538, 2018.
 """
 
 from tf_pseudofeat.adjust import adjust_logits
+from tf_pseudofeat.balanced_losses import BalancedSoftmax, ClassBalancedCrossentropy
 from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.classifier import PseudoFeatureClassifier
@@ -57,6 +58,8 @@ from tf_pseudofeat.version import __version__
 
 __all__ = [
     "BalancedAccuracy",
+    "BalancedSoftmax",
+    "ClassBalancedCrossentropy",
     "ClassConditionalGaussian",
     "ClassMoments",
     "CovarianceReport",

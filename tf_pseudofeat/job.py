@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pseudofeat.activation import output_activation
 from tf_pseudofeat.arguments import check_weights, is_infinite, stateless_seed
+from tf_pseudofeat.balanced_losses import BalancedLoss
 from tf_pseudofeat.chosen import num_rows, take_rows
 from tf_pseudofeat.data_adapters import (
     check_data,
@@ -384,14 +385,26 @@ def _one_output(model, outputs):
     return outputs[0]
 
 
+def _check_unbalanced(loss, given):
+    if isinstance(loss, BalancedLoss):
+        whose = "`loss` is" if given else "The model was compiled with"
+        raise ValueError(
+            f"{whose} a {type(loss).__name__}, which balances the classes by itself, "
+            f"and so do the features that a head is retrained on: together they "
+            f"correct twice. Pass the plain cross-entropy as `loss`, and tau=0."
+        )
+
+
 def _loss(model, chosen, loss, activation, width, labels):
     """The given loss, the compiled one, or the cross-entropy of the last activation."""
+    given = loss is not None
     if loss is None:
         loss = getattr(model, "loss", None)
         if chosen.names:
             loss = chosen.of(loss, "model.loss", optional=True)
     losses = [one for one in keras.tree.flatten(loss) if one is not None]
     if losses:
+        _check_unbalanced(losses[0], given)
         return losses[0]
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if activation == "softmax":
