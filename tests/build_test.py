@@ -7,10 +7,9 @@ import pathlib
 import re
 import runpy
 import sys
-from unittest import mock
+import tomllib
 
 import pytest
-import setuptools
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = ("tf_pseudofeat", "tests", "examples", "benchmarks")
@@ -222,23 +221,25 @@ def test_every_package_is_pinned():
     assert not missing, f"requirements_lock.txt lacks: {missing}"
 
 
-def requirements_of_setup():
-    """What `setup.py` requires: always, and by the name of an extra."""
-    with mock.patch.object(setuptools, "setup") as setup:
-        runpy.run_path(str(ROOT / "setup.py"))
-    keywords = setup.call_args.kwargs
-    return keywords["install_requires"], keywords["extras_require"]
+def requirements():
+    """What `pyproject.toml` requires: always, and by the name of an extra."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    own, *more = extras["test"]  # tf-pseudofeat[beam,examples,...]
+    of_extras = re.fullmatch(r"tf-pseudofeat\[(.*)\]", own)[1].split(",")
+    extras["test"] = sum((extras[name] for name in of_extras), more)
+    return project["dependencies"], extras
 
 
 def test_users_packages_have_a_lower_bound():
-    always, extras = requirements_of_setup()
+    always, extras = requirements()
     extras = [extras[name] for name in ("examples", "jax", "serving")]
     for requirement in sum(extras, always):
-        assert ">=" in requirement, f"setup.py: what is the oldest {requirement}?"
+        assert ">=" in requirement, f"what is the oldest {requirement}?"
 
 
 def test_what_is_imported_is_installed():
-    always, extras = requirements_of_setup()
+    always, extras = requirements()
     always = set(map(normal, always))
     extras = {name: always | set(map(normal, more)) for name, more in extras.items()}
     installed = {
@@ -252,14 +253,14 @@ def test_what_is_imported_is_installed():
     for name, target in TARGETS.items():
         used = packages_of({name: target})
         missing = sorted(used - installed[target["srcs"][0].split("/")[0]])
-        assert not missing, f"setup.py: {name} imports, and nothing requires: {missing}"
+        assert not missing, f"{name} imports, and nothing requires: {missing}"
     for name, target in PACKAGE.items():  # an extra is for imports inside functions
         body = ast.parse(read(target["srcs"][0])).body
         at_once = [n for n in body if isinstance(n, ast.Import | ast.ImportFrom)]
         names = imports_of("\n".join(map(ast.unparse, at_once)))
         labels = {label_of(imported, OWNERS) for imported in names} - {None}
         missing = sorted(packages_of({name: {"deps": labels}}) - always)
-        assert not missing, f"setup.py: install_requires lacks, for {name}: {missing}"
+        assert not missing, f"`dependencies` lack, for {name}: {missing}"
 
 
 def test_the_version_is_the_same_everywhere():
