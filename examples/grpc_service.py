@@ -10,7 +10,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from examples.servables import code_and_reason, find_model
+from .servables import code_and_reason, find_model
 
 __all__ = ["Grpc"]
 

@@ -10,8 +10,8 @@ from aiohttp import web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from examples import tensor_json
-from examples.servables import code_and_reason, find_model
+from . import tensor_json
+from .servables import code_and_reason, find_model
 
 __all__ = ["Rest", "errors_as_json"]
 

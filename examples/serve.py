@@ -24,9 +24,9 @@ import grpc
 from absl import app, flags, logging
 from aiohttp import web
 
-from examples.grpc_service import Grpc
-from examples.rest_service import Rest, errors_as_json
-from examples.servables import ServedModel
+from .grpc_service import Grpc
+from .rest_service import Rest, errors_as_json
+from .servables import ServedModel
 
 FLAGS = flags.FLAGS
 

@@ -75,10 +75,11 @@ def _literal(node: ast.expr):
         return []
 
 
-def imports_of(code: str) -> set[str]:
+def imports_of(code: str, folder: str = "") -> set[str]:
     """The dotted names that some code imports, be it inside a function.
 
     `from a import b` gives "a.b"; whether b is a module is for `label_of` to say.
+    `examples` imports from itself by `from .`, as a wheel has it under another name.
     """
     found = set()
     for node in ast.walk(ast.parse(code)):
@@ -87,6 +88,11 @@ def imports_of(code: str) -> set[str]:
                 found |= {alias.name for alias in names}
             case ast.ImportFrom(module=module, names=names, level=0):
                 found |= {f"{module}.{alias.name}" for alias in names}
+            case ast.ImportFrom(module=module, names=names, level=1) if (
+                folder == "examples"
+            ):
+                parent = f"{folder}.{module}" if module else folder
+                found |= {f"{parent}.{alias.name}" for alias in names}
             case ast.ImportFrom(lineno=lineno):
                 raise ValueError(f"line {lineno}: a relative import")
             case ast.Call(
@@ -125,11 +131,13 @@ def _names_of_index(package: str) -> set[str]:
 
 def wanted_deps(target: dict, owners: dict[str, str]) -> set[str]:
     """The deps a target should have: what its code imports, and nothing else."""
-    code = [read(file) for file in target["srcs"]]
+    names = set()
+    for file in target["srcs"]:
+        names |= imports_of(read(file), file.split("/")[0])
     for file in target.get("data", []):
         if file.endswith(".md"):  # the test runs its Python blocks
-            code += re.findall(r"^```python\n(.*?)^```", read(file), re.M | re.S)
-    names = set().union(*map(imports_of, code))
+            blocks = re.findall(r"^```python\n(.*?)^```", read(file), re.M | re.S)
+            names = names.union(*map(imports_of, blocks))
     if target["rule"] == "py_test":
         names.add("pytest")
     tops = {name.partition(".")[0] for name in names}
@@ -182,7 +190,11 @@ def test_a_file_is_built_the_way_it_is_run(name):
         assert runner == ("pytest", [file]), f"BUILD: {name} must run pytest on {file}"
     elif 'if __name__ == "__main__":' in read(file):
         assert target["rule"] == "py_binary", f"BUILD: {name} must be a py_binary"
-        assert target.get("main") == file, f"BUILD: the main of {name} must be {file}"
+        if file.startswith("examples/"):  # `from .` needs a module, not a script
+            main = "main_module", file[:-3].replace("/", ".")
+        else:
+            main = "main", file
+        assert target.get(main[0]) == main[1], f"BUILD: {name} needs {main}"
     else:
         assert target["rule"] == "py_library", f"BUILD: {name} must be a py_library"
 
