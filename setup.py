@@ -1,78 +1,57 @@
-"""Installs `tf-pseudofeat`."""
+"""Installs `tf-pseudofeat`, as `pyproject.toml` says; PyPI shows the README."""
 
 import pathlib
-import runpy
+import re
+import tomllib
 
 import setuptools
 
-_HERE = pathlib.Path(__file__).parent
-# Run by its path: importing the package would import TensorFlow.
-_VERSION = runpy.run_path(str(_HERE / "tf_pseudofeat" / "version.py"))["__version__"]
-_README = _HERE / "README.md"
+HERE = pathlib.Path(__file__).parent
 
-_BEAM = ["apache-beam>=2.77"]
-_EXAMPLES = [
-    "importlib_resources>=6.0",  # TFDS 4.9.10 imports it and does not require it
-    "matplotlib>=3.8",
-    "protobuf>=6.31.1",  # with less, TFDS imports as an empty module
-    "tensorflow-datasets>=4.9.10",
-]
-_JAX = ["jax>=0.5.0"]
-_SERVING = [
-    "ai-edge-litert>=2.0",
-    "aiohttp>=3.13.1",  # run_app takes auto_decompress
-    "grpcio>=1.70",
-    "onnxruntime>=1.22",
-    "openvino>=2025.2",
-    "protobuf>=6.31.1",
-    "tensorflow-serving-api>=2.20",
-    "tf2onnx>=1.17",
-]
 
-setuptools.setup(
-    name="tf-pseudofeat",
-    version=_VERSION,
-    description="Retrains a Keras classifier's head on Gaussian pseudo-features",
-    long_description=_README.read_text(encoding="utf-8") if _README.exists() else "",
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    license_files=["LICENSE"],
-    packages=setuptools.find_packages(include=["tf_pseudofeat*"]),
-    python_requires=">=3.11",
-    install_requires=[
-        "absl-py>=1.4",
-        "imbalanced-learn>=0.14.1",  # 0.14.0 does not import with scikit-learn 1.9
-        "keras>=3.12",
-        "ml-dtypes>=0.5.1",  # as TensorFlow
-        "numpy>=1.26",
-        "scikit-learn>=1.6.1",
-        "scipy>=1.11.4",
-        "tensorflow>=2.20",
-        "tensorflow-probability>=0.25",
-        "tf-keras>=2.20",  # TensorFlow Probability does not import without it
-    ],
-    extras_require={
-        "and-cuda": ["tensorflow[and-cuda]"],
-        "beam": _BEAM,
-        "examples": _EXAMPLES,
-        "jax": _JAX,
-        "serving": _SERVING,
-        "test": [
-            *_BEAM,
-            *_EXAMPLES,
-            *_JAX,
-            *_SERVING,
-            "hypothesis",
-            "keras-hub",
-            "pandas",  # imbalanced-learn's checks of its samplers skip without it
-            "pillow",
-            "playwright",
-            "pytest",
-            "pytest-xdist",
-            "ruff",
-            "setuptools",
-        ],
-    },
-    # The default, `build/`, is the file `BUILD` where case does not count.
-    options={"build": {"build_base": ".build"}},
-)
+def page(readme, scripts, source=None):
+    """The README as PyPI shows it: for who has installed the package, and no checkout.
+
+    Args:
+        readme: str. What stands between lines <!-- checkout --> and <!-- /checkout -->
+            is left out.
+        scripts: names of commands, such as "tf-pseudofeat-serve".
+        source: URL of the repository, where relative links then lead. With None such
+            links are their text alone, and there are no pictures.
+
+    Returns:
+        page: str.
+    """
+
+    def command(match):
+        script = f"tf-pseudofeat-{match[1].replace('_', '-')}"
+        module = f"python -m tf_pseudofeat_examples.{match[1]}"
+        return script if script in scripts else module
+
+    def link(match):
+        mark, text, path = match.groups()
+        if source is None:
+            return "" if mark else text
+        return f"{mark}[{text}]({source}/{'raw' if mark else 'blob'}/main/{path})"
+
+    parts = re.compile(r"^<!-- checkout -->\n.*?^<!-- /checkout -->\n", re.M | re.S)
+    text = parts.sub("", readme)
+    text = re.sub(r'pip install -e "\.(.*?)"', r'pip install "tf-pseudofeat\1"', text)
+    text = re.sub(r"python -m examples\.(\w+)", command, text)
+    text = re.sub(r"^IMAGE=.*", "IMAGE=FILE.png", text, flags=re.M)
+    return re.sub(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^)\s]+)\)", link, text)
+
+
+def _page():
+    project = tomllib.loads((HERE / "pyproject.toml").read_text("utf-8"))["project"]
+    readme = (HERE / "README.md").read_text("utf-8")
+    return page(readme, project["scripts"], project["urls"].get("Source"))
+
+
+if __name__ == "__main__":
+    setuptools.setup(
+        long_description=_page(),
+        long_description_content_type="text/markdown",
+        # The default, `build/`, is the file `BUILD` where case does not count.
+        options={"build": {"build_base": ".build"}},
+    )

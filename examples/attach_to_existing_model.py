@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 from absl import app, flags, logging
 
-from examples.data import imbalance, load_images, training_stream
 from tf_pseudofeat.files import whole_file
+
+from .data import imbalance, load_images, training_stream
 
 FLAGS = flags.FLAGS
 

@@ -27,8 +27,6 @@ from absl import app, flags, logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import tf_pseudofeat as tfpf
-from examples.beam_sources import Digits, FeatureRows, ReadRanges, TfdsImages
-from examples.data import prepared_set
 from tf_pseudofeat.beam import (
     CombineClassMoments,
     ExtractFeatures,
@@ -36,6 +34,9 @@ from tf_pseudofeat.beam import (
     WriteMoments,
 )
 from tf_pseudofeat.shards import check_free
+
+from .beam_sources import Digits, FeatureRows, ReadRanges, TfdsImages
+from .data import prepared_set
 
 FLAGS = flags.FLAGS
 

@@ -12,7 +12,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from examples.data import imbalance, load_images
+from .data import imbalance, load_images
 
 __all__ = ["Digits", "FeatureRows", "ReadRanges", "TfdsImages"]
 

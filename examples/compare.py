@@ -29,11 +29,12 @@ from absl import app, flags
 from sklearn.decomposition import PCA
 
 import tf_pseudofeat as tfpf
-from examples.arms import ARMS, run_arm
-from examples.data import load_images
-from examples.devices import leave_gpus_to_keras
-from examples.packed import pack
-from examples.trunks import FeatureFile, Recipe, network_features
+
+from .arms import ARMS, run_arm
+from .data import load_images
+from .devices import leave_gpus_to_keras
+from .packed import pack
+from .trunks import FeatureFile, Recipe, network_features
 
 FLAGS = flags.FLAGS
 

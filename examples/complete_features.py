@@ -19,8 +19,9 @@ from absl import app, flags
 from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
-from examples.data import load_images, random_views
-from examples.trunks import FeatureFile, with_used_features
+
+from .data import load_images, random_views
+from .trunks import FeatureFile, with_used_features
 
 FLAGS = flags.FLAGS
 

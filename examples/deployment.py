@@ -26,10 +26,11 @@ from imblearn.over_sampling import SMOTE
 from sklearn.model_selection import train_test_split
 
 import tf_pseudofeat as tfpf
-from examples.compare import Results
-from examples.deployment_scores import THRESHOLDS, way_scores
-from examples.devices import leave_gpus_to_keras
-from examples.naturally_imbalanced import (
+
+from .compare import Results
+from .deployment_scores import THRESHOLDS, way_scores
+from .devices import leave_gpus_to_keras
+from .naturally_imbalanced import (
     Split,
     bundled_sets,
     network_of,

@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 from scipy import stats
 
-from examples.figures import mean_and_error
+from .figures import mean_and_error
 
 __all__ = ["Runs", "p_value", "read_runs", "report"]
 

@@ -11,8 +11,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from examples.admission import one_at_a_time
-from examples.servables import code_and_reason, find_model
+from .admission import one_at_a_time
+from .servables import code_and_reason, find_model
 
 __all__ = ["Grpc"]
 

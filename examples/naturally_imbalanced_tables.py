@@ -16,8 +16,8 @@ import sys
 import numpy as np
 from absl import app, flags
 
-from examples.figures import mean_and_error
-from examples.sweep_tables import AS_TRAINED, Recipe
+from .figures import mean_and_error
+from .sweep_tables import AS_TRAINED, Recipe
 
 __all__ = ["best_recipe", "halves", "read_sets", "report"]
 

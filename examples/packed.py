@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from examples.data import only_classes
+from .data import only_classes
 
 __all__ = ["pack"]
 

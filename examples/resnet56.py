@@ -27,11 +27,12 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tf_pseudofeat as tfpf
-from examples.data import imbalance, load_images, training_stream
-from examples.devices import leave_gpus_to_keras
-from examples.pace import EpochTimes, Pace, input_rate, matmul_rate, training_flops
-from examples.resnet import compiled_resnet
-from examples.resume import EpochBackup, restore, skip_epochs
+
+from .data import imbalance, load_images, training_stream
+from .devices import leave_gpus_to_keras
+from .pace import EpochTimes, Pace, input_rate, matmul_rate, training_flops
+from .resnet import compiled_resnet
+from .resume import EpochBackup, restore, skip_epochs
 
 FLAGS = flags.FLAGS
 

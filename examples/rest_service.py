@@ -10,9 +10,9 @@ from aiohttp import web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from examples import tensor_json
-from examples.admission import one_at_a_time
-from examples.servables import code_and_reason, find_model
+from . import tensor_json
+from .admission import one_at_a_time
+from .servables import code_and_reason, find_model
 
 __all__ = ["Rest", "errors_as_json"]
 

@@ -12,7 +12,7 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from examples.image_size import count_pixels
+from .image_size import count_pixels
 
 __all__ = ["Servable", "ServedModel", "code_and_reason", "find_model"]
 

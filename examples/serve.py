@@ -25,11 +25,11 @@ import grpc
 from absl import app, flags, logging
 from aiohttp import web
 
-from examples.admission import Admission
-from examples.grpc_service import Grpc
-from examples.request_checks import check_requests
-from examples.rest_service import Rest, errors_as_json
-from examples.servables import ServedModel
+from .admission import Admission
+from .grpc_service import Grpc
+from .request_checks import check_requests
+from .rest_service import Rest, errors_as_json
+from .servables import ServedModel
 
 FLAGS = flags.FLAGS
 

@@ -20,9 +20,10 @@ import numpy as np
 from absl import app, flags
 
 import tf_pseudofeat as tfpf
-from examples.compare import Results
-from examples.devices import leave_gpus_to_keras
-from examples.trunks import FeatureFile
+
+from .compare import Results
+from .devices import leave_gpus_to_keras
+from .trunks import FeatureFile
 
 __all__ = [
     "BLENDS",

@@ -26,11 +26,14 @@ import numpy as np
 from absl import app, flags
 
 import tf_pseudofeat as tfpf
-from examples.compare import Results
-from examples.data import load_images
-from examples.devices import leave_gpus_to_keras
-from examples.figures import mean_and_error
-from examples.sweep import (
+from tf_pseudofeat.adjust import shift_bias
+from tf_pseudofeat.views import Shifts
+
+from .compare import Results
+from .data import load_images
+from .devices import leave_gpus_to_keras
+from .figures import mean_and_error
+from .sweep import (
     BLENDS,
     Material,
     add_as_trained,
@@ -42,10 +45,8 @@ from examples.sweep import (
     train,
     train_and_score,
 )
-from examples.sweep_views import read_network, seen_through
-from examples.trunks import FeatureFile
-from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.views import Shifts
+from .sweep_views import read_network, seen_through
+from .trunks import FeatureFile
 
 __all__ = [
     "MATERIALS",

@@ -18,12 +18,13 @@ from absl import app, flags
 from scipy import stats
 
 import tf_pseudofeat as tfpf
-from examples.compare import Results
-from examples.deployment import resplit, trained_network
-from examples.devices import leave_gpus_to_keras
-from examples.naturally_imbalanced import bundled_sets, read_tables
 from tf_pseudofeat.budget import minority_classes
 from tf_pseudofeat.comparison import score_predictions
+
+from .compare import Results
+from .deployment import resplit, trained_network
+from .devices import leave_gpus_to_keras
+from .naturally_imbalanced import bundled_sets, read_tables
 
 __all__ = ["CONFIDENCES", "SCORES", "guard_table", "run_guard"]
 

@@ -17,19 +17,20 @@ from absl import app, flags
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from examples.compare import Results
-from examples.data import imbalance, load_images
-from examples.devices import leave_gpus_to_keras
-from examples.sweep import (
+from tf_pseudofeat.views import Shifts
+
+from .compare import Results
+from .data import imbalance, load_images
+from .devices import leave_gpus_to_keras
+from .sweep import (
     Material,
     add_as_trained,
     add_oracle,
     result_entry,
     train_and_score,
 )
-from examples.sweep_views import seen_through, views_table
-from examples.trunks import feature_file
-from tf_pseudofeat.views import Shifts
+from .sweep_views import seen_through, views_table
+from .trunks import feature_file
 
 __all__ = ["network", "run"]
 

@@ -19,7 +19,7 @@ import typing
 import numpy as np
 from absl import app, flags
 
-from examples.figures import SCORE_LABELS, mean_and_error
+from .figures import SCORE_LABELS, mean_and_error
 
 __all__ = ["Network", "Recipe", "best_recipes", "read_networks", "report", "share"]
 

@@ -21,12 +21,13 @@ import numpy as np
 from absl import app, flags
 
 import tf_pseudofeat as tfpf
-from examples.compare import Results
-from examples.data import load_images
-from examples.devices import leave_gpus_to_keras
-from examples.figures import mean_and_error
-from examples.sweep import Material, add_as_trained, result_entry, train_and_score
-from examples.trunks import FeatureFile, Recipe
+
+from .compare import Results
+from .data import load_images
+from .devices import leave_gpus_to_keras
+from .figures import mean_and_error
+from .sweep import Material, add_as_trained, result_entry, train_and_score
+from .trunks import FeatureFile, Recipe
 
 __all__ = [
     "VIEWS",

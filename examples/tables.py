@@ -24,7 +24,7 @@ import numpy as np
 import scipy.stats
 from absl import app, flags
 
-from examples.figures import (
+from .figures import (
     ARM_LABELS,
     SCORE_LABELS,
     arm_score,

@@ -29,8 +29,8 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from examples.pace import matmul_rate, training_flops
-from examples.resnet import resnet
+from .pace import matmul_rate, training_flops
+from .resnet import resnet
 
 __all__ = ["Trainer", "evaluate", "random_views", "save", "train"]
 

@@ -15,17 +15,18 @@ import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
-from examples.data import (
+from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.views import choose_views
+
+from .data import (
     imbalance,
     only_classes,
     random_views,
     training_stream,
     under_sampled,
 )
-from examples.resnet import compiled_resnet
-from examples.resume import EpochBackup, restore, skip_epochs
-from tf_pseudofeat.files import whole_file
-from tf_pseudofeat.views import choose_views
+from .resnet import compiled_resnet
+from .resume import EpochBackup, restore, skip_epochs
 
 __all__ = [
     "FeatureFile",

@@ -7,10 +7,9 @@ import pathlib
 import re
 import runpy
 import sys
-from unittest import mock
+import tomllib
 
 import pytest
-import setuptools
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = ("tf_pseudofeat", "tests", "examples", "benchmarks")
@@ -76,10 +75,11 @@ def _literal(node: ast.expr):
         return []
 
 
-def imports_of(code: str) -> set[str]:
+def imports_of(code: str, folder: str = "") -> set[str]:
     """The dotted names that some code imports, be it inside a function.
 
     `from a import b` gives "a.b"; whether b is a module is for `label_of` to say.
+    `examples` imports from itself by `from .`, as a wheel has it under another name.
     """
     found = set()
     for node in ast.walk(ast.parse(code)):
@@ -88,6 +88,11 @@ def imports_of(code: str) -> set[str]:
                 found |= {alias.name for alias in names}
             case ast.ImportFrom(module=module, names=names, level=0):
                 found |= {f"{module}.{alias.name}" for alias in names}
+            case ast.ImportFrom(module=module, names=names, level=1) if (
+                folder == "examples"
+            ):
+                parent = f"{folder}.{module}" if module else folder
+                found |= {f"{parent}.{alias.name}" for alias in names}
             case ast.ImportFrom(lineno=lineno):
                 raise ValueError(f"line {lineno}: a relative import")
             case ast.Call(
@@ -126,11 +131,13 @@ def _names_of_index(package: str) -> set[str]:
 
 def wanted_deps(target: dict, owners: dict[str, str]) -> set[str]:
     """The deps a target should have: what its code imports, and nothing else."""
-    code = [read(file) for file in target["srcs"]]
+    names = set()
+    for file in target["srcs"]:
+        names |= imports_of(read(file), file.split("/")[0])
     for file in target.get("data", []):
         if file.endswith(".md"):  # the test runs its Python blocks
-            code += re.findall(r"^```python\n(.*?)^```", read(file), re.M | re.S)
-    names = set().union(*map(imports_of, code))
+            blocks = re.findall(r"^```python\n(.*?)^```", read(file), re.M | re.S)
+            names = names.union(*map(imports_of, blocks))
     if target["rule"] == "py_test":
         names.add("pytest")
     tops = {name.partition(".")[0] for name in names}
@@ -183,7 +190,11 @@ def test_a_file_is_built_the_way_it_is_run(name):
         assert runner == ("pytest", [file]), f"BUILD: {name} must run pytest on {file}"
     elif 'if __name__ == "__main__":' in read(file):
         assert target["rule"] == "py_binary", f"BUILD: {name} must be a py_binary"
-        assert target.get("main") == file, f"BUILD: the main of {name} must be {file}"
+        if file.startswith("examples/"):  # `from .` needs a module, not a script
+            main = "main_module", file[:-3].replace("/", ".")
+        else:
+            main = "main", file
+        assert target.get(main[0]) == main[1], f"BUILD: {name} needs {main}"
     else:
         assert target["rule"] == "py_library", f"BUILD: {name} must be a py_library"
 
@@ -222,23 +233,25 @@ def test_every_package_is_pinned():
     assert not missing, f"requirements_lock.txt lacks: {missing}"
 
 
-def requirements_of_setup():
-    """What `setup.py` requires: always, and by the name of an extra."""
-    with mock.patch.object(setuptools, "setup") as setup:
-        runpy.run_path(str(ROOT / "setup.py"))
-    keywords = setup.call_args.kwargs
-    return keywords["install_requires"], keywords["extras_require"]
+def requirements():
+    """What `pyproject.toml` requires: always, and by the name of an extra."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    own, *more = extras["test"]  # tf-pseudofeat[beam,examples,...]
+    of_extras = re.fullmatch(r"tf-pseudofeat\[(.*)\]", own)[1].split(",")
+    extras["test"] = sum((extras[name] for name in of_extras), more)
+    return project["dependencies"], extras
 
 
 def test_users_packages_have_a_lower_bound():
-    always, extras = requirements_of_setup()
+    always, extras = requirements()
     extras = [extras[name] for name in ("examples", "jax", "serving")]
     for requirement in sum(extras, always):
-        assert ">=" in requirement, f"setup.py: what is the oldest {requirement}?"
+        assert ">=" in requirement, f"what is the oldest {requirement}?"
 
 
 def test_what_is_imported_is_installed():
-    always, extras = requirements_of_setup()
+    always, extras = requirements()
     always = set(map(normal, always))
     extras = {name: always | set(map(normal, more)) for name, more in extras.items()}
     installed = {
@@ -252,14 +265,14 @@ def test_what_is_imported_is_installed():
     for name, target in TARGETS.items():
         used = packages_of({name: target})
         missing = sorted(used - installed[target["srcs"][0].split("/")[0]])
-        assert not missing, f"setup.py: {name} imports, and nothing requires: {missing}"
+        assert not missing, f"{name} imports, and nothing requires: {missing}"
     for name, target in PACKAGE.items():  # an extra is for imports inside functions
         body = ast.parse(read(target["srcs"][0])).body
         at_once = [n for n in body if isinstance(n, ast.Import | ast.ImportFrom)]
         names = imports_of("\n".join(map(ast.unparse, at_once)))
         labels = {label_of(imported, OWNERS) for imported in names} - {None}
         missing = sorted(packages_of({name: {"deps": labels}}) - always)
-        assert not missing, f"setup.py: install_requires lacks, for {name}: {missing}"
+        assert not missing, f"`dependencies` lack, for {name}: {missing}"
 
 
 def test_the_version_is_the_same_everywhere():

@@ -47,7 +47,7 @@ def suspicious(code):
         match node:
             case ast.Import(names=names):
                 yield from MODULES & {alias.name.split(".")[0] for alias in names}
-            case ast.ImportFrom(module=module):
+            case ast.ImportFrom(module=module, level=0):
                 yield from MODULES & {module.split(".")[0]}
             case ast.Call(func=ast.Name(id=name)):
                 yield from CALLS & {name}

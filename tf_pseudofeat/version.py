@@ -1,4 +1,4 @@
-"""The version of tf_pseudofeat, in one place: `setup.py` reads it from here."""
+"""The version of tf_pseudofeat, in one place: `pyproject.toml` reads it from here."""
 
 __all__ = ["__version__"]
 
