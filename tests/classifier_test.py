@@ -35,7 +35,6 @@ NOT_OF_A_NETWORK = {
     "check_sample_weight_equivalence_on_dense_data": (
         "an example of weight 0 has a place in a batch, and one of weight 2 one place"
     ),
-    "check_sample_weight_equivalence_on_sparse_data": "the same",
 }
 
 
