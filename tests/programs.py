@@ -34,7 +34,10 @@ def run(module, *flags):
         server = _server()
         print(json.dumps(request), file=server.stdin, flush=True)
         ended, _, _ = select.select([server.stdout], [], [], _SECONDS)
-        assert ended, f"{module} has not ended in {_SECONDS} s"
+        if not ended:
+            server.kill()
+            _server.cache_clear()
+            raise TimeoutError(f"{module} has not ended in {_SECONDS} s")
         status = int(server.stdout.readline())
         printed = [path.read_text() for path in outputs]
     return subprocess.CompletedProcess(request[:-2], status, *printed)
