@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests import programs
 from tests.each_backend import needs_savedmodel
 from tf_pseudofeat.export import export_classifier, next_version
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
@@ -447,8 +448,7 @@ KILLED = """
 
 @needs_savedmodel
 def test_export_that_is_killed_leaves_no_version(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = programs.run("-c", textwrap.dedent(KILLED), tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".unfinished-")

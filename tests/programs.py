@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import runpy
+import select
 import subprocess
 import sys
 import tempfile
@@ -19,15 +20,24 @@ __all__ = ["run"]
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+_SECONDS = 600
 
 
 def run(module, *flags):
-    """What `python -m module *flags` gives, a `subprocess.CompletedProcess` of text."""
+    """What `python -m module *flags` gives, a `subprocess.CompletedProcess` of text.
+
+    A `module` of "-c" is the code in the first flag, as Python has it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         outputs = [pathlib.Path(folder) / name for name in ("stdout", "stderr")]
         request = module, *map(str, flags), *map(str, outputs)
         server = _server()
         print(json.dumps(request), file=server.stdin, flush=True)
+        ended, _, _ = select.select([server.stdout], [], [], _SECONDS)
+        if not ended:
+            server.kill()
+            _server.cache_clear()
+            raise TimeoutError(f"{module} has not ended in {_SECONDS} s")
         status = int(server.stdout.readline())
         printed = [path.read_text() for path in outputs]
     return subprocess.CompletedProcess(request[:-2], status, *printed)
@@ -68,4 +78,7 @@ if __name__ == "__main__":
 
     gc.freeze()  # else a fork copies most of it as it ends, to look for garbage
     module, sys.argv[1:] = _forked()
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module == "-c":
+        exec(sys.argv.pop(1), {"__name__": "__main__"})
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,8 +1,6 @@
 """Tests for split.py: real models, cut and put together again."""
 
 import gc
-import subprocess
-import sys
 import weakref
 
 import keras
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from tests import programs
 from tf_pseudofeat.split import split_at
 
 RNG = np.random.default_rng(0)
@@ -475,7 +474,8 @@ assert not tf.distribute.has_strategy()
 @pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_belong_to_the_strategy_that_the_model_was_made_in():
     pytest.importorskip("tensorflow")  # Its devices are fixed once it has started.
-    subprocess.run([sys.executable, "-c", IN_TWO_REPLICAS], check=True)
+    done = programs.run("-c", IN_TWO_REPLICAS)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.tensorflow(reason="tf.distribute")

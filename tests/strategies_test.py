@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import on_two_devices, on_two_workers
+from tests import on_two_devices, on_two_workers, programs
 from tf_pseudofeat.moments import moments_of
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.split import split_at
@@ -76,7 +76,8 @@ def run(modules, timeout=300):
 @pytest.fixture(scope="module")
 def devices(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("devices") / "results.npz")
-    run([(["tests.on_two_devices", path], {})])
+    done = programs.run("tests.on_two_devices", path)
+    assert done.returncode == 0, done.stderr[-3000:]
     with np.load(path) as results:
         return dict(results)
 
