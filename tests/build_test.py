@@ -279,3 +279,5 @@ def test_the_version_is_the_same_everywhere():
     version = runpy.run_path(str(ROOT / "tf_pseudofeat/version.py"))["__version__"]
     (bazel,) = re.findall(r'^    version = "(.*)",$', read("MODULE.bazel"), re.M)
     assert bazel == version, f"MODULE.bazel has {bazel}, version.py has {version}"
+    (cited,) = re.findall(r"^version: (.*)$", read("CITATION.cff"), re.M)
+    assert cited == version, f"CITATION.cff has {cited}, version.py has {version}"

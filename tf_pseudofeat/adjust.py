@@ -26,7 +26,13 @@ __all__ = [
 _ACTIVATIONS = ("softmax", "log_softmax", "linear", "sigmoid")
 
 
-def adjust_logits(model, class_counts=None, tau=1.0, *, target_prior=None):
+def adjust_logits(
+    model: keras.Model,
+    class_counts: object = None,
+    tau: float = 1.0,
+    *,
+    target_prior: object = None,
+) -> keras.Model:
     """A copy of the classifier, sharing its layers, that assumes other class shares.
 
     Use it where the head was trained on a mix that is not balanced, and every class is

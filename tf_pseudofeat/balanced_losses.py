@@ -4,6 +4,8 @@ Rivals of a retraining where the whole network can still be trained. A model tha
 trained with one of them has its classes balanced already.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -24,7 +26,7 @@ class BalancedLoss(keras.losses.Loss):
         **settings: `name`, `reduction` and `dtype`, as of every Keras loss.
     """
 
-    def __init__(self, counts, from_logits=False, **settings):
+    def __init__(self, counts: Any, from_logits: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
         numbers = by_class(counts, len(counts) if np.iterable(counts) else 1, "counts")
         positive_shares(numbers, "counts")  # each is above 0
@@ -33,7 +35,7 @@ class BalancedLoss(keras.losses.Loss):
         self.counts = tuple(numbers.tolist())
         self.from_logits = bool(from_logits)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras saves them."""
         own = {"counts": list(self.counts), "from_logits": self.from_logits}
         return super().get_config() | own
@@ -88,10 +90,16 @@ class BalancedSoftmax(BalancedLoss):
         arXiv 2007.07314, 2021.
     """
 
-    def __init__(self, counts, from_logits=False, name="balanced_softmax", **settings):
+    def __init__(
+        self,
+        counts: Any,
+        from_logits: bool = False,
+        name: str = "balanced_softmax",
+        **settings: Any,
+    ) -> None:
         super().__init__(counts, from_logits, name=name, **settings)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Loss `[B]` of labels, ids or one-hot, and outputs."""
         one_hot, logits = self._one_hot_and_logits(y_true, y_pred)
         share = np.array(self.counts) / sum(self.counts)
@@ -125,28 +133,28 @@ class ClassBalancedCrossentropy(BalancedLoss):
 
     def __init__(
         self,
-        counts,
-        beta=0.9999,
-        from_logits=False,
-        name="class_balanced_crossentropy",
-        **settings,
-    ):
+        counts: Any,
+        beta: float = 0.9999,
+        from_logits: bool = False,
+        name: str = "class_balanced_crossentropy",
+        **settings: Any,
+    ) -> None:
         super().__init__(counts, from_logits, name=name, **settings)
         if not 0 <= beta < 1:
             raise ValueError(f"`beta` is in [0, 1); received {beta!r}.")
         self.beta = float(beta)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras saves them."""
         return super().get_config() | {"beta": self.beta}
 
-    def class_weights(self):
+    def class_weights(self) -> np.ndarray:
         """The weight of each class, float64 `[C]`, of mean 1."""
         # 1 - beta^n without the loss of digits where beta is near 1.
         effective = -np.expm1(np.array(self.counts) * np.log1p(self.beta - 1))
         return len(self.counts) / effective / (1 / effective).sum()
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Loss `[B]` of labels, ids or one-hot, and outputs."""
         one_hot, logits = self._one_hot_and_logits(y_true, y_pred)
         weight = keras.ops.cast(self.class_weights(), logits.dtype)

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 from imblearn.utils import check_sampling_strategy
 
 from tf_pseudofeat.labels import class_ids
@@ -19,7 +21,7 @@ __all__ = [
 ]
 
 
-def class_counts(labels, num_classes=None):
+def class_counts(labels: npt.ArrayLike, num_classes: int | None = None) -> np.ndarray:
     """Examples per class.
 
     Args:
@@ -50,7 +52,9 @@ def minority_classes(counts, below=0.5):
     return small.tolist()
 
 
-def multiply_minority(multiplier, below=0.5):
+def multiply_minority(
+    multiplier: float, below: float = 0.5
+) -> Callable[[npt.ArrayLike], dict[int, int]]:
     """A sampling strategy: every minority class grows to `multiplier` times itself.
 
     Section 3.6 of Konno and Iwazume (2018) goes past balance, to 10, 20, 50 and 100
@@ -99,7 +103,11 @@ class _MultiplyMinority:
         return f"multiply_minority({self.multiplier}, below={self.below})"
 
 
-def pseudo_counts(labels, sampling_strategy="auto", sample_weight=None):
+def pseudo_counts(
+    labels: npt.ArrayLike,
+    sampling_strategy: str | float | Mapping | Callable = "auto",
+    sample_weight: npt.ArrayLike | None = None,
+) -> dict[int, int]:
     """How many pseudo-features to add to each class (Step 4 of the paper).
 
     With sample weights, a strategy by name fills the total weight of the classes up,

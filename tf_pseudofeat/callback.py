@@ -8,6 +8,7 @@ import os
 import pathlib
 import tempfile
 import warnings
+from typing import Any
 
 import keras
 
@@ -22,6 +23,7 @@ from tf_pseudofeat.options import resolve_options
 from tf_pseudofeat.preprocessing import Preprocessed
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.split import Split
 from tf_pseudofeat.weights import fingerprint
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
@@ -81,7 +83,14 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     >>> print(retrainer.report)
     """
 
-    def __init__(self, layer, data, *, every=None, **settings):
+    def __init__(
+        self,
+        layer: str | Split | None,
+        data: object,
+        *,
+        every: int | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__()
         if data is None:
             raise ValueError(
@@ -114,7 +123,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         copied.__dict__.update(copy.deepcopy(own, memo), **shared, **fresh)
         return copied
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks everything, and warns of what would undo the retraining later."""
         self.report = None
         self._left, self._has_retrained = None, False
@@ -132,7 +141,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Retrains after every `every`-th epoch."""
         self._take_validation_data()
         if self.every is None:
@@ -144,7 +153,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         if logs is not None:
             logs.update(_scores(self.report if due else None))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Retrains, unless that was just done and the weights are still those."""
         if self._left is not None and self._left == fingerprint(self.model.weights):
             return

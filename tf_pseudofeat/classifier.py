@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -26,7 +28,7 @@ from tf_pseudofeat.seeds import initial_weights_from, noise_from
 
 __all__ = ["PseudoFeatureClassifier"]
 
-_PARTS = {"recipe": HeadRecipe, "extraction": Extraction}
+_PARTS: dict[str, Any] = {"recipe": HeadRecipe, "extraction": Extraction}
 
 
 class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
@@ -82,19 +84,19 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        build=None,
-        layer=None,
+        build: Callable[[tuple[int, ...], int], keras.Model] | None = None,
+        layer: str | None = None,
         *,
-        recipe=None,
-        extraction=None,
-        monitor="balanced_accuracy",
-        validation_fraction=0.0,
-        epochs=50,
-        batch_size=32,
-        callbacks=None,
-        random_state=None,
-        verbose=0,
-    ):
+        recipe: HeadRecipe | str | None = None,
+        extraction: Extraction | None = None,
+        monitor: object = "balanced_accuracy",
+        validation_fraction: float = 0.0,
+        epochs: int = 50,
+        batch_size: int = 32,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | str = 0,
+    ) -> None:
         self.build = build
         self.layer = layer
         self.recipe = recipe
@@ -109,7 +111,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
 
     # Parameters.
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; with `deep` those of `recipe` and `extraction`, too."""
         params = super().get_params(deep=False)
         for name, kind in _PARTS.items() if deep else ():
@@ -119,7 +121,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                     params[f"{name}__{field.name}"] = getattr(part, field.name)
         return params
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Sets parameters by name; `recipe__tau` is `tau` of the `recipe`."""
         plain, changed = {}, {name: {} for name in _PARTS}
         for key, value in params.items():
@@ -143,7 +145,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
 
     # Training.
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains a new model, and retrains its head.
 
         Args:
@@ -222,12 +224,12 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
 
     # Use.
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """The label that is decided for, `[N]`, of inputs `[N, ...]`."""
         predicted = self._predictions(X).predicted
         return self.classes_[predicted]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities `[N, C]` of inputs `[N, ...]`, in the order of `classes_`.
 
         Raises:

@@ -14,6 +14,7 @@ References:
 import dataclasses
 import functools
 import numbers
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class CovarianceReport:
     feature_size: int
     classes: tuple[ClassCovariance, ...]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts and lists."""
         return dataclasses.asdict(self)
 
@@ -151,8 +152,11 @@ def check_examples(count, covariance_type):
 
 
 def estimate_covariance(
-    moments, covariance_type="full", shrinkage="oas", covariance_scale=1.0
-):
+    moments: ClassMoments,
+    covariance_type: str = "full",
+    shrinkage: float | str = "oas",
+    covariance_scale: float = 1.0,
+) -> CovarianceEstimate:
     """Factors of each class's covariance, and how they came about.
 
         S     = scatter / (n - 1)

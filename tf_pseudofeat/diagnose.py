@@ -2,11 +2,15 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from tf_pseudofeat.candidates import score_error
 from tf_pseudofeat.comparison import beyond_chance, difference_error, score_predictions
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.findings import number, score_label, too_few
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.preprocessing import preprocesses
@@ -97,18 +101,18 @@ class Diagnosis(Page):
 
 
 def diagnose(
-    model,
-    layer,
-    data,
-    validation_data,
+    model: keras.Model,
+    layer: str | Split | None,
+    data: object,
+    validation_data: object,
     *,
-    extraction=None,
-    monitor="balanced_accuracy",
-    class_names=None,
-    seed=(1, 2),
-    verbose="auto",
-    **options,
-):
+    extraction: Extraction | None = None,
+    monitor: object = "balanced_accuracy",
+    class_names: Iterable[str] | Mapping[int, str] | None = None,
+    seed: Sequence[int] = (1, 2),
+    verbose: int | str = "auto",
+    **options: Any,
+) -> Diagnosis:
     """Says what each remedy for rare classes would give, and leaves the model alone.
 
     As it is; with thresholds of its own for the classes; with logit adjustment; with

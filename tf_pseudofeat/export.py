@@ -4,32 +4,35 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
 
 import keras
 import tensorflow as tf
 
 from tf_pseudofeat.endpoints import endpoints
 from tf_pseudofeat.files import local_path
+from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.labels import check_class_names
+from tf_pseudofeat.thresholds import Thresholds
 from tf_pseudofeat.warmup import warmup_records
 
 __all__ = ["export_classifier", "next_version"]
 
 
 def export_classifier(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike,
     *,
-    input_name=None,
-    output_name=None,
-    class_names=None,
-    thresholds=None,
-    encoded_images=False,
-    layer_name=None,
-    gaussian=None,
-    warmup=None,
-    preprocess=True,
-):
+    input_name: str | None = None,
+    output_name: str | None = None,
+    class_names: Iterable[str] | Mapping[int, str] | None = None,
+    thresholds: Thresholds | None = None,
+    encoded_images: bool = False,
+    layer_name: str | None = None,
+    gaussian: ClassConditionalGaussian | None = None,
+    warmup: object = None,
+    preprocess: bool = True,
+) -> str:
     """Writes the model as a SavedModel that TensorFlow Serving and TF load as it is.
 
     A version appears in its folder whole or not at all, and none is overwritten, also
@@ -138,7 +141,7 @@ def export_classifier(
         raise
 
 
-def next_version(folder):
+def next_version(folder: str | os.PathLike) -> pathlib.Path:
     """The path of the next free version number in a folder of exports, from 1.
 
     Args:

@@ -1,6 +1,7 @@
 """What the trunk looks at in Step 2: which examples, and through which views."""
 
 import dataclasses
+from typing import Any, Self
 
 from tf_pseudofeat.arguments import check_is_object, whole_number
 from tf_pseudofeat.files import local_path
@@ -56,7 +57,7 @@ class Extraction:
     cache_dir: object = None
 
     @classmethod
-    def plain(cls):
+    def plain(cls) -> Self:
         """Every example, as it is."""
         return cls(augment=None, per_class=None)
 
@@ -93,11 +94,11 @@ class Extraction:
             )
 
     @property
-    def num_views(self):
+    def num_views(self) -> int:
         """Views of each example; 0 without `augment`."""
         return 0 if self.augment is None else self.views or 1
 
-    def literal(self):
+    def literal(self) -> Self:
         """The same, where "auto" means every example as it is."""
         return dataclasses.replace(
             self,
@@ -105,7 +106,7 @@ class Extraction:
             augment=None if _is_auto(self.augment) else self.augment,
         )
 
-    def for_recipe(self, recipe):
+    def for_recipe(self, recipe: Any) -> Self:
         """The same, with what "auto" means for a `HeadRecipe`."""
         per_class, augment = self.per_class, self.augment
         if _is_auto(per_class):

@@ -11,6 +11,8 @@ import inspect
 import itertools
 import pathlib
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,6 +34,7 @@ from tf_pseudofeat.data_adapters import (
     for_keras,
     num_batches,
 )
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.files import missing_folders, remove_empty
 from tf_pseudofeat.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.labeled import LabeledFeatures
@@ -81,8 +84,14 @@ class Extracted:
 
 
 def extract_features(
-    trunk, data, extraction=None, *, seed=(1, 2), verbose="auto", **options
-):
+    trunk: keras.Model,
+    data: object,
+    extraction: Extraction | None = None,
+    *,
+    seed: Sequence[int] = (1, 2),
+    verbose: int | str = "auto",
+    **options: Any,
+) -> LabeledFeatures:
     """Runs the trunk over the data in inference mode.
 
     Args:

@@ -9,9 +9,12 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tf_pseudofeat.arguments import (
@@ -20,7 +23,11 @@ from tf_pseudofeat.arguments import (
     stateless_seed,
     whole_number,
 )
-from tf_pseudofeat.covariance import check_settings, estimate_covariance
+from tf_pseudofeat.covariance import (
+    CovarianceReport,
+    check_settings,
+    estimate_covariance,
+)
 from tf_pseudofeat.covariance_types import COVARIANCE_TYPES, as_scale, plain
 from tf_pseudofeat.labels import class_ids
 from tf_pseudofeat.moments import (
@@ -91,15 +98,17 @@ class ClassConditionalGaussian(keras.layers.Layer):
         Deep Learning", arXiv 1807.06538, 2018.
     """
 
+    _feature_shape: Any  # None before there are features
+
     def __init__(
         self,
-        num_classes,
-        covariance_type="full",
-        shrinkage="oas",
-        covariance_scale=1.0,
-        rank=None,
-        **kwargs,
-    ):
+        num_classes: int,
+        covariance_type: str = "full",
+        shrinkage: float | str = "oas",
+        covariance_scale: float = 1.0,
+        rank: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_settings(covariance_type, shrinkage, covariance_scale, rank)
         num_classes = whole_number("num_classes", num_classes)
         kwargs.setdefault("dtype", "float32")  # whatever the global policy is
@@ -114,7 +123,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
 
     # Fitting.
 
-    def adapt(self, features, labels=None):
+    def adapt(self, features: object, labels: npt.ArrayLike | None = None) -> None:
         """Forgets what was fitted, and fits; where that fails, nothing has changed.
 
         Args:
@@ -131,7 +140,9 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 self._update_from_batches(features)
             self.finalize_state()
 
-    def adapt_moments(self, moments, feature_shape=None):
+    def adapt_moments(
+        self, moments: ClassMoments, feature_shape: Sequence[int] | None = None
+    ) -> None:
         """The same as `adapt`, from statistics that were gathered elsewhere.
 
         Args:
@@ -151,7 +162,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             self._add(moments, (None, *shape))
             self.finalize_state()
 
-    def update_state(self, features, labels):
+    def update_state(self, features: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         """Adds examples to the statistics; `finalize_state` makes them count."""
         if not isinstance(features, StoredArray):
             features = np.asarray(features)
@@ -160,7 +171,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         moments = moments_of(features, labels, *how)
         self._add(moments, features.shape)
 
-    def merge_state(self, others):
+    def merge_state(self, others: Iterable[Self]) -> None:
         """Adds the statistics of a list of layers with the same settings."""
         with self._or_as_before():
             for other in others:
@@ -168,7 +179,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
                 if other.moments is not None:
                     self._add(other.moments, (None, *other.seen_shape))
 
-    def finalize_state(self):
+    def finalize_state(self) -> None:
         """Turns the statistics into the parameters of the Gaussians."""
         if self._moments is None:
             raise ValueError(
@@ -183,7 +194,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         self._assign(self._moments, as_scale(estimate.scale))
         self._estimate = dataclasses.replace(estimate, scale=None)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forgets the statistics; the parameters stay until `finalize_state`."""
         self._moments = self._estimate = None
         if not self.built:
@@ -192,12 +203,12 @@ class ClassConditionalGaussian(keras.layers.Layer):
     # What was fitted.
 
     @property
-    def moments(self):
+    def moments(self) -> ClassMoments | None:
         """The `ClassMoments` that were fitted, float64; None before that."""
         return self._moments
 
     @property
-    def report(self):
+    def report(self) -> CovarianceReport | None:
         """The `CovarianceReport` of the last fit; None before that.
 
         It is made when it is first asked for: that takes the eigenvalues of every
@@ -206,7 +217,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         return None if self._estimate is None else self._estimate.report
 
     @property
-    def feature_shape(self):
+    def feature_shape(self) -> tuple[int, ...]:
         """The shape of one feature: `(D,)`, or that of a feature map."""
         if not self.built:
             raise ValueError(
@@ -216,12 +227,12 @@ class ClassConditionalGaussian(keras.layers.Layer):
         return self._feature_shape
 
     @property
-    def seen_shape(self):
+    def seen_shape(self) -> tuple[int, ...] | None:
         """The shape of one feature of the statistics, finalized or not; or None."""
         return self._feature_shape
 
     @property
-    def distribution(self):
+    def distribution(self) -> Any:
         """The Gaussians as a TFP distribution, batch `[C]`, event `[D]`.
 
         `tfd.MultivariateNormalTriL` ("full", "tied"), `tfd.MultivariateNormalDiag`, or
@@ -237,7 +248,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         loc, scale = self.parameters()
         return as_scale(scale).to_tfp(tfd, loc)
 
-    def parameters(self, classes=None):
+    def parameters(self, classes: Sequence[int] | None = None) -> tuple[Any, Any]:
         """A snapshot of `(loc [C, D], scale)`, constants on the host, for `tf.data`.
 
         Args:
@@ -256,7 +267,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             arrays = map(snapshot, self._scale_variables())
             return snapshot(self.loc), plain(self._type.scale_class(*arrays))
 
-    def sample(self, labels, seed):
+    def sample(self, labels: npt.ArrayLike, seed: Sequence[int]) -> tf.Tensor:
         """Draws pseudo-features, one per label (Step 4 of the paper).
 
         Args:
@@ -278,14 +289,14 @@ class ClassConditionalGaussian(keras.layers.Layer):
         samples = sample_gaussians(loc, scale, labels, stateless_seed(seed))
         return tf.reshape(samples, [-1, *self.feature_shape])
 
-    def check_shape(self, feature_shape):
+    def check_shape(self, feature_shape: Sequence[int]) -> None:
         """Raises where features of a shape cannot be fitted, or not held in memory."""
         if self.built:
             self._checked_shape((None, *feature_shape))
         size = math.prod(feature_shape)
         check_memory(self.num_classes, size, self._type.kind, self.rank)
 
-    def check_can_sample(self, classes):
+    def check_can_sample(self, classes: Iterable[int]) -> None:
         """Raises where one of `classes` had no example to be fitted to."""
         counts = None if self._moments is None else self._moments.count
         empty = [int(c) for c in classes if counts is not None and not counts[c]]
@@ -349,7 +360,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         """`[B, C]`."""
         return (input_shape[0], self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras saves them."""
         names = (
             "num_classes",
@@ -361,7 +372,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
         return super().get_config() | {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         """The layer that `get_config` describes, not yet fitted."""
         config = {k: v for k, v in config.items() if k not in ("trainable", "autocast")}
         return cls(**config)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -54,7 +56,7 @@ class Guard:
     max_recall_drop: float | None = 0.5
 
     @classmethod
-    def of(cls, monitor):
+    def of(cls, monitor: object) -> Self:
         """A `Guard` as it is, and anything else as the monitor of a new one."""
         return monitor if isinstance(monitor, cls) else cls(monitor)
 
@@ -65,7 +67,7 @@ class Guard:
             _check_range("max_recall_drop", self.max_recall_drop, 0.0)
 
     @property
-    def name(self):
+    def name(self) -> str | None:
         """What the monitor is called; None where there is none."""
         if self.monitor is None or isinstance(self.monitor, str):
             return self.monitor
@@ -73,7 +75,7 @@ class Guard:
         return name or getattr(self.monitor, "__name__", type(self.monitor).__name__)
 
     @property
-    def sign(self):
+    def sign(self) -> float:
         """1.0 where higher is better, -1.0 where lower is."""
         if isinstance(self.monitor, keras.metrics.Metric):
             falls = metric_falls(self.monitor)
@@ -81,7 +83,7 @@ class Guard:
             falls = isinstance(self.monitor, str) and self.monitor in LOWER_IS_BETTER
         return -1.0 if falls else 1.0
 
-    def score(self, predictions, minority):
+    def score(self, predictions: Any, minority: Sequence[int]) -> float:
         """The monitored score of `Predictions`, a float; NaN where it has no value."""
         monitor = self.monitor
         if isinstance(monitor, str):
@@ -97,7 +99,7 @@ class Guard:
                 f"received {score!r}."
             ) from error
 
-    def try_on(self, predictions):
+    def try_on(self, predictions: Any) -> None:
         """Raises where a function or metric of the user's own fails on `Predictions`.
 
         Raises:
@@ -114,7 +116,7 @@ class Guard:
                 f"{list(predictions.outputs.shape)}: {error}"
             ) from error
 
-    def check(self, predictions, minority):
+    def check(self, predictions: Any, minority: Sequence[int]) -> None:
         """Raises where the monitored score of `Predictions` has no value."""
         if self.monitor is None:
             return
@@ -143,7 +145,7 @@ class Guard:
             f"some, or monitor another score."
         )
 
-    def objection(self, before, after, minority):
+    def objection(self, before: Any, after: Any, minority: Sequence[int]) -> str:
         """Why the classifier after must not replace the one before, or "".
 
         Args:
@@ -182,7 +184,7 @@ class Guard:
             f"difference is {'not known' if math.isnan(error) else f'{error:.4f}'}"
         )
 
-    def collapse(self, before, after):
+    def collapse(self, before: Any, after: Any) -> str:
         """Which class loses too much of its recall, in words; "" where none does."""
         if self.max_recall_drop is None:
             return ""

@@ -6,6 +6,7 @@ back. Whatever goes wrong on the way, the weights return to what they were.
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from tf_pseudofeat.adjust import shift_bias
 from tf_pseudofeat.graph import functional
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.judge import Judge
+from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.material import Material
 from tf_pseudofeat.optimizers import head_optimizer
 from tf_pseudofeat.progress import progress_bar, say
@@ -81,16 +83,16 @@ class HeadFit:
 
 
 def fit_head(
-    task,
-    material,
-    recipe=None,
+    task: Task,
+    material: Material,
+    recipe: HeadRecipe | None = None,
     *,
-    scoring=None,
-    monitor=None,
-    errors=None,
-    seed=(1, 2),
-    verbose="auto",
-):
+    scoring: LabeledFeatures | None = None,
+    monitor: object = None,
+    errors: object = None,
+    seed: Sequence[int] = (1, 2),
+    verbose: int | str = "auto",
+) -> HeadFit:
     """Trains a head on features, and undoes it where it did no good.
 
     The weights of the head are restored, to the bit, on any exception or interrupt, on

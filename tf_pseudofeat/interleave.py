@@ -7,12 +7,14 @@ read and never stored, so a hundred times the minority costs no memory.
 
 import functools
 import numbers
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tf_pseudofeat.arguments import stateless_seed, whole_number
-from tf_pseudofeat.gaussian import check_gaussian
+from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
 from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import labels_like
 from tf_pseudofeat.rounding import cast_draws, warn_of_rounding
@@ -31,16 +33,16 @@ _as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def interleave(
-    features,
-    labels,
-    gaussian=None,
-    counts=None,
-    batch_size=256,
-    seed=(1, 2),
+    features: object,
+    labels: npt.ArrayLike,
+    gaussian: ClassConditionalGaussian | None = None,
+    counts: Mapping[int, int] | None = None,
+    batch_size: int = 256,
+    seed: Sequence[int] = (1, 2),
     *,
-    sample_weight=None,
-    fresh_each_epoch=True,
-):
+    sample_weight: npt.ArrayLike | None = None,
+    fresh_each_epoch: bool = True,
+) -> tf.data.Dataset:
     """A `tf.data.Dataset` of real features and pseudo-features, ready for `head.fit`.
 
     Each iteration over the dataset is one epoch, in an order of its own. The order and

@@ -1,8 +1,11 @@
 """Features with the labels and weights that belong to them, valid by construction."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tf_pseudofeat.arguments import check_finite, check_weights
 from tf_pseudofeat.labels import class_ids
@@ -66,7 +69,13 @@ class LabeledFeatures:
         self._set(arrays)
 
     @classmethod
-    def of_batch(cls, features, labels, sample_weight=None, inputs=None):
+    def of_batch(
+        cls,
+        features: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        inputs: object = None,
+    ) -> Self | None:
         """The same of a batch, which may be of nothing that counts: then None."""
         arrays = [features, labels] + ([] if sample_weight is None else [sample_weight])
         lengths = {np.shape(array)[:1] for array in arrays}
@@ -80,14 +89,14 @@ class LabeledFeatures:
         weighted = "" if self.sample_weight is None else ", weighted"
         return f"LabeledFeatures({dtype} {shape}{weighted})"
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         yield self.features
         yield self.labels
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.ids.size
 
-    def class_counts(self, num_classes):
+    def class_counts(self, num_classes: int) -> np.ndarray:
         """Examples per class, int64 `[C]`.
 
         Raises:
@@ -98,7 +107,7 @@ class LabeledFeatures:
             class_ids(self.labels, num_classes)  # raises, and says which
         return np.bincount(self.ids, minlength=num_classes)
 
-    def select(self, rows):
+    def select(self, rows: npt.ArrayLike | slice) -> Self:
         """Some of the examples, by a mask or by number; what is on disk stays there.
 
         Args:
@@ -116,7 +125,7 @@ class LabeledFeatures:
         return self._like({name: _take(getattr(self, name), rows) for name in _ARRAYS})
 
     @classmethod
-    def concatenate(cls, parts):
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several `LabeledFeatures` as one; what is all on disk stays there."""
         if len({part.sample_weight is None for part in parts}) != 1:
             raise ValueError(

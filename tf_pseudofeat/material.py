@@ -1,8 +1,11 @@
 """Steps 3 and 4 of Konno and Iwazume (2018): what a head trains on."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 
 from tf_pseudofeat.budget import (
     check_several_classes,
@@ -13,6 +16,7 @@ from tf_pseudofeat.chosen import ClassTotals
 from tf_pseudofeat.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.interleave import stream_features
 from tf_pseudofeat.labeled import LabeledFeatures
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.resampled import resampled
 from tf_pseudofeat.rounding import warn_of_rounding
 
@@ -41,34 +45,34 @@ class Material:
     viewed: bool = False
 
     @property
-    def pseudo(self):
+    def pseudo(self) -> np.ndarray:
         """Pseudo-features per class, int64 `[C]`; negative where some were taken."""
         made = [(self.counts or {}).get(c, 0) for c in range(self.real.size)]
         return self.features.class_counts(self.real.size) - self.real + made
 
     @property
-    def mass(self):
+    def mass(self) -> np.ndarray:
         """What each class of real examples weighs in all, float64 `[C]`."""
         weight, ids = self.features.sample_weight, self.features.ids
         plain = weight is None  # and after a sampler, of other examples
         return 1.0 * self.real if plain else np.bincount(ids, weight, self.real.size)
 
     @property
-    def examples(self):
+    def examples(self) -> np.ndarray:
         """Examples of each class in the data, int64 `[C]`, looked at or not."""
         return self.real if self.totals is None else self.totals.of(self.real.size)[0]
 
     @property
-    def population(self):
+    def population(self) -> np.ndarray:
         """What those weigh, float64 `[C]`."""
         return self.mass if self.totals is None else self.totals.of(self.real.size)[1]
 
     @property
-    def minority(self):
+    def minority(self) -> list[int]:
         """The classes that are rare in the data, see `minority_classes`."""
         return minority_classes(self.examples)
 
-    def stream(self, recipe, seed):
+    def stream(self, recipe: HeadRecipe, seed: Sequence[int]) -> tf.data.Dataset:
         """The batches of one epoch after the other, see `interleave`."""
         return stream_features(
             self.features,
@@ -80,7 +84,13 @@ class Material:
         )
 
 
-def prepare_material(features, recipe, num_classes, totals=None, viewed=False):
+def prepare_material(
+    features: LabeledFeatures,
+    recipe: HeadRecipe,
+    num_classes: int,
+    totals: npt.ArrayLike | ClassTotals | None = None,
+    viewed: bool = False,
+) -> Material:
     """Fits the Gaussians of a recipe, or runs its sampler, and counts what to draw.
 
     Args:

@@ -3,6 +3,9 @@
 All of them are functions of the recall of each class, see `scores`.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -28,7 +31,13 @@ class RecallMetric(keras.metrics.Metric):
         dtype: string, optional.
     """
 
-    def __init__(self, num_classes, threshold=0.5, name=None, dtype=None):
+    def __init__(
+        self,
+        num_classes: int,
+        threshold: float = 0.5,
+        name: str | None = None,
+        dtype: object = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.num_classes = whole_number("num_classes", num_classes)
         self.threshold = threshold
@@ -39,7 +48,7 @@ class RecallMetric(keras.metrics.Metric):
             shape=(self.num_classes,), initializer="zeros", name="found"
         )
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Counts a batch: labels in any form, outputs `[B, C]` or `[B, 1]`.
 
         An example whose label is no class from 0 to C - 1 makes the score NaN until
@@ -83,7 +92,7 @@ class RecallMetric(keras.metrics.Metric):
         present = self.total != 0  # NaN is present, too
         return keras.ops.divide_no_nan(self.found, self.total), present
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras saves them."""
         config = {"num_classes": self.num_classes, "threshold": self.threshold}
         return {**super().get_config(), **config}
@@ -106,7 +115,7 @@ class BalancedAccuracy(RecallMetric):
         dtype: string, optional.
     """
 
-    def result(self):
+    def result(self) -> Any:
         """The score so far, a scalar."""
         return _mean_where(*self._recalls())
 
@@ -115,7 +124,7 @@ class BalancedAccuracy(RecallMetric):
 class GeometricMean(RecallMetric):
     """`geometric_mean` as a Keras metric; the Args of `BalancedAccuracy`."""
 
-    def result(self):
+    def result(self) -> Any:
         """The score so far, a scalar."""
         recalls, present = self._recalls()
         logs = keras.ops.log(keras.ops.where(present, recalls, 1.0))
@@ -126,7 +135,7 @@ class GeometricMean(RecallMetric):
 class MinClassAccuracy(RecallMetric):
     """`min_class_accuracy` as a Keras metric; the Args of `BalancedAccuracy`."""
 
-    def result(self):
+    def result(self) -> Any:
         """The score so far, a scalar."""
         recalls, present = self._recalls()
         return keras.ops.min(keras.ops.where(present, recalls, 1.0))
@@ -144,16 +153,23 @@ class MeanMinorityAccuracy(RecallMetric):
         dtype: string, optional.
     """
 
-    def __init__(self, num_classes, minority, threshold=0.5, name=None, dtype=None):
+    def __init__(
+        self,
+        num_classes: int,
+        minority: Sequence[int],
+        threshold: float = 0.5,
+        name: str | None = None,
+        dtype: object = None,
+    ) -> None:
         super().__init__(num_classes, threshold, name=name, dtype=dtype)
         self.minority = class_ids(list(minority), self.num_classes).tolist()
 
-    def result(self):
+    def result(self) -> Any:
         """The score so far, a scalar."""
         recalls, present = self._recalls()
         rare = np.isin(np.arange(self.num_classes), self.minority)
         return _mean_where(recalls, keras.ops.logical_and(present, rare))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras saves them."""
         return {**super().get_config(), "minority": self.minority}

@@ -8,8 +8,10 @@ import dataclasses
 import itertools
 import math
 import os
+from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from tf_pseudofeat.arguments import check_rank, check_real, is_infinite, resolve_rank
 from tf_pseudofeat.covariance_types import MOMENT_KINDS
@@ -63,22 +65,22 @@ class ClassMoments:
     sketch: np.ndarray | None = None
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """C."""
         return self.mean.shape[0]
 
     @property
-    def feature_size(self):
+    def feature_size(self) -> int:
         """D."""
         return self.mean.shape[1]
 
     @property
-    def scale_class(self):
+    def scale_class(self) -> type:
         """The class that knows their scatter, such as `TriangularScale`."""
         return MOMENT_KINDS[self.kind].scale_class
 
     @property
-    def rank(self):
+    def rank(self) -> int | None:
         """Directions that a "low_rank" covariance of them has; None of other kinds."""
         return None if self.sketch is None else self.sketch.shape[1] // 2
 
@@ -147,7 +149,13 @@ def check_memory(num_classes, feature_size, kind="full", rank=None):
             _check_size(shape, dtype.itemsize)
 
 
-def moments_of(features, labels, num_classes, kind="full", rank=None):
+def moments_of(
+    features: npt.ArrayLike | StoredArray,
+    labels: npt.ArrayLike,
+    num_classes: int,
+    kind: str = "full",
+    rank: int | None = None,
+) -> ClassMoments:
     """The moments of features in an array, or in files.
 
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
@@ -229,7 +237,9 @@ def _moments_of_rows(features, ids, moments):
     return moments
 
 
-def moments_of_batches(batches, num_classes, kind="full", rank=None):
+def moments_of_batches(
+    batches: Iterable, num_classes: int, kind: str = "full", rank: int | None = None
+) -> ClassMoments:
     """The moments of a stream, in one pass and bounded memory.
 
     Args:
@@ -293,7 +303,7 @@ def labelled_batches(batches):
         yield np.asarray(batch[0]), np.asarray(batch[1])
 
 
-def merge(first, second):
+def merge(first: ClassMoments, second: ClassMoments) -> ClassMoments:
     """The moments of two disjoint sets of examples, from the moments of each.
 
         delta   = mean_b - mean_a

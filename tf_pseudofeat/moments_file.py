@@ -18,7 +18,7 @@ __all__ = ["load_moments", "read_moments", "save_moments"]
 _FIELDS = [field.name for field in dataclasses.fields(ClassMoments)]
 
 
-def save_moments(moments, file):
+def save_moments(moments: ClassMoments, file: object) -> None:
     """Writes `ClassMoments` as an `.npz` file; no bit of them is lost.
 
     The same moments always give the same bytes. A file that is named by its path takes
@@ -46,7 +46,7 @@ def save_moments(moments, file):
         np.savez(opened, **arrays)
 
 
-def load_moments(file):
+def load_moments(file: object) -> ClassMoments:
     """Reads what `save_moments` wrote. Nothing in the file is run.
 
     What it says of itself is checked before it is read, and so are the numbers, after

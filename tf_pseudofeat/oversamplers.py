@@ -2,6 +2,7 @@
 
 import functools
 import typing
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -118,13 +119,13 @@ class GaussianOverSampler(_OverSampler):
     def __init__(
         self,
         *,
-        sampling_strategy="auto",
-        covariance_type="full",
-        shrinkage="oas",
-        covariance_scale=1.0,
-        rank=None,
-        random_state=None,
-    ):
+        sampling_strategy: str | float | Mapping | Callable = "auto",
+        covariance_type: str = "full",
+        shrinkage: float | str = "oas",
+        covariance_scale: float = 1.0,
+        rank: int | None = None,
+        random_state: object = None,
+    ) -> None:
         super().__init__(sampling_strategy=sampling_strategy)
         self.covariance_type = covariance_type
         self.shrinkage = shrinkage
@@ -190,7 +191,13 @@ class PerturbedOverSampler(_OverSampler):
         "noise_scale": "no_validation",
     }
 
-    def __init__(self, *, sampling_strategy="auto", noise_scale=1.0, random_state=None):
+    def __init__(
+        self,
+        *,
+        sampling_strategy: str | float | Mapping | Callable = "auto",
+        noise_scale: float = 1.0,
+        random_state: object = None,
+    ) -> None:
         super().__init__(sampling_strategy=sampling_strategy)
         self.noise_scale = noise_scale
         self.random_state = random_state

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from typing import Self
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from tf_pseudofeat.adjust import logits_behind
@@ -46,35 +48,35 @@ class Predictions:
             weight = np.asarray(self.sample_weight)
             object.__setattr__(self, "sample_weight", weight)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.outputs)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """C, 2 for one output."""
         return max(2, self.outputs.shape[1])
 
     @functools.cached_property
-    def ids(self):
+    def ids(self) -> np.ndarray:
         """Class ids of the labels, int64 `[N]`."""
         return class_ids(self.labels, self.num_classes)
 
     @functools.cached_property
-    def logits(self):
+    def logits(self) -> np.ndarray:
         """Float64 `[N, C]` or `[N, 1]`; outputs of no known kind as they are."""
         activation = self.kind or "linear"
         logits = logits_behind(self.outputs.astype(np.float64), activation)
         return keras.ops.convert_to_numpy(logits)
 
     @functools.cached_property
-    def class_logits(self):
+    def class_logits(self) -> np.ndarray:
         """`logits` with one column for each class, `[N, C]`; 0 is that of class 0."""
         if self.logits.shape[1] > 1:
             return self.logits
         return np.concatenate([np.zeros_like(self.logits), self.logits], axis=1)
 
     @functools.cached_property
-    def probabilities(self):
+    def probabilities(self) -> np.ndarray | None:
         """Float64 `[N, C]`, rows that add up to 1; None where nobody knows them."""
         if self.kind is None:
             return None
@@ -85,7 +87,7 @@ class Predictions:
         return powers / powers.sum(axis=1, keepdims=True)
 
     @functools.cached_property
-    def log_odds(self):
+    def log_odds(self) -> np.ndarray | None:
         """Of each class against the rest, float64 `[N, C]`; None as `probabilities`.
 
         They rank examples as the probabilities do, which round to 0 and 1 sooner.
@@ -104,13 +106,13 @@ class Predictions:
         return logits - rest
 
     @functools.cached_property
-    def predicted(self):
+    def predicted(self) -> np.ndarray:
         """The class that is decided for, int64 `[N]`."""
         if self.outputs.shape[1] > 1:
             return self.outputs.argmax(axis=1)
         return (self.outputs[:, 0] > self.threshold).astype(np.int64)
 
-    def select(self, rows):
+    def select(self, rows: npt.ArrayLike | slice) -> Self:
         """The same of some examples, by a mask `[N]` or by number `[M]`."""
         weight = self.sample_weight
         return dataclasses.replace(
@@ -120,7 +122,7 @@ class Predictions:
             sample_weight=None if weight is None else weight[rows],
         )
 
-    def less(self, offsets, temperature=1.0):
+    def less(self, offsets: npt.ArrayLike, temperature: float = 1.0) -> Self:
         """The same with `(logits - offsets) / temperature`, as outputs of their kind.
 
         Args:

@@ -5,6 +5,9 @@ whatever the threshold. A prior or a threshold that is moved leaves the ranking 
 classes as it was.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
@@ -24,7 +27,7 @@ PROBABILITY_SCORES = (
 _MOST_RANKED = 10_000_000
 
 
-def probability_scores(predictions, minority):
+def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, Any]:
     """The scores of ranking and of calibration.
 
     Args:
@@ -70,7 +73,7 @@ def _trust(predictions):
     }
 
 
-def expected_calibration_error(predictions, bins=15):
+def expected_calibration_error(predictions: Any, bins: int = 15) -> float:
     """How far the probability of the likeliest class is from the share that is right.
 
     The mean over examples of |confidence - accuracy| in the bin of their confidence, of

@@ -3,9 +3,12 @@
 import dataclasses
 import inspect
 import math
+from collections.abc import Iterable
+from typing import Any, Self
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from tf_pseudofeat.adjust import check_movable, check_tau
 from tf_pseudofeat.arguments import check_is_object, whole_number
@@ -14,6 +17,7 @@ from tf_pseudofeat.gaussian import ClassConditionalGaussian, check_gaussian
 from tf_pseudofeat.graph import functional, layers_inside
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.priors import by_class, positive_shares
+from tf_pseudofeat.task import Task
 from tf_pseudofeat.weights import left_prior, product_layers
 
 __all__ = ["HeadRecipe", "plain"]
@@ -103,7 +107,7 @@ class HeadRecipe:
     target_prior: object = None
 
     @classmethod
-    def paper(cls):
+    def paper(cls) -> Self:
         """Exactly Konno and Iwazume (2018): singular Gaussians, a new head, one set.
 
         So it is trained on every example as it is.
@@ -141,7 +145,7 @@ class HeadRecipe:
     def _set(self, name, value):
         object.__setattr__(self, name, value)
 
-    def check(self, task):
+    def check(self, task: Task) -> None:
         """Raises what only the `Task` tells to be wrong."""
         head, num_classes = task.head, task.num_classes
         check_strategy(self.sampling_strategy, num_classes)
@@ -173,7 +177,7 @@ class HeadRecipe:
             )
 
     @property
-    def balances(self):
+    def balances(self) -> bool:
         """Whether classes are filled up to the largest, from the trained head on."""
         return (
             self.sampler is None
@@ -181,7 +185,7 @@ class HeadRecipe:
             and not self.fresh_head
         )
 
-    def resolve(self, task, material):
+    def resolve(self, task: Task, material: object) -> Self:
         """The same, with numbers for `blend` and `tau` where they are None.
 
         Args:
@@ -199,7 +203,7 @@ class HeadRecipe:
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 
-    def check_weighted(self):
+    def check_weighted(self) -> None:
         """Raises where data with sample weights cannot be used."""
         if self.sampler is not None:
             raise ValueError(
@@ -207,7 +211,7 @@ class HeadRecipe:
                 "none. Map them away, or use the Gaussians."
             )
 
-    def check_prior(self, population):
+    def check_prior(self, population: npt.ArrayLike) -> None:
         """Raises where a class without examples has no share to take the log of.
 
         Args:
@@ -221,7 +225,9 @@ class HeadRecipe:
                 f"leave both out."
             )
 
-    def gaussian_for(self, num_classes, examples=()):
+    def gaussian_for(
+        self, num_classes: int, examples: Iterable[int] = ()
+    ) -> ClassConditionalGaussian:
         """The `ClassConditionalGaussian` to fit: the user's own, or a new one.
 
         Args:
@@ -235,7 +241,7 @@ class HeadRecipe:
             settings["covariance_type"] = "tied"
         return ClassConditionalGaussian(**settings)
 
-    def target_shares(self, real):
+    def target_shares(self, real: np.ndarray) -> np.ndarray | None:
         """`target_prior` as shares `[C]` that add up to 1; None where it is None.
 
         Args:
@@ -249,7 +255,7 @@ class HeadRecipe:
         shares = by_class(target, len(real), "target_prior")
         return positive_shares(shares, "target_prior")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The fields in plain words and numbers, objects by their names."""
         return plain(self)
 

@@ -1,6 +1,7 @@
 """What a retraining did, in numbers: for the eye, for a file and as a picture."""
 
 import dataclasses
+from typing import Any
 
 from tf_pseudofeat.comparison import SCORE_NAMES
 from tf_pseudofeat.covariance import CovarianceReport
@@ -91,14 +92,14 @@ class RetrainingReport(Page):
     covariance: CovarianceReport | None = None
     tuning: Tuning | None = None
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers, ready for JSON.
 
         What is NaN or infinite is None, as JSON knows neither.
         """
         return plain(self)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """The scores as one flat dict of numbers, for an experiment tracker.
 
         Returns:
@@ -121,7 +122,7 @@ class RetrainingReport(Page):
                     flat[f"{when}_{label}_of_{self._key(place)}"] = value
         return {name: v for name, v in flat.items() if v is not None and v == v}
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """The table of classes as a pandas DataFrame, a row for each class.
 
         Returns:
@@ -220,7 +221,7 @@ class RetrainingReport(Page):
             rows.append(row)
         return Table(header, rows)
 
-    def label(self, place):
+    def label(self, place: int) -> str:
         """A class as tables and pictures name it, with a star for the minority."""
         name = str(place) if self.class_names is None else self.class_names[place]
         return name + ("*" if place in self.minority else "")
@@ -236,7 +237,7 @@ class RetrainingReport(Page):
             sentences.insert(0, "Of the new head, which the model does not have:")
         return [sentence for sentence in [*sentences, *self.notes] if sentence]
 
-    def plot(self):
+    def plot(self) -> Any:
         """Draws recall and precision of each class before and after, and the loss.
 
         Returns:

@@ -4,34 +4,41 @@ import contextlib
 import dataclasses
 import time
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import keras
+
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.findings import too_few
 from tf_pseudofeat.guard import Guard
 from tf_pseudofeat.head import fit_head
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.optimizers import unused
 from tf_pseudofeat.progress import say
+from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.report import RetrainingReport
 from tf_pseudofeat.search import search_recipe
+from tf_pseudofeat.split import Split
 from tf_pseudofeat.weights import restored_unless_kept
 
 __all__ = ["retrain_head"]
 
 
 def retrain_head(
-    model,
-    layer,
-    data,
+    model: keras.Model,
+    layer: str | Split | None,
+    data: object,
     *,
-    validation_data=None,
-    recipe=None,
-    extraction=None,
-    monitor="balanced_accuracy",
-    class_names=None,
-    seed=(1, 2),
-    verbose="auto",
-    **options,
-):
+    validation_data: object = None,
+    recipe: HeadRecipe | str | None = None,
+    extraction: Extraction | None = None,
+    monitor: object = "balanced_accuracy",
+    class_names: Iterable[str] | Mapping[int, str] | None = None,
+    seed: Sequence[int] = (1, 2),
+    verbose: int | str = "auto",
+    **options: Any,
+) -> RetrainingReport:
     """Retrains the head of a trained classifier for the sake of its rare classes.
 
     Extracts the features of some hundred examples of each class at a layer, each seen a

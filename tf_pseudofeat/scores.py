@@ -5,7 +5,11 @@ each class. Accuracy alone hides a rare class that is never found, and recall al
 hides what it costs to find it.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from tf_pseudofeat.arguments import check_weights
 from tf_pseudofeat.labels import class_ids
@@ -40,7 +44,9 @@ DECISION_SCORES = (
 _DRAWS = 500  # for a standard error
 
 
-def class_recalls(y_true, y_pred, num_classes=None):
+def class_recalls(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, num_classes: int | None = None
+) -> np.ndarray:
     """The share of each class's examples that are found.
 
     Args:
@@ -56,17 +62,17 @@ def class_recalls(y_true, y_pred, num_classes=None):
     ]
 
 
-def accuracy(y_true, y_pred):
+def accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """The share of all examples that are right."""
     return float(np.mean(np.equal(*_id_pairs(y_true, y_pred))))
 
 
-def balanced_accuracy(y_true, y_pred):
+def balanced_accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """The mean of the class recalls: accuracy, if classes were equally common."""
     return float(known_mean(class_recalls(y_true, y_pred)))
 
 
-def geometric_mean(y_true, y_pred):
+def geometric_mean(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """The geometric mean of the class recalls (Kubat and Matwin 1997).
 
     Zero as soon as one class is never found.
@@ -75,7 +81,9 @@ def geometric_mean(y_true, y_pred):
     return float(scores["geometric_mean"])
 
 
-def mean_minority_accuracy(y_true, y_pred, minority):
+def mean_minority_accuracy(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, minority: Sequence[int]
+) -> float:
     """The mean recall of the `minority` classes (a list of class ids).
 
     NaN if the labels have no example of them.
@@ -84,12 +92,18 @@ def mean_minority_accuracy(y_true, y_pred, minority):
     return float(known_mean(recalls[rare_places(minority, recalls.size)]))
 
 
-def min_class_accuracy(y_true, y_pred):
+def min_class_accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """The recall of the class that is found least."""
     return float(np.nanmin(class_recalls(y_true, y_pred)))
 
 
-def classification_scores(y_true, y_pred, num_classes, minority, sample_weight=None):
+def classification_scores(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    num_classes: int,
+    minority: Sequence[int],
+    sample_weight: npt.ArrayLike | None = None,
+) -> dict[str, Any]:
     """All scores of decisions at once.
 
     Args:

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import keras
+
 from tf_pseudofeat.graph import Graph, check_is_keras_3, functional
 from tf_pseudofeat.outputs import choose_output, graph_to
 from tf_pseudofeat.tables import Page, Table
@@ -41,7 +43,7 @@ class SeparatingLayer:
     shared: bool
 
     @property
-    def covariance_bytes(self):
+    def covariance_bytes(self) -> int | None:
         """Bytes of one class's full covariance in float32; None where D varies."""
         return None if self.num_features is None else 4 * self.num_features**2
 
@@ -50,7 +52,7 @@ class SeparatingLayers(Page, tuple):
     """A tuple of `SeparatingLayer`, from the last to the first; prints as a table."""
 
     @property
-    def usual(self):
+    def usual(self) -> SeparatingLayer | None:
         """The `SeparatingLayer` that is mostly split at; None where there is none.
 
         The last whose output is a flat vector `[D]`, or else the last of all, that
@@ -77,7 +79,9 @@ class SeparatingLayers(Page, tuple):
         return [Table(header, rows, left=3, rule=True), "\n".join(notes)]
 
 
-def separating_layers(model, *, output=None):
+def separating_layers(
+    model: keras.Model, *, output: str | None = None
+) -> SeparatingLayers:
     """The layers at which `split_at` can cut a model, nearest to the output first.
 
     Nothing is computed, and the model is not touched. Usually the best layer is the

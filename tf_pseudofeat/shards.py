@@ -22,8 +22,11 @@ import os
 import re
 import shutil
 import zlib
+from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib import format as npy
 
 from tf_pseudofeat.arguments import check_real, whole_number
@@ -91,7 +94,12 @@ class ShardWriter:
     >>> write_index("features")
     """
 
-    def __init__(self, folder, rows_per_shard=None, prefix=""):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        rows_per_shard: int | None = None,
+        prefix: str = "",
+    ) -> None:
         if rows_per_shard is not None:
             rows_per_shard = whole_number("rows_per_shard", rows_per_shard)
         if not isinstance(prefix, str) or not re.fullmatch(r"[\w.-]*", prefix):
@@ -118,7 +126,12 @@ class ShardWriter:
                 f"of a run that was killed. Take another prefix, or delete them."
             )
 
-    def add(self, features, labels, sample_weight=None):
+    def add(
+        self,
+        features: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -130,7 +143,7 @@ class ShardWriter:
         if data is not None:  # a batch of a worker may be of nothing
             self.write(data)
 
-    def write(self, data):
+    def write(self, data: LabeledFeatures) -> None:
         """Adds `LabeledFeatures`, see `add`."""
         batch = {"labels": data.labels, "features": data.features}
         if data.sample_weight is not None:
@@ -148,20 +161,20 @@ class ShardWriter:
             if self._filled == self._rows_per_shard:
                 self._write()
 
-    def close(self):
+    def close(self) -> None:
         """Writes what is left."""
         if self._filled:
             self._write()
         self._buffers = None
 
-    def discard(self):
+    def discard(self) -> None:
         """Removes what was written."""
         self._buffers, self._filled = None, 0
         _remove(self._folder, self._prefix)
         remove_empty(self._made)
         self.shards = []
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -209,7 +222,7 @@ class ShardWriter:
         self.shards.append(name)
 
 
-def write_index(folder, shards=None):
+def write_index(folder: str | os.PathLike, shards: Iterable[str] | None = None) -> None:
     """Makes a set of the shards in a folder: the last step of writing one.
 
     Args:
@@ -271,7 +284,7 @@ def indexed_shards(folder):
     return [shard["name"] for shard in read_index(folder)["shards"]]
 
 
-def load_features(folder, verify=True):
+def load_features(folder: str | os.PathLike, verify: bool = True) -> LabeledFeatures:
     """The features of an earlier extraction, to use them again.
 
     Each file must be a plain one in the folder, of the size, dtype and shape that it

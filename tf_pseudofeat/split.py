@@ -9,6 +9,8 @@ import dataclasses
 import difflib
 import itertools
 import operator
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,10 +71,17 @@ class Split:
         if self.layer_name is None:
             object.__setattr__(self, "layer_name", self.trunk.name)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[keras.Model]:
         return iter((self.trunk, self.head))
 
-    def check(self, model, x, *, tolerance=None, trained=True):
+    def check(
+        self,
+        model: keras.Model,
+        x: object,
+        *,
+        tolerance: float | None = None,
+        trained: bool = True,
+    ) -> float:
         """Compares `model(x)` to `head(trunk(x))` in inference mode.
 
         The difference of a, the model's number, and b is |a - b| / max(1, |a|). All
@@ -102,7 +111,13 @@ class Split:
         """
         return self.compare(model, x, tolerance, trained)[0]
 
-    def compare(self, model, x, tolerance=None, trained=True):
+    def compare(
+        self,
+        model: keras.Model,
+        x: object,
+        tolerance: float | None = None,
+        trained: bool = True,
+    ) -> tuple[float, Any, Any]:
         """`(largest_difference, features, outputs)`, the model's own; see `check`."""
         check_stateless(model)
         inputs = preprocess_batch(model, x)
@@ -189,7 +204,13 @@ def _together(split, model):
     return compiled(run), masked
 
 
-def split_at(model, layer_name, *, call_index=None, output=None):
+def split_at(
+    model: keras.Model,
+    layer_name: str,
+    *,
+    call_index: int | None = None,
+    output: str | None = None,
+) -> Split:
     """Splits `model` after a layer, into a trunk and a head.
 
     A Functional or Sequential model can be split wherever everything goes through one

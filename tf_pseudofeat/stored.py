@@ -5,9 +5,12 @@ import itertools
 import math
 import mmap
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from tf_pseudofeat.files import local_path, open_plain
 from tf_pseudofeat.npy_header import read_npy_header
@@ -56,7 +59,7 @@ class StoredArray:
     ((5, 3), (2, 3))
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths: Iterable[str | os.PathLike]) -> None:
         if isinstance(paths, str | bytes | os.PathLike):
             raise TypeError(
                 f"`paths` is a list of files; received {paths!r}. Pass [{paths!r}]."
@@ -80,21 +83,21 @@ class StoredArray:
         self._open_files()
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         """The number of dimensions."""
         return len(self.shape)
 
     @property
-    def lengths(self):
+    def lengths(self) -> list[int]:
         """Rows of each file."""
         return np.diff(self._ends, prepend=0).tolist()
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes on disk, and in memory if it were there."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self):
@@ -103,7 +106,7 @@ class StoredArray:
             f"files={len(self._paths)})"
         )
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> np.ndarray:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1 and self._rows is None:
@@ -113,7 +116,9 @@ class StoredArray:
             return self.take([rows])[0]
         return self.take(rows)
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
         if copy is False:
             raise ValueError(
                 "The array lies on disk, so to read it is to copy it; copy=False "
@@ -121,7 +126,7 @@ class StoredArray:
             )
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def take(self, rows, axis=0):
+    def take(self, rows: npt.ArrayLike, axis: int = 0) -> np.ndarray:
         """Reads some rows, in the order they are named.
 
         Args:
@@ -148,7 +153,7 @@ class StoredArray:
             taken[order[some]] = self._mapped(int(number)).take(local)
         return taken
 
-    def select(self, rows):
+    def select(self, rows: npt.ArrayLike) -> Self:
         """An array of some of the rows, which stay on disk.
 
         Args:
@@ -164,7 +169,9 @@ class StoredArray:
         selected.shape = (rows.size, *self.shape[1:])
         return selected
 
-    def chunks(self, multiple_of=1, num_bytes=None):
+    def chunks(
+        self, multiple_of: int = 1, num_bytes: int | None = None
+    ) -> Iterator[np.ndarray]:
         """Yields all rows in order, by default some 64 MiB of them at a time.
 
         Args:
@@ -179,7 +186,7 @@ class StoredArray:
             yield self[start : start + size]
 
     @classmethod
-    def concatenate(cls, arrays):
+    def concatenate(cls, arrays: Sequence[Self]) -> Self:
         """Several of them, one after the other, as one; nothing is read or copied."""
         joined = cls([path for array in arrays for path in array._paths])
         if any(array._rows is not None for array in arrays):

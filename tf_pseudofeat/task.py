@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ from tf_pseudofeat.labeled import LabeledFeatures
 from tf_pseudofeat.labels import check_class_names
 from tf_pseudofeat.losses import check_loss_name
 from tf_pseudofeat.predictions import Predictions, output_kind
-from tf_pseudofeat.readings import reading_of
+from tf_pseudofeat.readings import Reading, reading_of
 from tf_pseudofeat.stored import StoredArray
 from tf_pseudofeat.strategies import check_one_worker, undistributed
 from tf_pseudofeat.tracing import forward
@@ -71,16 +73,16 @@ class Task:
             object.__setattr__(self, "threshold", self.reading.threshold)
 
     @property
-    def reading(self):
+    def reading(self) -> Reading:
         """`Reading`: what the head's outputs mean."""
         return reading_of(output_activation(self.head), self.loss)
 
     @property
-    def movable(self):
+    def movable(self) -> bool:
         """Whether a bias of the head's own moves its logits, see `final_dense`."""
         return self.reading.meaning != "numbers" and final_dense(self.head) is not None
 
-    def check(self, features, name):
+    def check(self, features: LabeledFeatures, name: str) -> None:
         """Raises where the head cannot be trained or scored on `LabeledFeatures`."""
         if not isinstance(features, LabeledFeatures):
             raise TypeError(
@@ -99,16 +101,23 @@ class Task:
                 f"Extract them at its layer."
             )
 
-    def score(self, features, minority):
+    def score(
+        self, features: LabeledFeatures, minority: Sequence[int]
+    ) -> dict[str, Any]:
         """`score_predictions` of the head on `LabeledFeatures`."""
         return score_predictions(self.predict(features), minority)
 
-    def predict(self, features):
+    def predict(self, features: LabeledFeatures) -> Predictions:
         """`Predictions` of the head for `LabeledFeatures`."""
         outputs = np.concatenate(list(self._outputs(features.features)))
         return self.read(features.labels, outputs, features.sample_weight)
 
-    def read(self, labels, outputs, sample_weight=None):
+    def read(
+        self,
+        labels: np.ndarray,
+        outputs: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+    ) -> Predictions:
         """`Predictions` of what the head gave, `[N, C]` or `[N, 1]`."""
         kind = output_kind(self.reading, outputs)
         return Predictions(labels, outputs, kind, sample_weight, self.threshold)

@@ -6,8 +6,11 @@ the probabilities, as they are.
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
+import keras
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize, special
 
 from tf_pseudofeat.activation import output_activation
@@ -68,14 +71,14 @@ class Thresholds(Page):
     class_names: tuple[str, ...] | None = None
 
     @property
-    def threshold(self):
+    def threshold(self) -> float | None:
         """Of two classes the probability above which it is class 1; else None."""
         if len(self.bias) != 2:
             return None
         below = (self.bias[0] - self.bias[1]) / self.temperature
         return float(special.expit(below))
 
-    def decide(self, probabilities):
+    def decide(self, probabilities: npt.ArrayLike) -> np.ndarray:
         """The class to decide for.
 
         Args:
@@ -130,15 +133,15 @@ class Thresholds(Page):
 
 
 def choose_thresholds(
-    model,
-    validation_data,
-    metric="balanced_accuracy",
+    model: keras.Model,
+    validation_data: object,
+    metric: object = "balanced_accuracy",
     *,
-    minority=None,
-    temperature=False,
-    class_names=None,
-    seed=(1, 2),
-):
+    minority: Sequence[int] | None = None,
+    temperature: bool = False,
+    class_names: Iterable[str] | Mapping[int, str] | None = None,
+    seed: Sequence[int] = (1, 2),
+) -> Thresholds:
     """Chooses where a trained classifier decides, and leaves the model as it is.
 
     For two classes that is a threshold, for more a bias that is added to each class's

@@ -1,24 +1,31 @@
 """A recipe that chooses itself."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.job import check_job
-from tf_pseudofeat.search import search_job
+from tf_pseudofeat.search import Tuning, search_job
+from tf_pseudofeat.split import Split
 
 __all__ = ["tune"]
 
 
 def tune(
-    model,
-    layer,
-    data,
-    validation_data,
+    model: keras.Model,
+    layer: str | Split | None,
+    data: object,
+    validation_data: object,
     *,
-    extraction=None,
-    monitor="balanced_accuracy",
-    class_names=None,
-    seed=(1, 2),
-    verbose="auto",
-    **options,
-):
+    extraction: Extraction | None = None,
+    monitor: object = "balanced_accuracy",
+    class_names: Iterable[str] | Mapping[int, str] | None = None,
+    seed: Sequence[int] = (1, 2),
+    verbose: int | str = "auto",
+    **options: Any,
+) -> Tuning:
     """Finds `blend` and `tau` of `retrain_head`, and leaves the model as it is.
 
     The head is trained once. Among the candidates are the model as it is and logit
