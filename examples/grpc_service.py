@@ -66,6 +66,11 @@ class Grpc:
         await context.abort(GRPC_STATUS[code], reason, metadata)
 
     def _target(self, spec):
+        if spec.version_label:
+            raise _invalid(
+                f"Received version_label {spec.version_label[:80]!r}; versions have no "
+                f"labels here. Leave it out, or name a `version`."
+            )
         named = spec.HasField("version")
         return find_model(
             self._models, spec.name
@@ -139,13 +144,15 @@ def _array(name, proto):
         if sent == elements:
             return tf.make_ndarray(proto)
         reason = f"its shape {shape} has {elements} elements and {sent} were sent"
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         reason = error
     raise _invalid(f"Input {name!r} is not a tensor to be read: {reason}.")
 
 
 def _count_values(proto, dtype):
     if proto.tensor_content:
+        if not dtype.size:
+            raise TypeError(f"{dtype.name} has no tensor_content")
         return len(proto.tensor_content) // dtype.size
     values = [value for field, value in proto.ListFields() if field.name[-4:] == "_val"]
     return sum(map(len, values)) // (2 if dtype.is_complex else 1)

@@ -63,4 +63,9 @@ def _is_of_another_site(request):
     if site is not None:
         return site not in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    return origin is not None and urllib.parse.urlsplit(origin).netloc != request.host
+    try:
+        return (
+            origin is not None and urllib.parse.urlsplit(origin).netloc != request.host
+        )
+    except ValueError:  # "http://[", of no page
+        return True

@@ -253,7 +253,7 @@ def one_output(shape, num_classes):
     model = keras.Sequential(
         [
             keras.Input(shape),
-            keras.layers.Dense(4, activation="relu"),
+            keras.layers.Dense(4, activation="relu", name="first"),
             keras.layers.Dense(1, activation="sigmoid"),
         ]
     )
@@ -296,3 +296,48 @@ def test_bad_settings_cost_no_training(monkeypatch):
 def test_it_asks_to_be_fitted():
     with pytest.raises(NotFittedError):
         small().predict(X)
+
+
+def test_a_model_may_retrain_another_while_it_is_made():
+    def build(shape, num_classes):
+        model = one_output(shape, num_classes)
+        settings = {"fresh_head": True, "epochs": 1, "verbose": 0}
+        tfpf.retrain_head(model, "first", (X, Y == 0), **settings)
+        return model
+
+    assert small(build=build, epochs=1).fit(X, Y == 0).report_.kept
+
+
+def test_a_fit_that_fails_leaves_nothing_to_predict_with():
+    """Labels and model would be those of two fits."""
+    classifier = small(epochs=1).fit(X, Y)
+    with pytest.raises(ValueError, match="nowhere"):
+        classifier.set_params(layer="nowhere").fit(X, NAMES[Y])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_numbers_beyond_float32_are_named(fitted):
+    large = X.astype(float)
+    large[3, 1] = 1e39
+    for call in (lambda: small().fit(large, Y), lambda: fitted.predict(large)):
+        with pytest.raises(ValueError, match="X contains a value too large for"):
+            call()
+    with pytest.raises(ValueError, match="weights contains a value too large"):
+        small().fit(X, Y, sample_weight=np.full(200, 1e40))
+
+
+def test_examples_of_another_shape_are_named(fitted):
+    with pytest.raises(ValueError, match=r"was fitted to examples of shape \[5\]"):
+        fitted.predict(X[:, :, None])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": 0}, {"batch_size": 0}, {"batch_size": 2.5}]
+    + [{"validation_fraction": share} for share in (1.0, -0.1, 30)],
+)
+def test_a_setting_that_is_out_of_range_is_named(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        small(**settings).fit(X, Y)

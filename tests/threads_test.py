@@ -106,7 +106,7 @@ def test_heads_that_share_a_layer_are_not_trained_at_once():
         error = in_thread(lambda: restored_unless_kept(last).__enter__())
         with restored_unless_kept(last):  # of this thread
             pass
-        assert len(_TRAINED) == len(head.variables)
+        assert len(_TRAINED) == len(head.trainable_variables)
     assert isinstance(error, RuntimeError)
     assert not _TRAINED
 
@@ -123,6 +123,34 @@ def test_heads_of_one_trunk_are_trained_at_once():
         return x
 
     retrain(model, augment=_from_the_second_call_on(meanwhile), views=1)
+    assert raised[0] is None
+
+
+def test_models_that_share_a_frozen_trunk_are_retrained_at_once():
+    """Also where the head has a frozen part of it."""
+    keras.utils.set_random_seed(0)
+    trunk = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(6, name="f1"), keras.layers.Dense(5)],
+        name="trunk",
+    )
+    trunk.trainable = False
+    models = []
+    for _ in range(2):
+        layers = [keras.Input((4,)), trunk, keras.layers.Dense(3, activation="softmax")]
+        model = keras.Sequential(layers)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        models.append(model)
+    raised = []
+
+    def retrain_at(model, **settings):
+        settings = {"epochs": 1, "verbose": 0, **settings}
+        return tfpf.retrain_head(model, "trunk/f1", (X, Y), **settings)
+
+    def meanwhile(x):
+        raised.append(in_thread(lambda: retrain_at(models[1])))
+        return x
+
+    retrain_at(models[0], augment=_from_the_second_call_on(meanwhile), views=1)
     assert raised[0] is None
 
 

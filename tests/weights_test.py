@@ -123,3 +123,19 @@ def test_a_search_leaves_what_was_noted_of_the_prior():
     assert left_prior(split.head) == noted
     tfpf.tune(model, split, (X, Y), (X, Y), **settings)
     assert left_prior(split.head) == noted
+
+
+def test_a_weight_that_is_frozen_by_itself_stays_frozen():
+    """The flag of a BatchNormalization sets those of its weights."""
+    keras.utils.set_random_seed(0)
+    norm = keras.layers.BatchNormalization(name="norm")
+    layers = [keras.layers.Dense(5, name="features"), norm, keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    norm.gamma.trainable = False
+    settings = {"epochs": 1, "verbose": 0}
+    tfpf.retrain_head(model, "features", (X, Y), **settings)
+    tfpf.retrain_head(model, "features", (X, Y), freeze_batch_norm=False, **settings)
+    assert [v.name for v in norm.trainable_variables] == ["beta"]
+    assert not norm.gamma.trainable and norm.beta.trainable and norm.trainable

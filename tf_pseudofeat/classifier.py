@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from tf_pseudofeat.activation import output_activation
+from tf_pseudofeat.arguments import whole_number
 from tf_pseudofeat.extraction import Extraction
 from tf_pseudofeat.job import check_job
 from tf_pseudofeat.predictions import Predictions, output_kind
@@ -25,6 +26,7 @@ from tf_pseudofeat.readings import reading_of
 from tf_pseudofeat.recipe import HeadRecipe
 from tf_pseudofeat.retrain import retrain_head
 from tf_pseudofeat.seeds import initial_weights_from, noise_from
+from tf_pseudofeat.tracing import without_retracing_warnings
 
 __all__ = ["PseudoFeatureClassifier"]
 
@@ -156,6 +158,9 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         Returns:
             self: fitted.
         """
+        for name in ("model_", "report_", "history_"):  # of labels that may be others
+            self.__dict__.pop(name, None)
+        self._check_settings()
         X, ids, sample_weight = self._checked(X, y, sample_weight)
         rng = check_random_state(self.random_state)
         seeds = rng.randint(2**31 - 1, size=4).tolist()
@@ -180,7 +185,8 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             "verbose": self.verbose,
         }
         check_job(model, self.layer, data, trained=False, **settings)
-        with noise_from(np.random.default_rng(seeds)):
+        noise = noise_from(np.random.default_rng(seeds))
+        with noise, without_retracing_warnings():
             history = model.fit(
                 _Shuffled(data, self.batch_size, seeds[0]),
                 validation_data=validation,
@@ -193,6 +199,15 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         self.model_, self.history_ = model, history.history
         return self
 
+    def _check_settings(self):
+        whole_number("epochs", self.epochs)
+        whole_number("batch_size", self.batch_size)
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                f"`validation_fraction` is from 0 to below 1; received "
+                f"{self.validation_fraction!r}."
+            )
+
     def _checked(self, X, y, sample_weight):
         """Numbers `[N, ...]`, class ids `[N]` and weights; sets `classes_`."""
         X, y = validate_data(self, X, y, allow_nd=True)
@@ -204,7 +219,8 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.classes_[0]!r}."
             )
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _floats(_check_sample_weight(sample_weight, X), "weights")
+        self._input_shape = X.shape[1:]
         return _floats(X), ids.astype(np.int64), sample_weight
 
     def _built(self, input_shape, seed):
@@ -246,7 +262,13 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
     def _predictions(self, X):
         check_is_fitted(self, "model_")
         X = _floats(validate_data(self, X, reset=False, allow_nd=True))
-        outputs = self.model_.predict(X, batch_size=1024, verbose=0)
+        if X.shape[1:] != self._input_shape:
+            raise ValueError(
+                f"X has shape {list(X.shape)}; this classifier was fitted to examples "
+                f"of shape {list(self._input_shape)}."
+            )
+        with without_retracing_warnings():
+            outputs = self.model_.predict(X, batch_size=1024, verbose=0)
         reading = reading_of(output_activation(self.model_), self.model_.loss)
         kind = output_kind(reading, outputs)
         return Predictions(None, outputs, kind, threshold=reading.threshold)
@@ -274,9 +296,17 @@ class _Shuffled(keras.utils.PyDataset):
         return tuple(array[rows] for array in self._arrays)
 
 
-def _floats(X):
+def _floats(numbers, name="X"):
     """Float32 of real numbers; whole ones, which may be token ids, as they are."""
-    return X.astype(np.float32) if X.dtype.kind in "fb" else X
+    if numbers.dtype.kind not in "fb":
+        return numbers
+    with np.errstate(over="ignore"):
+        floats = numbers.astype(np.float32)
+    if not np.isfinite(floats).all():
+        raise ValueError(
+            f"{name} contains a value too large for float32, {np.abs(numbers).max():g}."
+        )
+    return floats
 
 
 def _perceptron(input_shape, num_classes):

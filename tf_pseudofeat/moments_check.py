@@ -14,6 +14,9 @@ _ROUNDING = 1e-2
 _SKETCH_ROUNDING = 1e-5
 # Below, deviations vanish from the float32 of a sketch.
 _TINY = 1e-30
+# Of the square of a mean, what the scatter of one example may be by rounding.
+_SINGLE_ROUNDING = 1e-10
+_MOST_EXAMPLES = 2**53  # whole numbers of float64
 # Below, products of float64 get shorter.
 _VANISHING = 1e-290
 
@@ -82,6 +85,8 @@ def _what_is_wrong(moments):
     count = moments.count
     if (count < 0).any():
         return f"a negative count, {count.min():g}"
+    if count.max() > _MOST_EXAMPLES:
+        return f"a count of {count.max():g}"
     if (count != np.floor(count)).any():
         wrong = count[count != np.floor(count)][0]
         return f"a count that is no whole number, {wrong:g}"
@@ -94,6 +99,10 @@ def _what_is_wrong(moments):
         parts += [] if moments.sketch is None else [moments.sketch[class_id]]
         if not count_of_class and any(part.any() for part in parts):
             return f"statistics of class {class_id}, which has no example"
+        if count_of_class == 1 and class_id in scatters:
+            rounding = _SINGLE_ROUNDING * np.square(moments.mean[class_id]).max()
+            if np.abs(scatters[class_id]).max() > rounding:
+                return f"a scatter of class {class_id}, which has a single example"
     if not count.any() and moments.scatter.any():
         return "a scatter of no examples"
     for class_id, scatter in scatters.items():
@@ -114,7 +123,10 @@ def _scatter_is_wrong(scatter):
         return None
     # A variance that is 0 has no covariances; in units of 1 they would show.
     length = np.sqrt(np.where(squares > _VANISHING, squares, 1))  # [D]
-    relative = scatter / length[:, np.newaxis] / length  # [D, D]
+    with np.errstate(over="ignore"):
+        relative = scatter / length[:, np.newaxis] / length  # [D, D]
+    if not np.isfinite(relative).all():
+        return "has covariances without variances"
     if np.abs(relative - relative.T).max() > _ROUNDING:
         return "is not symmetric"
     relative[np.diag_indices(len(relative))] += _ROUNDING

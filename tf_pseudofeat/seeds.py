@@ -13,8 +13,9 @@ import numpy as np
 
 __all__ = ["initial_weights_from", "noise_from", "numbers_for", "seed_layers"]
 
-# Python's `random` belongs to the process: two threads must not seed it at once.
-_PYTHON_RANDOM = threading.Lock()
+# Python's `random` belongs to the process: two threads must not seed it at once. The
+# thread that has it may make models while it makes one.
+_PYTHON_RANDOM = threading.RLock()
 
 # NumPy fills a short entropy up with zeros: (1, 2) and (1, 2, 0) are one stream. So
 # every use has all four numbers.

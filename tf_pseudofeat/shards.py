@@ -210,6 +210,7 @@ class ShardWriter:
         }
 
     def _write(self):
+        _check_no_index(self._folder)  # of a set that would not have this shard
         name = f"{self._prefix}{len(self.shards):05d}"
         checksums = {}
         for kind in KINDS:

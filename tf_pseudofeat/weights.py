@@ -81,7 +81,8 @@ def restored_unless_kept(head):
 @contextlib.contextmanager
 def _sole_training(head):
     thread, own = threading.get_ident(), []
-    variables = {id(variable): variable for variable in head.variables}
+    # Those that are frozen may be shared: nobody changes them.
+    variables = {id(variable): variable for variable in head.trainable_variables}
     try:
         with _LOCK:
             taken = [
@@ -115,8 +116,8 @@ def frozen_batch_norm(head, freeze=True):
     try:
         for layer in layers_inside(head) if freeze else ():
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+                frozen.append((layer, set(map(id, layer.trainable_variables))))
                 layer.trainable = False
-                frozen.append(layer)
         if not head.trainable_variables:
             names = [layer.name for layer in layers_inside(head)]
             raise ValueError(
@@ -126,8 +127,10 @@ def frozen_batch_norm(head, freeze=True):
             )
         yield
     finally:
-        for layer in frozen:
-            layer.trainable = True
+        for layer, trained in frozen:
+            layer.trainable = True  # which sets the flags of all its variables, too
+            for variable in layer.trainable_variables:
+                variable.trainable = id(variable) in trained
 
 
 def leave_prior(head, prior):
