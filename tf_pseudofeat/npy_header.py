@@ -35,7 +35,8 @@ def read_npy_header(file, num_bytes):
         if version not in _READERS:
             raise ValueError(f"version {version} of the format, not 1.0 or 2.0")
         shape, in_columns, dtype = _READERS[version](file)
-        np.broadcast_to(np.empty((), dtype), shape)  # of one number: sizes are checked
+        if min(shape, default=0) < 0:
+            raise ValueError(f"a shape of {shape}")
     except OSError:
         raise
     except Exception as error:  # the parser is of Python source, and may raise anything
