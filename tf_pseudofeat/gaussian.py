@@ -267,7 +267,7 @@ class ClassConditionalGaussian(keras.layers.Layer):
             arrays = map(snapshot, self._scale_variables())
             return snapshot(self.loc), plain(self._type.scale_class(*arrays))
 
-    def sample(self, labels: npt.ArrayLike, seed: Sequence[int]) -> tf.Tensor:
+    def sample(self, labels: npt.ArrayLike, seed: npt.ArrayLike) -> tf.Tensor:
         """Draws pseudo-features, one per label (Step 4 of the paper).
 
         Args:
