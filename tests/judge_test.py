@@ -43,8 +43,8 @@ class Linear:
                 training, training.class_counts(2), counts=counts, **settings
             )
         names = ("ok", "fraud")
-        loss = "binary_crossentropy"
         linear = self.dense.activation is keras.activations.linear
+        loss = keras.losses.BinaryCrossentropy(from_logits=linear)
         task = tfpf.Task(self.head, 2, loss, 0.0 if linear else 0.5, class_names=names)
         recipe = tfpf.HeadRecipe(blend=0.5, tau=0.5)
         return Judge(task, material, recipe, scoring, guard or Guard(), errors)

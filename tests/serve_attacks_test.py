@@ -147,6 +147,37 @@ def test_a_tensor_that_is_whole_is_read(service, value):
     assert details == "Received the inputs ['y']; expected ['x']."
 
 
+# Types of references, of no size, and of nothing that is known.
+@pytest.mark.parametrize(
+    ("dtype", "field"),
+    [(7, "tensor_content")]
+    + [
+        (n, field)
+        for n in (20, 21, 107, 999)
+        for field in ("tensor_content", "string_val")
+    ],
+)
+def test_a_tensor_of_an_odd_type_is_the_clients_fault(service, dtype, field):
+    proto = tf.make_tensor_proto([1])
+    proto.ClearField("tensor_content")
+    proto.ClearField("int_val")
+    proto.dtype = dtype
+    if field == "tensor_content":
+        proto.tensor_content = b"a" * 8
+    else:
+        proto.string_val.append(b"a")
+    code, _ = refused(service, predict_request("odd", "strings", x=proto))
+    assert code == "INVALID_ARGUMENT"
+
+
+def test_a_label_of_a_version_is_not_overlooked(service):
+    message = predict_request(image=tf.make_tensor_proto(IMAGE))
+    message.model_spec.version_label = "stable"
+    code, details = refused(service, message)
+    assert code == "INVALID_ARGUMENT"
+    assert "Received version_label 'stable'" in details
+
+
 def test_an_output_is_written_once_however_often_it_is_asked_for(service):
     message = predict_request(image=tf.make_tensor_proto(IMAGE))
     message.output_filter.extend(["probabilities"] * 200_000)
@@ -365,6 +396,7 @@ HEADERS = [
     ({"Origin": OWN}, 200),
     ({"Origin": "http://evil.example"}, 403),
     ({"Origin": "null"}, 403),
+    ({"Origin": "http://["}, 403),
     ({"Origin": "http://127.0.0.1:1"}, 403),  # another server of this machine
     ({"Sec-Fetch-Site": "same-origin", "Origin": OWN}, 200),
     ({"Sec-Fetch-Site": "none"}, 200),
