@@ -243,7 +243,7 @@ def test_an_interrupt_at_any_line_puts_the_old_head_back():
     total = len(everything.lines)
     modules = {name for name, _ in everything.lines}
     assert {f"tf_pseudofeat.{m}" for m in ("head", "judge", "retrain")} <= modules
-    places = {*np.linspace(0, total - 1, 12).astype(int), *range(total - 6, total)}
+    places = {*np.linspace(0, total - 1, 6).astype(int), *range(total - 6, total)}
     for place in sorted(places):
         model.set_weights(before)
         old, interrupting = bits(model), Interrupting(at=place)
