@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
+from tests.model_state import bits
 from tf_pseudofeat.split import split_at
 from tf_pseudofeat.weights import _TRAINED, restored_unless_kept
 
@@ -222,10 +223,6 @@ class Interrupting:
         return self._line
 
 
-def bits(model):
-    return [keras.ops.convert_to_numpy(v).tobytes() for v in model.variables]
-
-
 def traced(model, tracer):
     old = sys.gettrace()
     sys.settrace(tracer)
@@ -246,8 +243,8 @@ def test_an_interrupt_at_any_line_puts_the_old_head_back():
     places = {*np.linspace(0, total - 1, 6).astype(int), *range(total - 6, total)}
     for place in sorted(places):
         model.set_weights(before)
-        old, interrupting = bits(model), Interrupting(at=place)
+        old, interrupting = bits(model.variables), Interrupting(at=place)
         with pytest.raises(KeyboardInterrupt):
             traced(model, interrupting)
-        assert bits(model) == old, everything.lines[place]
+        assert bits(model.variables) == old, everything.lines[place]
     assert not _TRAINED

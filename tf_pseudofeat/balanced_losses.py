@@ -29,7 +29,7 @@ class BalancedLoss(keras.losses.Loss):
     def __init__(self, counts: Any, from_logits: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
         numbers = by_class(counts, len(counts) if np.iterable(counts) else 1, "counts")
-        positive_shares(numbers, "counts")  # each is above 0
+        self._shares = positive_shares(numbers, "counts")
         if numbers.size < 2:
             raise ValueError(f"`counts` is of two classes or more; received {counts}.")
         self.counts = tuple(numbers.tolist())
@@ -102,8 +102,7 @@ class BalancedSoftmax(BalancedLoss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Loss `[B]` of labels, ids or one-hot, and outputs."""
         one_hot, logits = self._one_hot_and_logits(y_true, y_pred)
-        share = np.array(self.counts) / sum(self.counts)
-        logits = logits + keras.ops.cast(np.log(share), logits.dtype)
+        logits = logits + keras.ops.cast(np.log(self._shares), logits.dtype)
         return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True)
 
 

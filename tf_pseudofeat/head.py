@@ -89,7 +89,7 @@ def fit_head(
     *,
     scoring: LabeledFeatures | None = None,
     monitor: object = None,
-    errors: object = None,
+    errors: bool | None = None,
     seed: Sequence[int] = (1, 2),
     verbose: int | str = "auto",
 ) -> HeadFit:
