@@ -9,8 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.job import check_job
-from tf_pseudofeat.preprocessing import (
+from tf_pseudofeat.data.preprocessing import (
     as_arrays,
     predict_batch,
     predicts_otherwise,
@@ -18,6 +17,7 @@ from tf_pseudofeat.preprocessing import (
     preprocessed,
     preprocesses,
 )
+from tf_pseudofeat.retraining.job import check_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rolled back")
 
