@@ -512,16 +512,15 @@ def test_a_feature_file_is_read_in_batches(tmp_path):
         FeatureRows(str(tmp_path / "h.npz")).ranges()
 
 
-def test_the_readme_s_pipeline_runs(served, tmp_path, monkeypatch):
-    (code,) = re.findall(
-        r"^```py\n(.*?)^```$", (PACKAGE.parent / "README.md").read_text(), re.S | re.M
-    )
+def test_the_pipeline_of_the_guide_runs(served, tmp_path, monkeypatch):
+    guide = (PACKAGE.parent / "docs" / "guide" / "clusters.md").read_text()
+    (code,) = re.findall(r"^```py\n(.*?)^```$", guide, re.S | re.M)
     images, labels = images_and_labels()
     rows = list(zip(images, labels.tolist(), strict=True))
     code = code.replace('"served/1"', repr(served[1]))
     monkeypatch.chdir(tmp_path)
     session = {"rows": rows}
-    exec(compile(code, "README.md", "exec"), session)
+    exec(compile(code, "clusters.md", "exec"), session)
     assert session["gaussian"].moments.count[:C].sum() == len(rows)
     assert len(load_features("shards").labels) == len(rows)
 

@@ -51,7 +51,7 @@ class Guard:
     >>> retrain_head(model, "features", data, validation_data=val, monitor=Guard("f1"))
 
     References:
-        [1] examples/results/deployment, "How sure the guard has to be".
+        [1] docs/results/deployment, "How sure the guard has to be".
     """
 
     monitor: object = "balanced_accuracy"

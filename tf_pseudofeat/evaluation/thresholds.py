@@ -174,7 +174,8 @@ def choose_thresholds(
 
     >>> thresholds = choose_thresholds(model, val_ds, "f1", temperature=True)
     >>> print(thresholds)
-    >>> export_classifier(model, "served", thresholds=thresholds)
+    >>> names = [f"digit {number}" for number in range(10)]
+    >>> export_classifier(model, "served", class_names=names, thresholds=thresholds)
 
     References:
         Guo et al., "On calibration of modern neural networks", ICML 2017, for the

@@ -35,7 +35,7 @@ def choose_views(extraction, x):
     """The `ViewSource` of an extraction.
 
     Random layers of the trunk, active, Dropout, active, and noise on floats have been
-    no better than examples as they are, or worse: examples/results/recipe.
+    no better than examples as they are, or worse: docs/results/recipe.
 
     Args:
         extraction: `Extraction`.

@@ -24,7 +24,7 @@ __all__ = ["HeadRecipe", "plain"]
 
 _PRIORS = ("uniform", "training")
 
-# Chosen on some networks and confirmed on others, see examples/results/recipe. What the
+# Chosen on some networks and confirmed on others, see docs/results/recipe. What the
 # trunk has learned by heart teaches the head little that is new, a view does.
 _BLEND_ON_VIEWS, _BLEND_AS_IT_IS = 0.2, 0.7
 # What is kept of the old head follows the prior, so as much comes off, and some more.

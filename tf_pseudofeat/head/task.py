@@ -49,7 +49,8 @@ class Task:
     Example:
 
     >>> task = Task(head, 10, "sparse_categorical_crossentropy")
-    >>> fit_head(task, prepare_material(features, recipe, 10), recipe)
+    >>> data = LabeledFeatures(features, labels)
+    >>> fit_head(task, prepare_material(data, recipe, 10), recipe)
     """
 
     head: keras.Model
