@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from examples.serving_client import client_of, measure, ranked, side_by_side, speed
+from examples.predict_clients import client_of
+from examples.serving_client import measure, ranked, side_by_side, speed
 from tests.server_process import ROOT, running_server
 from tests.tiny_models import SIDE, probabilities, save_classifier
 
