@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 
-from tf_pseudofeat.export import export_classifier
+from tf_pseudofeat.serving.export import export_classifier
 
 __all__ = ["NAMES", "ROWS", "columns", "export_columns", "export_matrix"]
 
