@@ -8,7 +8,15 @@ from sklearn.datasets import load_breast_cancer
 
 from tf_pseudofeat.serving.export import export_classifier
 
-__all__ = ["NAMES", "ROWS", "columns", "export_columns", "export_matrix"]
+__all__ = [
+    "NAMES",
+    "ROWS",
+    "columns",
+    "columns_model",
+    "export_columns",
+    "export_matrix",
+    "matrix_model",
+]
 
 _DATA = load_breast_cancer()
 ROWS = _DATA.data.astype("float32")  # [569, 30]
@@ -26,26 +34,23 @@ def columns(rows=slice(None)):
 
 
 def export_matrix(folder, seeds=(0,)):
-    """One version for each seed of a model that takes `features` [B, 30].
-
-    Returns:
-        models: list of Keras models, in the order of the versions.
-    """
-    models = [_of_matrix(seed) for seed in seeds]
+    """One version for each seed of `matrix_model`; the Keras models in a list."""
+    models = [matrix_model(seed) for seed in seeds]
     for model in models:
         export_classifier(model, folder, class_names=NAMES)
     return models
 
 
 def export_columns(folder):
-    """A version of a model that takes three inputs [B, 1] by name; the Keras model."""
-    model = _of_columns()
+    """A version of `columns_model`; the Keras model."""
+    model = columns_model()
     export_classifier(model, folder, class_names=NAMES)
     return model
 
 
 @functools.cache
-def _of_matrix(seed):
+def matrix_model(seed):
+    """A model that takes `features` [B, 30], the same one for a seed."""
     keras.utils.set_random_seed(seed)
     scale = keras.layers.Normalization()
     scale.adapt(ROWS)
@@ -54,7 +59,8 @@ def _of_matrix(seed):
 
 
 @functools.cache
-def _of_columns():
+def columns_model():
+    """A model that takes three inputs [B, 1] by name."""
     keras.utils.set_random_seed(0)
     inputs = {name: keras.Input((1,), name=name) for name in columns()}
     scale = keras.layers.Normalization()
