@@ -31,7 +31,55 @@ from tests.tabular_models import NAMES as CANCERS
 from tests.tabular_models import ROWS, columns, export_columns, export_matrix
 from tf_pseudofeat.serving.export import export_classifier
 
-PROGRAM = pathlib.Path(__file__).with_name("kserve_process.py")
+# A server of one export, for an interpreter that has kserve and TensorFlow; it does
+# without Keras and this package. The V1 protocol of KServe is TensorFlow Serving's, and
+# leaves to the model what a row is.
+PROGRAM = """
+import base64
+import json
+import sys
+
+import kserve
+import tensorflow as tf
+
+class SavedModel(kserve.Model):
+    def __init__(self, name, folder):
+        super().__init__(name)
+        self.folder = folder
+
+    def load(self):
+        self.loaded = tf.saved_model.load(self.folder)
+        self.ready = True
+        return self.ready
+
+    def predict(self, payload, headers=None, response_headers=None):
+        call = self.loaded.signatures[payload.get("signature_name", "serving_default")]
+        (_, specs), rows = call.structured_input_signature, payload["instances"]
+        if not isinstance(rows[0], dict) or "b64" in rows[0]:  # a single input, unnamed
+            (only,) = specs
+            rows = [{only: row} for row in rows]
+        outputs = call(
+            **{
+                name: tf.constant([plain(row[name]) for row in rows], spec.dtype)
+                for name, spec in specs.items()
+            }
+        )
+        columns = {key: value.numpy().tolist() for key, value in outputs.items()}
+        answers = [
+            dict(zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
+        # The names of classes are bytes, which JSON does not have.
+        return json.loads(json.dumps({"predictions": answers}, default=bytes.decode))
+
+def plain(value):
+    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
+
+folder, port = sys.argv[1:]
+model = SavedModel("model", folder)
+model.load()
+kserve.ModelServer(http_port=int(port), enable_grpc=False).start([model])
+"""
 NAMES = [f"digit {number}" for number in range(10)]
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3)).astype("uint8")
 
@@ -72,7 +120,7 @@ def running(interpreter, path, log):
     }
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [interpreter, PROGRAM, "model", path, str(port)],
+            [interpreter, "-c", PROGRAM, path, str(port)],
             env=environment,
             stdout=file,
             stderr=file,
