@@ -289,3 +289,23 @@ def test_names_of_inputs_are_text(page):
     assert page.locator("#fields img").count() == 0
     ask_row(page, dict.fromkeys([name, "mean_texture", "worst_area"], "1"))
     error(page, f"The server refused: Received the inputs ['{name}'")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("[0.25]", {"class 0": [75.0], "class 1": [25.0]}),
+        ("0.25", {"class 0": [75.0], "class 1": [25.0]}),
+        ('{"features": [9, 9], "logits": [0]}', {"class 0": [50.0], "class 1": [50.0]}),
+        ("[7.5]", "The model's answer is the number 7.5, which is no probability."),
+    ],
+)
+def test_a_single_number_is_the_probability_of_the_second_class(page, answer, found):
+    body = f'{{"predictions": [{answer}]}}'
+    page.route("**/*:predict", lambda route: route.fulfill(body=body))
+    page.select_option("#model", "one")
+    page.set_input_files("#file", image(0))
+    if isinstance(found, str):
+        error(page, found)
+    else:
+        assert bars(page)[0] == found

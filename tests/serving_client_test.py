@@ -98,6 +98,9 @@ def test_a_ranking_is_read_from_whichever_outputs_there_are():
         ("a", 0.8),
         ("b", 0.2),
     ]
+    for number in ([0.25], 0.25):  # of two classes, the probability of the second
+        assert ranked({"": number}, ["a", "b"]) == [("a", 0.75), ("b", 0.25)]
+        assert ranked({"": number}) == [("class 0", 0.25)]
     with pytest.raises(RuntimeError, match=r"outputs \['kind', 'size'\]; expected"):
         ranked({"size": [1], "kind": [2]})
 
