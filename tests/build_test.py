@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "sklearn": "scikit_learn",
     "tensorflow_serving": "tensorflow_serving_api",
+    "yaml": "pyyaml",
 }
 # What a distribution imports but does not require, so whoever imports it must.
 UNDECLARED = {
