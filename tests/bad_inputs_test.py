@@ -32,7 +32,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
 from tests import heads
-from tf_pseudofeat.gaussians.moments import no_moments
+from tf_pseudofeat.gaussians.moments import zero_moments
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 4)).astype("float32")
@@ -913,7 +913,7 @@ MOMENTS = tfpf.moments_of(FIVE, Y, 3)
     ),
     ("a map", [MOMENTS, (2, 2)], ValueError, r"5 numbers; \[2, 2\] has 4"),
     ("one row a class", [tfpf.moments_of(FIVE[:3], [0, 1, 2], 3)], ValueError, "1 ex"),
-    ("no row", [no_moments(3, 5)], ValueError, r"of no example.*\[0. 0. 0.\]"),
+    ("no row", [zero_moments(3, 5)], ValueError, r"of no example.*\[0. 0. 0.\]"),
     (
         "NaN",
         [dataclasses.replace(MOMENTS, scatter=NAN * MOMENTS.scatter)],

@@ -20,7 +20,8 @@ from examples.data import imbalance, load_images
 from examples.retrain_from_shards import retrain
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.shards import load_features
-from tf_pseudofeat.gaussians.moments import ClassMoments, moments_of
+from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import load_moments
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.split import split_at

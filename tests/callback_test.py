@@ -11,7 +11,7 @@ from keras import layers, ops
 from sklearn.metrics import balanced_accuracy_score
 
 from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining import callback as callback_module
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer

@@ -17,8 +17,8 @@ from scipy import stats
 
 from benchmarks.compiled import compiled
 from tests.each_backend import gradient
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

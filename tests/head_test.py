@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from tests import heads
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import head as head_module
 from tf_pseudofeat.head import optimizers
 from tf_pseudofeat.head.optimizers import head_optimizer

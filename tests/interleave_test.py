@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling.interleave import interleave
 
 # The package shows the function by this name, so the module is asked for by name.

@@ -10,7 +10,7 @@ from imblearn.over_sampling import SMOTE
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.splitting.split import Split
 

@@ -13,7 +13,8 @@ from tf_pseudofeat.gaussians.low_rank import (
     rows_at_a_time,
     turned,
 )
-from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_merge import merge
 
 SIZE = 24
 ORDERS = ("shuffled", "strong first", "weak first", "by direction")
@@ -151,7 +152,7 @@ def moments_in_a_tree(features, labels, rank):
 
 
 def moments_in_batches(features, labels, rank, monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.gaussians.moments._BUFFER_ROWS", 8)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.moments_estimation._BUFFER_ROWS", 8)
     parts = np.array_split(np.arange(len(labels)), 9)
     batches = ((features[part], labels[part]) for part in parts)
     return moments_of_batches(batches, 4, "low_rank", rank)

@@ -11,8 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from tf_pseudofeat.gaussians.moments import merge, moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
+from tf_pseudofeat.gaussians.moments_merge import merge
 
 FIELDS = ("count", "mean", "scatter", "sketch")
 

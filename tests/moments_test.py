@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.gaussians.moments import (
-    ClassMoments,
-    merge,
-    moments_of,
-    moments_of_batches,
-    no_moments,
-)
+from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_merge import merge
 
 KINDS = ("full", "tied", "diag", "low_rank")
 NUM_CLASSES = 5
@@ -180,7 +176,7 @@ def test_pieces_merge_to_the_whole_in_any_order(kind, sizes, seed):
     parts = [
         moments_of(*chunk, NUM_CLASSES, kind)
         if len(chunk[0])
-        else no_moments(NUM_CLASSES, 4, kind)
+        else zero_moments(NUM_CLASSES, 4, kind)
         for chunk in chunks(features, labels, sizes)
     ]
     np.random.default_rng(seed).shuffle(parts)
@@ -202,7 +198,7 @@ def test_any_grouping_of_a_merge_is_the_same(kind):
 @every_kind
 def test_nothing_is_neutral_in_a_merge(kind):
     moments = moments_of(*make_data(), NUM_CLASSES, kind)
-    nothing = no_moments(NUM_CLASSES, 4, kind)
+    nothing = zero_moments(NUM_CLASSES, 4, kind)
     assert_same(merge(moments, nothing), moments, rtol=0)
     assert_same(merge(nothing, moments), moments, rtol=0)
     assert not merge(nothing, nothing).count.any()
@@ -306,7 +302,7 @@ def test_an_unknown_kind_is_refused(kind):
 def test_covariances_that_cannot_fit_in_memory_are_refused(kind, size, shape):
     message = rf"shape \[{shape}\] need [\d.]+ GiB .*covariance_type='tied' or 'diag'"
     with pytest.raises(ValueError, match=message):
-        no_moments(1000, size, kind)
+        zero_moments(1000, size, kind)
 
 
 def test_an_empty_stream_is_refused():
@@ -317,7 +313,7 @@ def test_an_empty_stream_is_refused():
 def test_sketches_that_cannot_fit_in_memory_are_refused():
     message = r"shape \[1000, 2000, 20000\] need 149.0 GiB in float32.* small `rank`"
     with pytest.raises(ValueError, match=message):
-        no_moments(1000, 20_000, "low_rank", 1000)
+        zero_moments(1000, 20_000, "low_rank", 1000)
 
 
 def test_deviations_too_large_for_a_sketch_are_refused():
@@ -338,17 +334,17 @@ def test_deviations_too_small_for_a_sketch_are_none():
 def test_only_sketches_of_the_same_rank_merge():
     message = r"low_rank \[C, D\] = \[2, 3\] of rank 2 and .* \[2, 3\] of rank 3"
     with pytest.raises(ValueError, match=message):
-        merge(no_moments(2, 3, "low_rank", 2), no_moments(2, 3, "low_rank"))
+        merge(zero_moments(2, 3, "low_rank", 2), zero_moments(2, 3, "low_rank"))
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (no_moments(2, 3, "diag"), r"full \[C, D\] = \[2, 3\] and diag \[C, D\]"),
-        (no_moments(3, 3), r"= \[2, 3\] and full \[C, D\] = \[3, 3\]"),
-        (no_moments(2, 4), r"= \[2, 3\] and full \[C, D\] = \[2, 4\]"),
+        (zero_moments(2, 3, "diag"), r"full \[C, D\] = \[2, 3\] and diag \[C, D\]"),
+        (zero_moments(3, 3), r"= \[2, 3\] and full \[C, D\] = \[3, 3\]"),
+        (zero_moments(2, 4), r"= \[2, 3\] and full \[C, D\] = \[2, 4\]"),
     ],
 )
 def test_only_moments_of_the_same_kind_and_shape_merge(other, message):
     with pytest.raises(ValueError, match=message):
-        merge(no_moments(2, 3), other)
+        merge(zero_moments(2, 3), other)

@@ -11,7 +11,7 @@ from imblearn.over_sampling import SMOTE
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.extraction import Extraction, resolve_extraction
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import recipe as recipe_module
 from tf_pseudofeat.head.head import fit_head
 from tf_pseudofeat.head.material import prepare_material

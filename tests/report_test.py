@@ -18,7 +18,7 @@ from tf_pseudofeat.evaluation.comparison import (
 from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.extraction.extraction import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.report import RetrainingReport
 

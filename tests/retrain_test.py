@@ -19,7 +19,7 @@ from sklearn.metrics import recall_score
 
 from tf_pseudofeat.extraction import extraction as extraction_module
 from tf_pseudofeat.extraction import features as features_module
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.adjust import adjust_logits
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.retrain import retrain_head

@@ -20,8 +20,8 @@ from tf_pseudofeat.extraction import shards
 from tf_pseudofeat.extraction.extraction import Extraction
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head import task as task_module
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head

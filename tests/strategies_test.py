@@ -19,7 +19,7 @@ from tf_pseudofeat.core.strategies import (
     scope_of,
     spans_workers,
 )
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.splitting.split import split_at
 

@@ -31,15 +31,12 @@ from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
 from tf_pseudofeat.extraction.extraction import Extraction
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import (
-    ClassMoments,
-    merge,
-    moments_of,
-    moments_of_batches,
-)
+from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
+from tf_pseudofeat.gaussians.moments_merge import merge
 from tf_pseudofeat.head.adjust import adjust_logits
 from tf_pseudofeat.head.balanced_losses import (
     BalancedSoftmax,

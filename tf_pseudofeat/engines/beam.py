@@ -26,8 +26,10 @@ from tf_pseudofeat.extraction.shards import (
     indexed_shards,
     write_index,
 )
-from tf_pseudofeat.gaussians.moments import ClassMoments, merge, moments_of, no_moments
+from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import read_moments, save_moments
+from tf_pseudofeat.gaussians.moments_merge import merge
 
 try:
     import apache_beam as beam
@@ -130,7 +132,7 @@ class CombineClassMoments(beam.CombineFn):
     def __init__(self, num_classes, kind="full", rank=None):
         self._num_classes = whole_number("num_classes", num_classes)
         check_rank(kind, rank)
-        self._kind, self._rank = no_moments(1, 1, kind).kind, rank
+        self._kind, self._rank = zero_moments(1, 1, kind).kind, rank
 
     def create_accumulator(self):
         """The moments of nothing."""

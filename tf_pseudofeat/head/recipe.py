@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tf_pseudofeat.core.arguments import check_is_object, whole_number
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian, check_gaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import (
+    ClassConditionalGaussian,
+    check_gaussian,
+)
 from tf_pseudofeat.head.adjust import check_movable, check_tau
 from tf_pseudofeat.head.losses import check_loss_name
 from tf_pseudofeat.head.priors import by_class, positive_shares

@@ -17,7 +17,10 @@ from tf_pseudofeat.core.arguments import stateless_seed, whole_number
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import labels_like
 from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian, check_gaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import (
+    ClassConditionalGaussian,
+    check_gaussian,
+)
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 from tf_pseudofeat.sampling.rounding import cast_draws, warn_of_rounding
 

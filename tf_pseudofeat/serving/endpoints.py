@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.data.preprocessing import preprocess_batch, preprocesses
 from tf_pseudofeat.evaluation.thresholds import Thresholds
-from tf_pseudofeat.gaussians.gaussian import check_gaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import check_gaussian
 from tf_pseudofeat.serving.lowering import Lowering
 from tf_pseudofeat.serving.raw_inputs import check_in_graph, raw_signature
 from tf_pseudofeat.splitting.activation import output_activation

@@ -1,0 +1,55 @@
+"""Checks of what a `ClassConditionalGaussian` is to be fitted to."""
+
+import numpy as np
+
+from tf_pseudofeat.core.arguments import resolve_rank
+from tf_pseudofeat.gaussians.moments import ClassMoments
+
+__all__ = ["described_covariance", "rank_of", "shape_of_moments"]
+
+
+def shape_of_moments(layer, moments, feature_shape):
+    """The shape of one feature, of moments that fit the layer."""
+    if not isinstance(moments, ClassMoments):
+        raise TypeError(
+            f"`moments` is a ClassMoments; received {type(moments).__name__}. Features "
+            f"go into adapt(features, labels)."
+        )
+    received = moments.num_classes, moments.kind
+    expected = layer.num_classes, layer._type.kind
+    if received != expected:
+        raise ValueError(
+            f"{layer.name} has {expected[0]} classes and {layer.covariance_type!r}, "
+            f"which takes moments of kind {expected[1]!r}; received {received[0]} "
+            f"classes and kind {received[1]!r}."
+        )
+    if not moments.count.sum() > 0 or not np.isfinite(moments.scatter).all():
+        raise ValueError(
+            f"The moments are of no example, or have NaN or infinity in them; their "
+            f"counts are {moments.count}. Gather them from finite features."
+        )
+    size = moments.feature_size
+    if moments.rank != rank_of(layer, size):
+        raise ValueError(
+            f"{layer.name} keeps {rank_of(layer, size)} directions of each class, the "
+            f"moments {moments.rank}. Pass rank={moments.rank} to the layer."
+        )
+    built = layer.feature_shape if layer.built else None
+    shape = tuple(feature_shape or built or (size,))
+    if int(np.prod(shape)) != size:
+        raise ValueError(
+            f"The moments are of features of {size} numbers; {list(shape)} has "
+            f"{int(np.prod(shape))}. Pass their `feature_shape`, or use a new layer."
+        )
+    return shape
+
+
+def rank_of(layer, size):
+    """Directions kept of each class of D = `size` features; None but for "low_rank"."""
+    return resolve_rank(layer.rank, size) if layer._type.has_rank else None
+
+
+def described_covariance(layer):
+    """The covariance type of a layer, and its rank where it has one."""
+    rank = "" if layer.rank is None else f" of rank {layer.rank}"
+    return f"{layer.covariance_type!r}{rank}"
