@@ -21,7 +21,7 @@ from tf_pseudofeat.head.adjust import (
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.activation import output_activation
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 X = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
 COUNTS = [100, 20, 4]

@@ -14,16 +14,14 @@ from keras import layers
 
 from tf_pseudofeat.data.data_adapters import (
     batches_of,
-    check_data,
     first_batch,
-    first_batches,
     has_known_length,
-    is_one_pass,
-    map_batches,
     num_batches,
 )
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.data.data_checks import check_data, is_one_pass
+from tf_pseudofeat.data.map_batches import first_batches, map_batches
 from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.retraining.retrain import retrain_head
 
 N, SIZE = 196, 28

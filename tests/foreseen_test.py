@@ -14,7 +14,7 @@ from imblearn.under_sampling import NearMiss, RandomUnderSampler, TomekLinks
 from keras import layers
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer

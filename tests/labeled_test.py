@@ -5,7 +5,8 @@ import pytest
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling.interleave import interleave
 

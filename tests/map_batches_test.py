@@ -5,13 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.data.data_adapters import (
-    batches_of,
-    check_data,
-    map_batches,
-    num_batches,
-)
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.data.data_adapters import batches_of, num_batches
+from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.map_batches import map_batches
+from tf_pseudofeat.extraction.options import Extraction
 
 X = np.arange(14.0).reshape(7, 2).astype("float32")
 Y = np.array([0, 1, 2, 0, 1, 2, 0])

@@ -10,7 +10,8 @@ from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
 from tf_pseudofeat.splitting.outputs import Output, all_outputs, choose_output
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6)).astype("float32")

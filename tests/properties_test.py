@@ -20,7 +20,7 @@ from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_ba
 from tf_pseudofeat.gaussians.moments_merge import merge
 from tf_pseudofeat.sampling.budget import multiply_minority, pseudo_counts
 from tf_pseudofeat.sampling.interleave import interleave
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 # The package shows the function by this name, so the module is asked for by name.
 interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")

@@ -10,7 +10,7 @@ import pytest
 from imblearn.over_sampling import SMOTE
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.extraction.extraction import Extraction, resolve_extraction
+from tf_pseudofeat.extraction.options import Extraction, resolve_extraction
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import recipe as recipe_module
 from tf_pseudofeat.head.head import fit_head
@@ -21,7 +21,8 @@ from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
 from tf_pseudofeat.sampling.budget import multiply_minority
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
 Y = np.repeat([0, 1, 2], [60, 30, 8])

@@ -16,7 +16,7 @@ from tf_pseudofeat.evaluation.comparison import (
     standard_errors,
 )
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head.recipe import HeadRecipe

@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from tf_pseudofeat.splitting.graph import Graph, functional
 from tf_pseudofeat.splitting.separating import separating_layers, usual_layer
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 
 def plain():

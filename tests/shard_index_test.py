@@ -13,12 +13,8 @@ import numpy as np
 import pytest
 
 from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.extraction.shards import (
-    ShardWriter,
-    indexed_shards,
-    load_features,
-    write_index,
-)
+from tf_pseudofeat.extraction.shard_reader import indexed_shards, load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 
 SECURITY = pathlib.Path(__file__).parent.parent / "SECURITY.md"
 # How often SECURITY.md says that it was tried.

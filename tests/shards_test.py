@@ -15,13 +15,9 @@ import numpy as np
 import pytest
 
 from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.extraction.shards import (
-    ShardWriter,
-    check_free,
-    load_features,
-    new_set,
-    write_index,
-)
+from tf_pseudofeat.extraction.shard_folder import check_free
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, new_set, write_index
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(25, 3)).astype("float32")

@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 from tests import programs
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 

@@ -16,10 +16,11 @@ from tests.heads import fit, score
 from tf_pseudofeat.core import stored
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.extraction import shards
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction import shard_folder
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head import task as task_module
@@ -161,7 +162,7 @@ def full_disk(monkeypatch, after):
         return open(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "open", write, raising=False)
+        patch.setattr(shard_folder, "open", write, raising=False)
         with pytest.raises(OSError, match=r"cannot be written \(No space left"):
             yield
     assert len(written) == after + 1

@@ -21,7 +21,7 @@ from tf_pseudofeat.core.strategies import (
 )
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 pytestmark = pytest.mark.tensorflow(reason="tf.distribute")
 ROOT = pathlib.Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import pytest
 import tf_pseudofeat as tfpf
 from tests.model_state import bits
 from tf_pseudofeat.head.weights import _TRAINED, restored_unless_kept
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 4)).astype("float32")

@@ -28,9 +28,10 @@ from tf_pseudofeat.evaluation.scores import (
     min_class_accuracy,
 )
 from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
-from tf_pseudofeat.extraction.extraction import Extraction
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
 from tf_pseudofeat.gaussians.moments import ClassMoments
@@ -61,7 +62,8 @@ from tf_pseudofeat.sampling.oversamplers import (
 )
 from tf_pseudofeat.serving.export import export_classifier, next_version
 from tf_pseudofeat.splitting.separating import SeparatingLayer, separating_layers
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 from tf_pseudofeat.version import __version__
 
 __all__ = [

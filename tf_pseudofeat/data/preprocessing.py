@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.data.data_adapters import map_batches, map_lazily
+from tf_pseudofeat.data.map_batches import map_batches, map_lazily
 
 __all__ = [
     "Preprocessed",

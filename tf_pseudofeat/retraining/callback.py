@@ -14,11 +14,9 @@ import keras
 
 from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.files import missing_folders, remove_empty
-from tf_pseudofeat.data.data_adapters import (
-    first_batches,
-    has_known_length,
-    is_one_pass,
-)
+from tf_pseudofeat.data.data_adapters import has_known_length
+from tf_pseudofeat.data.data_checks import is_one_pass
+from tf_pseudofeat.data.map_batches import first_batches
 from tf_pseudofeat.data.preprocessing import Preprocessed
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.head.optimizers import unused
@@ -28,7 +26,7 @@ from tf_pseudofeat.retraining.job import broken_weights, check_job
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.splitting.graph import validation_data_of_fit
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
 

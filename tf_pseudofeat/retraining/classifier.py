@@ -21,7 +21,7 @@ from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.seeds import initial_weights_from, noise_from
 from tf_pseudofeat.core.tracing import without_retracing_warnings
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.retrain import retrain_head

@@ -10,12 +10,9 @@ from tf_pseudofeat.core.arguments import check_weights, is_infinite, stateless_s
 from tf_pseudofeat.core.labels import check_class_names, class_ids
 from tf_pseudofeat.core.progress import say
 from tf_pseudofeat.core.strategies import check_one_worker, model_strategy, scope_of
-from tf_pseudofeat.data.data_adapters import (
-    check_data,
-    first_batch,
-    labels_at_hand,
-    with_class_ids,
-)
+from tf_pseudofeat.data.data_adapters import first_batch, labels_at_hand
+from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import (
     Preprocessed,
     as_arrays,
@@ -23,17 +20,16 @@ from tf_pseudofeat.data.preprocessing import (
     preprocessed,
 )
 from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.extraction.augmentation import augment_once
 from tf_pseudofeat.extraction.chosen import num_rows, take_rows
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.feature_sinks import all_sets_or_none, check_cache
 from tf_pseudofeat.extraction.features import (
     about_validation_data,
-    all_sets_or_none,
-    augment_once,
-    check_cache,
     read_features,
     validation_features,
 )
 from tf_pseudofeat.extraction.lengths import check_lengths
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.extraction.views import choose_views
 from tf_pseudofeat.head.balanced_losses import BalancedLoss
 from tf_pseudofeat.head.losses import check_loss
@@ -48,7 +44,8 @@ from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.splitting.outputs import Output, all_outputs, choose_output
 from tf_pseudofeat.splitting.separating import usual_layer
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["Job", "broken_weights", "check_job"]
 

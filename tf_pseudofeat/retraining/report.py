@@ -12,7 +12,7 @@ from tf_pseudofeat.evaluation.findings import (
     ranking,
     score_label,
 )
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport
 from tf_pseudofeat.head.recipe import HeadRecipe, plain
 from tf_pseudofeat.retraining.picture import draw_report

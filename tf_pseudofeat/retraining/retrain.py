@@ -12,7 +12,7 @@ import keras
 from tf_pseudofeat.core.progress import say
 from tf_pseudofeat.evaluation.findings import too_few
 from tf_pseudofeat.evaluation.guard import Guard
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.head import fit_head
 from tf_pseudofeat.head.optimizers import unused
 from tf_pseudofeat.head.recipe import HeadRecipe
@@ -20,7 +20,7 @@ from tf_pseudofeat.head.weights import restored_unless_kept
 from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.search import search_recipe
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["retrain_head"]
 

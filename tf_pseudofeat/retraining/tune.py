@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.search import Tuning, search_job
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["tune"]
 

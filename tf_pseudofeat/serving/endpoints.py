@@ -15,7 +15,7 @@ from tf_pseudofeat.serving.raw_inputs import check_in_graph, raw_signature
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.splitting.readings import reading_of
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 __all__ = ["endpoints"]
 

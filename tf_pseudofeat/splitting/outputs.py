@@ -9,7 +9,7 @@ import dataclasses
 
 import keras
 
-from tf_pseudofeat.data.data_adapters import map_batches
+from tf_pseudofeat.data.map_batches import map_batches
 from tf_pseudofeat.splitting.graph import Graph, functional, producer
 
 __all__ = ["Output", "all_outputs", "choose_output", "graph_to"]

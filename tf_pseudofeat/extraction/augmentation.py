@@ -1,0 +1,54 @@
+"""Augmented batches that follow from a seed, by Keras layers and by functions."""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pseudofeat.core.seeds import noise_from, numbers_for, seed_layers
+
+__all__ = ["augment_once", "augmenter", "not_augmented"]
+
+
+def augment_once(augment, x):
+    """One batch of inputs, augmented, to see whether it works."""
+    return augmenter(augment, (0, 0), 0)(x, 0)
+
+
+def augmenter(augment, seed, view):
+    """A function of a batch and its number; the same seed gives the same views."""
+    numbers = numbers_for("views", seed, view)
+    if isinstance(augment, keras.layers.Layer):
+        return functools.partial(_augmented_by_layer, augment, numbers)
+    try:
+        seeded = "seed" in inspect.signature(augment).parameters
+    except ValueError:  # written in C
+        seeded = False
+    if not seeded:
+        return lambda x, step: augment(_copied(x))
+    first = int(numbers.integers(2**31))
+    return lambda x, step: augment(
+        _copied(x), seed=tf.constant([first, step], tf.int32)
+    )
+
+
+def _copied(x):
+    """A batch that a function may write into."""
+    return keras.tree.map_structure(
+        lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x
+    )
+
+
+def not_augmented(x, step):
+    """The batch as it is."""
+    del step
+    return x
+
+
+def _augmented_by_layer(layer, numbers, x, step):
+    del step
+    seed_layers(layer, numbers)
+    with noise_from(numbers):
+        return layer(x, training=True)

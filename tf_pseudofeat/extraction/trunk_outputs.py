@@ -1,0 +1,32 @@
+"""The trunk on one batch, on one device, on several, or on one of several workers."""
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.core.strategies import batch_multiple, model_strategy, spans_workers
+from tf_pseudofeat.data.conversion import as_array
+
+__all__ = ["features_of"]
+
+
+def features_of(trunk, x):
+    """Features of one batch of inputs, as an array."""
+    if spans_workers(trunk):
+        # `predict` would wait for the other workers and take turns with their batches.
+        return as_array(trunk(x, training=False))
+    strategy = model_strategy(trunk)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        # `predict_on_batch` hands the whole batch to every replica.
+        return np.asarray(trunk.predict(x, verbose=0))
+    return _on_even_batch(trunk.predict_on_batch, x)
+
+
+def _on_even_batch(predict, x):
+    """Features of a batch that grows, for the moment, to what devices can share."""
+    multiple = batch_multiple()
+    if multiple == 1:
+        return np.asarray(predict(x))
+    rows = len(keras.tree.flatten(x)[0])
+    row = np.minimum(np.arange(-(-rows // multiple) * multiple), rows - 1)
+    even = keras.tree.map_structure(lambda array: np.asarray(array)[row], x)
+    return np.asarray(predict(even))[:rows]

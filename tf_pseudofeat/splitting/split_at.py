@@ -1,0 +1,145 @@
+"""A Keras model in two halves, cut at a named layer: a trunk, and a head.
+
+The head is made by walking the model's own graph from the cut to the outputs and
+calling each operation again on a fresh input. So the two halves hold the model's layers
+and not copies of them: to train the head is to put it back.
+"""
+
+import dataclasses
+
+import keras
+
+from tf_pseudofeat.core.strategies import scope_of
+from tf_pseudofeat.splitting.find_layer import (
+    choose_call,
+    find_calls,
+    without_last_layer,
+)
+from tf_pseudofeat.splitting.graph import call_again, known_splits
+from tf_pseudofeat.splitting.outputs import choose_output, graph_to
+from tf_pseudofeat.splitting.split_checks import (
+    check_arguments,
+    check_features,
+    check_separates,
+)
+from tf_pseudofeat.splitting.trunk_and_head import Split
+
+__all__ = ["split_at"]
+
+
+def split_at(
+    model: keras.Model,
+    layer_name: str,
+    *,
+    call_index: int | None = None,
+    output: str | None = None,
+) -> Split:
+    """Splits `model` after a layer, into a trunk and a head.
+
+    A Functional or Sequential model can be split wherever everything goes through one
+    tensor; elsewhere the error names the layers where it does. The model is not
+    changed, and the same split again returns the same trunk and head. They belong to
+    the `tf.distribute` strategy that the model was made in.
+
+    Args:
+        model: a Keras model, Functional or Sequential, built.
+        layer_name: the layer (or operation) whose output is to be the features. For a
+            layer in a nested model "backbone/features", to any depth.
+        call_index: a whole number, for a layer that the model calls several times:
+            after which call to split, counted from 0 in the order of the graph.
+        output: of a model with several outputs, the name of the one that the head is
+            to give; by default all of them.
+
+    Returns:
+        split: `Split`; `trunk, head = split_at(...)`.
+
+    Raises:
+        TypeError: `model` is not a Keras 3 model, or a name is not a string.
+        ValueError: The model has no graph or no such output; the layer is unknown,
+            called several times, or the last; it has several outputs or a masked one;
+            or a skip connection, an input or an output bypasses it.
+
+    Example:
+
+    >>> trunk, head = split_at(model, "features")
+    >>> head.compile("adam", "sparse_categorical_crossentropy")
+    >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
+    """
+    check_arguments(model, layer_name, call_index)
+    chosen = None if output is None else choose_output(model, output)
+    calls = find_calls(graph_to(model, chosen), layer_name)
+    call = without_last_layer(choose_call(calls, layer_name, call_index))
+    with scope_of(model):
+        split = _split(model, call, output=chosen)
+    if split.layer_name != layer_name:  # 'backbone/last' and 'backbone' are one cut.
+        return dataclasses.replace(split, layer_name=layer_name)
+    return split
+
+
+# The two halves.
+
+
+def _split(model, call, prefix="", output=None):
+    """The Split of `model` after `call`; the same one each time."""
+    splits = known_splits(model, call)
+    if (call, output) not in splits:
+        graph, (cut, *inside) = graph_to(model, output, prefix), call
+        if not inside:
+            check_features(graph, cut)
+        check_separates(graph, cut)
+        if inside:
+            nested = _split(cut.operation, tuple(inside), f"{graph.path(cut)}/")
+            split = _split_around(graph, cut, nested)
+        else:
+            split = _split_after(graph, cut)
+        splits[call, output] = dataclasses.replace(split, output=output)
+    return splits[call, output]
+
+
+def _split_after(graph, cut):
+    """Splits a graph after the call `cut` of a layer."""
+    name, features = cut.operation.name, cut.outputs[0]
+    head_input = _input_like(features, name, graph)
+    trunk = _model(graph, f"to_{name}", graph.functional.input, features)
+    head_output = _outputs_after(graph, cut, head_input)
+    return Split(trunk, _model(graph, f"after_{name}", head_input, head_output), name)
+
+
+def _split_around(graph, cut, nested):
+    """Splits a graph inside the call `cut` of a nested model, already split."""
+    args, kwargs = cut.arguments.args, cut.arguments.kwargs
+    trunk_output = nested.trunk(*args, **kwargs)
+    name = nested.layer_name.rpartition("/")[2]
+    head_input = _input_like(nested.head.input, name, graph)
+    kwargs = {key: kwargs[key] for key in ["training"] if key in kwargs}
+    head_output = _outputs_after(graph, cut, nested.head(head_input, **kwargs))
+    return Split(
+        _model(graph, f"to_{name}", graph.functional.input, trunk_output),
+        _model(graph, f"after_{name}", head_input, head_output),
+        f"{cut.operation.name}/{nested.layer_name}",
+    )
+
+
+def _outputs_after(graph, cut, cut_outputs):
+    """Calls all that comes after `cut` again, on `cut_outputs` in place of its own."""
+    new = {}
+    _update(new, cut, cut_outputs)
+    for node in graph.nodes[graph.position[cut] + 1 :]:
+        _update(new, node, call_again(node, new))
+    return keras.tree.map_structure(lambda old: new[id(old)], graph.output)
+
+
+def _update(new, node, outputs):
+    flat = keras.tree.flatten(outputs)
+    new.update(zip(map(id, node.outputs), flat, strict=True))
+
+
+def _model(graph, suffix, inputs, outputs):
+    return keras.Model(inputs, outputs, name=f"{graph.name}_{suffix}")
+
+
+def _input_like(features, layer_name, graph):
+    name = f"{layer_name}_output"
+    while name in {node.operation.name for node in graph.nodes}:
+        name += "_"
+    return keras.Input(batch_shape=features.shape, dtype=features.dtype, name=name)
