@@ -12,12 +12,8 @@ from keras import layers, ops
 
 from tests.each_backend import gradient
 from tf_pseudofeat.evaluation.scores import balanced_accuracy
-from tf_pseudofeat.head.adjust import (
-    LogitAdjustment,
-    adjust_logits,
-    final_dense,
-    shift_bias,
-)
+from tf_pseudofeat.head.bias_shift import final_dense, shift_bias
+from tf_pseudofeat.head.logit_adjustment import LogitAdjustment, adjust_logits
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.activation import output_activation

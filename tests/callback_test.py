@@ -171,14 +171,14 @@ def test_one_object_serves_two_fits():
 
 
 def test_interrupt_of_the_retraining_leaves_what_fit_had_learnt(monkeypatch):
-    from tf_pseudofeat.head import head as head_module
+    from tf_pseudofeat.head import training
 
     model, recorder = make_model(), Recorder()
 
     def interrupt(progress, epoch, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_module._Progress, "on_epoch_end", interrupt)
+    monkeypatch.setattr(training._Progress, "on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(model, recorder, retrainer())
     assert weights(model) == recorder.epochs[-1]

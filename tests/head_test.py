@@ -12,8 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 from tests import heads
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import head as head_module
-from tf_pseudofeat.head import optimizers
+from tf_pseudofeat.head import optimizers, training
 from tf_pseudofeat.head.optimizers import head_optimizer
 
 COUNTS = [60, 20, 10]
@@ -242,7 +241,7 @@ def test_fresh_head_leaves_pythons_random_numbers_alone():
     random.seed(5)
     following = random.random()
     random.seed(5)
-    head_module._initialize(head, (1, 2))
+    training.initialize_head(head, (1, 2))
     assert random.random() == following
 
 
@@ -301,7 +300,7 @@ def test_interrupt_restores_every_variable_after_they_had_changed(monkeypatch):
         seen.append(state(head))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_module._Progress, "on_epoch_end", interrupt)
+    monkeypatch.setattr(training._Progress, "on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(head, freeze_batch_norm=False)
     assert seen[0] != before

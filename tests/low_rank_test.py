@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from tf_pseudofeat.core.arguments import check_rank, resolve_rank
 from tf_pseudofeat.gaussians.low_rank import (
     add_rows,
     low_rank_part,
@@ -15,6 +14,7 @@ from tf_pseudofeat.gaussians.low_rank import (
 )
 from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
 from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.rank import check_rank, resolve_rank
 
 SIZE = 24
 ORDERS = ("shuffled", "strong first", "weak first", "by direction")

@@ -13,7 +13,7 @@ from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.options import Extraction, resolve_extraction
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import recipe as recipe_module
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task

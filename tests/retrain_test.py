@@ -20,7 +20,7 @@ from sklearn.metrics import recall_score
 from tf_pseudofeat.extraction import features as features_module
 from tf_pseudofeat.extraction import options as options_module
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head.adjust import adjust_logits
+from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.sampling.budget import multiply_minority

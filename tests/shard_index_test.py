@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.extraction.shard_reader import indexed_shards, load_features
 from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.extraction.shard_folder import check_free
 from tf_pseudofeat.extraction.shard_reader import load_features
 from tf_pseudofeat.extraction.shard_writer import ShardWriter, new_set, write_index

@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 
 from tests.heads import fit, score
-from tf_pseudofeat.core import stored
+from tf_pseudofeat.core import stored_array
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.extraction import shard_folder
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.options import Extraction
@@ -49,13 +49,13 @@ def few_rows_at_a_time(monkeypatch):
 
     def some(self, rows):
         found = read(self, rows)
-        few = len(found) < N or stored._CHUNK_BYTES > 2**20
+        few = len(found) < N or stored_array._CHUNK_BYTES > 2**20
         assert few or "/features-0" not in self._paths[0], "all of it was read"
         return found
 
     monkeypatch.setattr(StoredArray, "__array__", whole)
     monkeypatch.setattr(StoredArray, "__getitem__", some)
-    monkeypatch.setattr(stored, "_CHUNK_BYTES", 100 * X[0].nbytes)
+    monkeypatch.setattr(stored_array, "_CHUNK_BYTES", 100 * X[0].nbytes)
     monkeypatch.setattr(task_module, "_SCORING_BATCH", 64)
 
 
@@ -337,7 +337,7 @@ def test_a_single_output_is_scored_as_from_memory(in_files):
 @pytest.fixture
 def one_chunk(monkeypatch):
     """So that moments are not merged, and the same to the bit."""
-    monkeypatch.setattr(stored, "_CHUNK_BYTES", 2**26)
+    monkeypatch.setattr(stored_array, "_CHUNK_BYTES", 2**26)
 
 
 def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.core import stored
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core import stored_array
+from tf_pseudofeat.core.stored_array import StoredArray
 
 RNG = np.random.default_rng(0)
 
@@ -119,7 +119,7 @@ def test_pickled_it_is_names_of_files(pair):
 
 
 def test_few_files_are_open_at_a_time_and_threads_may_share_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "_OPEN_FILES", 2)
+    monkeypatch.setattr(stored_array, "_OPEN_FILES", 2)
     array = RNG.normal(size=(400, 3))
     in_files = StoredArray(save(tmp_path, array, [40] * 10))
     wrong = []

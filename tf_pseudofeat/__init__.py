@@ -5,7 +5,7 @@ Learning", arXiv 1807.06538, 2018.
 """
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.metrics import (
     BalancedAccuracy,
@@ -38,12 +38,12 @@ from tf_pseudofeat.gaussians.moments import ClassMoments
 from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
 from tf_pseudofeat.gaussians.moments_merge import merge
-from tf_pseudofeat.head.adjust import adjust_logits
 from tf_pseudofeat.head.balanced_losses import (
     BalancedSoftmax,
     ClassBalancedCrossentropy,
 )
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
+from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.material import Material, prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_finite, check_weights
+from tf_pseudofeat.core.finite import check_finite, check_weights
 from tf_pseudofeat.core.labels import class_ids
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 
 __all__ = ["LabeledFeatures"]
 

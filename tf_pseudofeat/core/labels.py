@@ -10,7 +10,7 @@ import collections.abc
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.validation import whole_number
 
 __all__ = ["check_class_names", "class_ids", "ids_of_names", "labels_like"]
 

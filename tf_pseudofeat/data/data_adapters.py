@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import is_infinite
+from tf_pseudofeat.core.validation import is_infinite
 from tf_pseudofeat.data.conversion import (
     arrays_in,
     as_array,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import is_infinite
+from tf_pseudofeat.core.validation import is_infinite
 from tf_pseudofeat.data.conversion import arrays_in, num_rows_of
 
 __all__ = ["check_batch", "check_data", "is_labeled", "is_one_pass", "is_stream"]

@@ -3,7 +3,7 @@
 import apache_beam as beam
 import numpy as np
 
-from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.validation import whole_number
 
 __all__ = ["BatchRows", "batch_arrays"]
 

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from apache_beam.ml.inference import base as inference
 
-from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.engines.beam_batches import BatchRows
 
 __all__ = ["ExtractFeatures", "FeaturesModelHandler"]

@@ -8,13 +8,14 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from tf_pseudofeat.core.arguments import check_rank, whole_number
 from tf_pseudofeat.core.files import local_path
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.engines.beam_batches import batch_arrays
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import read_moments, save_moments
 from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.rank import check_rank
 
 __all__ = ["ClassMomentsCoder", "CombineClassMoments", "WriteMoments"]
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_weights
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.core.progress import progress_bar
 from tf_pseudofeat.core.seeds import numbers_for

@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.core.arguments import stateless_seed
 from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.core.tracing import without_retracing_warnings
 from tf_pseudofeat.data.conversion import for_keras
 from tf_pseudofeat.data.data_checks import check_data

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any, Self
 
-from tf_pseudofeat.core.arguments import check_is_object, whole_number
 from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.core.options import check_known, field_names, with_fields
+from tf_pseudofeat.core.validation import check_is_object, whole_number
 
 __all__ = ["Extraction", "resolve_extraction"]
 

@@ -4,10 +4,10 @@ import os
 
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_real
 from tf_pseudofeat.core.files import local_path
+from tf_pseudofeat.core.finite import check_real
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.extraction.shard_index import (
     INDEX,
     KINDS,

@@ -24,9 +24,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.files import local_path, remove_empty
 from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.extraction.shard_folder import (
     check_free,
     check_no_index,

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_is_object, whole_number
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.core.validation import check_is_object, whole_number
 from tf_pseudofeat.gaussians.covariance import (
     CovarianceReport,
     check_settings,

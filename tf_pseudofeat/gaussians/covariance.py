@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_rank
 from tf_pseudofeat.gaussians.covariance_types import COVARIANCE_TYPES, plain
 from tf_pseudofeat.gaussians.low_rank import LowRankScale
 from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.rank import check_rank
 from tf_pseudofeat.gaussians.sample_covariance import ClassCovariance
 
 __all__ = [

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tf_pseudofeat.core.arguments import resolve_rank
 from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.rank import resolve_rank
 
 __all__ = ["described_covariance", "rank_of", "shape_of_moments"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import stateless_seed
 from tf_pseudofeat.core.labels import class_ids
+from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.gaussians.covariance_types import as_scale, plain
 from tf_pseudofeat.gaussians.fit_checks import rank_of
 from tf_pseudofeat.gaussians.moments import check_memory

@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_rank, resolve_rank
 from tf_pseudofeat.gaussians.covariance_types import MOMENT_KINDS
+from tf_pseudofeat.gaussians.rank import check_rank, resolve_rank
 
 __all__ = ["ClassMoments", "check_memory", "shapes_of_moments", "zero_moments"]
 

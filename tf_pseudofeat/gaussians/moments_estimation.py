@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_real, is_infinite
+from tf_pseudofeat.core.finite import check_real
 from tf_pseudofeat.core.labels import class_ids
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.core.validation import is_infinite
 from tf_pseudofeat.gaussians.diagonal import sums_by_class
 from tf_pseudofeat.gaussians.low_rank import add_rows, rows_at_a_time
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments

@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.files import missing_folders, remove_empty
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.data.data_adapters import has_known_length
 from tf_pseudofeat.data.data_checks import is_one_pass
 from tf_pseudofeat.data.map_batches import first_batches

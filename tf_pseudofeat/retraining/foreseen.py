@@ -7,7 +7,7 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from imblearn.utils import check_sampling_strategy
 
-from tf_pseudofeat.core.arguments import check_weights
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.data.data_adapters import arrays_of
 from tf_pseudofeat.gaussians.covariance import check_examples, moment_kind

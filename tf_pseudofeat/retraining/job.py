@@ -6,10 +6,12 @@ import warnings
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_weights, is_infinite, stateless_seed
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import check_class_names, class_ids
 from tf_pseudofeat.core.progress import say
+from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.core.strategies import check_one_worker, model_strategy, scope_of
+from tf_pseudofeat.core.validation import is_infinite
 from tf_pseudofeat.data.data_adapters import first_batch, labels_at_hand
 from tf_pseudofeat.data.data_checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids

@@ -14,7 +14,8 @@ from tf_pseudofeat.evaluation.findings import (
 )
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport
-from tf_pseudofeat.head.recipe import HeadRecipe, plain
+from tf_pseudofeat.head.plain_values import plain
+from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.picture import draw_report
 from tf_pseudofeat.retraining.search import Tuning
 

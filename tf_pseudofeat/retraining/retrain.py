@@ -13,7 +13,7 @@ from tf_pseudofeat.core.progress import say
 from tf_pseudofeat.evaluation.findings import too_few
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.optimizers import unused
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import restored_unless_kept

@@ -12,7 +12,7 @@ from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.comparison import score_decisions
 from tf_pseudofeat.evaluation.findings import number, score_label
 from tf_pseudofeat.evaluation.guard import Guard
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import blend_weights, restored_unless_kept, weights_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_finite, check_floats, without_overflow
+from tf_pseudofeat.core.finite import check_finite, check_floats, without_overflow
 from tf_pseudofeat.data.preprocessing import (
     predict_batch,
     predicts_otherwise,

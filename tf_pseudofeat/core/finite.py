@@ -1,116 +1,17 @@
-"""What a user passes: numbers as they are needed, or refused with what came."""
+"""Checks of arrays: real numbers, finite ones, and whether features or inputs broke."""
 
-import inspect
-import sys
-
-import keras
 import numpy as np
 import tensorflow as tf
 
 __all__ = [
     "check_finite",
     "check_floats",
-    "check_is_object",
-    "check_rank",
     "check_real",
     "check_weights",
-    "is_infinite",
-    "resolve_rank",
-    "stateless_seed",
-    "whole_number",
     "without_overflow",
 ]
 
 _CHUNK_ROWS = 4096
-_DEFAULT_RANK = 16
-
-
-def whole_number(name, value):
-    """A number from 1, such as of epochs, as an int: 3, 3.0, a scalar array or tensor.
-
-    Raises:
-        ValueError: Anything else, NaN and infinity included.
-    """
-    try:
-        number = int(value)
-        if number == value and number >= 1:
-            return number
-    except (OverflowError, TypeError, ValueError):
-        pass
-    raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
-
-
-def check_is_object(name, value, arguments=""):
-    """Raises TypeError for a class where an object of it is needed: SMOTE for SMOTE().
-
-    Args:
-        name: of the argument.
-        value: what came.
-        arguments: what the class is called with, for the error.
-    """
-    if inspect.isclass(value):
-        raise TypeError(
-            f"`{name}` is an object; received the class {value.__name__}. Pass "
-            f"{value.__name__}({arguments})."
-        )
-
-
-def check_rank(covariance_type, rank):
-    """Raises for a rank that is no whole number from 1, or not of "low_rank"."""
-    if rank is None:
-        return
-    if covariance_type != "low_rank":
-        raise ValueError(
-            f"`rank` is the number of directions of covariance_type='low_rank'; "
-            f"received rank={rank!r} with {covariance_type!r}. Leave it out."
-        )
-    whole_number("rank", rank)
-
-
-def resolve_rank(rank, feature_size):
-    """The number of directions to keep of D features; 16 unless D is less."""
-    if rank is None:
-        return min(_DEFAULT_RANK, feature_size)
-    rank = whole_number("rank", rank)
-    if rank > feature_size:
-        raise ValueError(
-            f"`rank` is at most the number of features, {feature_size}; received "
-            f"{rank}. Pass a smaller one, or covariance_type='full', which has all "
-            f"directions."
-        )
-    return rank
-
-
-def stateless_seed(seed):
-    """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
-
-    Of numbers the lowest 31 bits count. A single one is refused: that would be a
-    stateful seed, with which a graph and a resumed run draw other numbers.
-    """
-    if tf.is_tensor(seed):
-        fits = seed.dtype.is_integer and seed.shape.is_compatible_with([2])
-    else:
-        numbers = np.asarray(seed)
-        fits = numbers.shape == (2,) and numbers.dtype.kind in "iu"
-    if not fits:
-        raise ValueError(
-            f"`seed` must be two whole numbers, such as (1, 2); received {seed!r}."
-        )
-    if not tf.is_tensor(seed):
-        seed = numbers.astype(np.int64) % 2**31
-    return tf.cast(seed, tf.int32)
-
-
-def is_infinite(data):
-    """Whether `data` never ends, as far as it says."""
-    if isinstance(data, tf.data.Dataset):
-        return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
-    if isinstance(data, keras.utils.PyDataset):
-        return data.num_batches is None
-    try:
-        return len(data) >= sys.maxsize  # as Grain's `repeat()` has it
-    except TypeError:
-        return False
 
 
 def check_finite(features, name="The features", inputs=None):

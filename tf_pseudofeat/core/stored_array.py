@@ -2,25 +2,22 @@
 
 import functools
 import itertools
-import math
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from tf_pseudofeat.core.files import local_path, open_plain
-from tf_pseudofeat.core.npy_header import read_npy_header
+from tf_pseudofeat.core.mapped_file import MappedFile, cut_short, npy_head
 
 __all__ = ["StoredArray"]
 
 # Files that one array keeps open; many systems allow a process 1,024, some 256.
 _OPEN_FILES = 128
-# NumPy's file format has no bfloat16: it is written as two bytes without a meaning.
-_BITS = np.dtype("V2")
+
+
 _CHUNK_BYTES = 2**26
 
 
@@ -67,7 +64,7 @@ class StoredArray:
         self._paths = [os.path.abspath(local_path(path, "paths")) for path in paths]
         if not self._paths:
             raise ValueError("A StoredArray needs a file at least; received none.")
-        heads = [_head(path) for path in self._paths]
+        heads = [npy_head(path) for path in self._paths]
         self.dtype, row_shape = heads[0][1], heads[0][0][1:]
         for path, (shape, dtype, _) in zip(self._paths, heads, strict=True):
             if (shape[1:], dtype) != (row_shape, self.dtype):
@@ -214,7 +211,7 @@ class StoredArray:
         @functools.lru_cache(_OPEN_FILES)
         def mapped(number):
             shape = (int(lengths[number]), *row_shape)
-            return _Mapped(paths[number], offsets[number], shape, dtype)
+            return MappedFile(paths[number], offsets[number], shape, dtype)
 
         self._mapped = mapped
 
@@ -255,50 +252,6 @@ class StoredArray:
                     file.seek(offset + (low - first) * row_bytes)
                     got = file.readinto(bits[place])
                 if got != place.stop - place.start:
-                    raise _cut_short(path)
+                    raise cut_short(path)
             first = end
         return read
-
-
-def _head(path):
-    """Shape, dtype and the place of the first row, of a `.npy` file."""
-    with open_plain(path) as file:
-        try:
-            head = read_npy_header(file, os.fstat(file.fileno()).st_size)
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
-    shape, dtype, offset = head
-    if not shape or 0 in shape[1:]:
-        raise ValueError(f"{path} is no .npy file of rows: its shape is {list(shape)}.")
-    return shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BITS else dtype, offset
-
-
-class _Mapped:
-    """The rows of one file, as they lie on the disk."""
-
-    def __init__(self, path, offset, shape, dtype):
-        count = math.prod(shape)
-        self._path, self._end = path, offset + count * dtype.itemsize
-        with open_plain(path) as file:
-            if os.fstat(file.fileno()).st_size < self._end:
-                raise _cut_short(path)
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(mmap, "MADV_RANDOM"):
-            # Else the system reads 128 KiB around each row, most of which is not
-            # wanted.
-            self._map.madvise(mmap.MADV_RANDOM)
-        self._rows = np.frombuffer(self._map, dtype, count, offset).reshape(shape)
-
-    def take(self, rows):
-        """Some rows, in memory."""
-        # A page beyond the end of a file that was cut would end the process (SIGBUS).
-        if self._map.size() < self._end:
-            raise _cut_short(self._path)
-        return self._rows.take(rows, axis=0)
-
-
-def _cut_short(path):
-    return ValueError(
-        f"{path} was cut short after it was opened. Files of a StoredArray must stay "
-        f"as they are; write it anew."
-    )
