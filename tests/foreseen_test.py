@@ -19,8 +19,8 @@ from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.foreseen import check_foreseen, known_counts
-from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,
@@ -134,13 +134,13 @@ def test_covariances_beyond_memory_are_told_before_anything_is_extracted(
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y, verbose=0, callbacks=[retrainer])
     assert not capsys.readouterr().out and int(model.optimizer.iterations) == 0
-    check_job(model, "features", (X, Y), gaussian={"covariance_type": "diag"})
+    resolve_task(model, "features", (X, Y), gaussian={"covariance_type": "diag"})
 
 
 def test_a_first_batch_of_one_class_is_not_all_of_a_dataset():
     order = np.argsort(Y)
     data = tf.data.Dataset.from_tensor_slices((X[order], Y[order])).batch(20)
-    check_job(wide_model(), "features", data, gaussian={"covariance_type": "diag"})
+    resolve_task(wide_model(), "features", data, gaussian={"covariance_type": "diag"})
 
 
 def test_one_class_of_a_dataset_is_told_when_it_is_read():

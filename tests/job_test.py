@@ -11,7 +11,7 @@ from keras import layers
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def make_model(units=3, activation="softmax", loss="sparse_categorical_crossentr
 
 
 def job(model=None, layer_name="features", data=(X, Y), **settings):
-    return check_job(model or make_model(), layer_name, data, **settings)
+    return resolve_task(model or make_model(), layer_name, data, **settings)
 
 
 def error_of(*args, error=ValueError, **settings):
@@ -252,7 +252,7 @@ def test_infinite_data_need_steps():
 
 def test_model_of_another_type_is_refused():
     with pytest.raises(TypeError, match="keras.Model"):
-        check_job(object(), "features", (X, Y))
+        resolve_task(object(), "features", (X, Y))
 
 
 def test_model_with_several_outputs_is_refused():

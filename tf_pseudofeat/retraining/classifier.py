@@ -23,10 +23,10 @@ from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.perceptron import build_perceptron
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.shuffled import ShuffledBatches, as_float32
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.readings import reading_of
 
@@ -186,7 +186,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             "seed": tuple(seeds[2:]),
             "verbose": self.verbose,
         }
-        check_job(model, self.layer, data, trained=False, **settings)
+        resolve_task(model, self.layer, data, trained=False, **settings)
         noise = noise_from(np.random.default_rng(seeds))
         with noise, without_retracing_warnings():
             history = model.fit(

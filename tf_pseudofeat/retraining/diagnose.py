@@ -23,8 +23,8 @@ from tf_pseudofeat.evaluation.probability_scores import (
 )
 from tf_pseudofeat.evaluation.thresholds import moved
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.search import Tuning, search_job
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["Diagnosis", "Remedy", "diagnose"]
@@ -147,7 +147,7 @@ def diagnose(
     >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
     """
     began = time.perf_counter()
-    job = check_job(
+    job = resolve_task(
         model,
         layer,
         data,

@@ -17,9 +17,9 @@ from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.optimizers import unused
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import restored_unless_kept
-from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.search import search_recipe
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["retrain_head"]
@@ -111,7 +111,7 @@ def retrain_head(
     """
     watch = _Stopwatch()
     with watch("check"):
-        job = check_job(
+        job = resolve_task(
             model,
             layer,
             data,

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.retraining.job import check_job
 from tf_pseudofeat.retraining.search import Tuning, search_job
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["tune"]
@@ -57,7 +57,7 @@ def tune(
     """
     if "recipe" in options:
         raise TypeError("`tune` takes no `recipe`: it is what it finds.")
-    job = check_job(
+    job = resolve_task(
         model,
         layer,
         data,
