@@ -1,4 +1,4 @@
-"""Tests for adjust.py: against numpy, for each kind of output, saved and served."""
+"""Tests for logit_adjustment.py: against numpy, each kind of output, saved and served."""
 
 import types
 import warnings

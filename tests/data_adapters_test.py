@@ -1,4 +1,4 @@
-"""Tests for data_adapters.py: what `fit` takes gives what its arrays give."""
+"""Tests for batches.py: what `fit` takes gives what its arrays give."""
 
 import functools
 import threading
@@ -12,13 +12,13 @@ import scipy.sparse
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.data.data_adapters import (
+from tf_pseudofeat.data.batches import (
     batches_of,
     first_batch,
     has_known_length,
     num_batches,
 )
-from tf_pseudofeat.data.data_checks import check_data, is_one_pass
+from tf_pseudofeat.data.checks import check_data, is_one_pass
 from tf_pseudofeat.data.map_batches import first_batches, map_batches
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.options import Extraction

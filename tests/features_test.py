@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.data.data_adapters import first_batch
-from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.batches import first_batch
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.options import Extraction
 

@@ -1,4 +1,4 @@
-"""Tests for gaussian.py: against scipy in float64, and the law of the samples."""
+"""Tests for class_conditional_gaussian.py: against scipy in float64; law of samples."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Tests for head.py: training a head on features, and undoing it to the bit."""
+"""Tests for fit.py: training a head on features, and undoing it to the bit."""
 
 import random
 

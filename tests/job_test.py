@@ -1,4 +1,4 @@
-"""Tests for job.py: all is resolved, and refused, before it costs anything."""
+"""Tests for task.py: all is resolved, and refused, before it costs anything."""
 
 import itertools
 

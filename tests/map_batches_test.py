@@ -1,12 +1,12 @@
-"""Tests for map_batches in data_adapters.py: the same data, with another label."""
+"""Tests for map_batches.py: the same data, with another label."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.data.data_adapters import batches_of, num_batches
-from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.batches import batches_of, num_batches
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import map_batches
 from tf_pseudofeat.extraction.options import Extraction
 

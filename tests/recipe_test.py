@@ -20,7 +20,7 @@ from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
-from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.sampling.counts import multiply_minority
 from tf_pseudofeat.splitting.split_at import split_at
 from tf_pseudofeat.splitting.trunk_and_head import Split
 

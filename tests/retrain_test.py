@@ -23,7 +23,7 @@ from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalG
 from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.sampling.counts import multiply_minority
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 ROOT = pathlib.Path(__file__).parent.parent

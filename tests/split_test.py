@@ -1,4 +1,4 @@
-"""Tests for split.py: real models, cut and put together again."""
+"""Tests for split_at.py: real models, cut and put together again."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""Tests for strategies.py: several devices and several processes, really started."""
+"""Tests for distribution.py: several devices and several processes, really started."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tests import on_two_devices, on_two_workers, programs
-from tf_pseudofeat.core.strategies import (
+from tf_pseudofeat.core.distribution import (
     check_one_worker,
     model_strategy,
     scope_of,

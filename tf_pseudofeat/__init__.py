@@ -54,7 +54,7 @@ from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.search import Trial, Tuning
 from tf_pseudofeat.retraining.tune import tune
-from tf_pseudofeat.sampling.budget import class_counts, multiply_minority, pseudo_counts
+from tf_pseudofeat.sampling.counts import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.sampling.interleave import interleave
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_pseudofeat.core.labels import ids_of_names
-from tf_pseudofeat.data.data_checks import is_labeled, is_stream
+from tf_pseudofeat.data.checks import is_labeled, is_stream
 
 __all__ = ["first_batches", "map_batches", "map_lazily", "with_class_ids"]
 

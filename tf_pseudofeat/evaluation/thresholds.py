@@ -16,8 +16,8 @@ from scipy import optimize, special
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.core.seeds import numbers_for
 from tf_pseudofeat.core.tables import Page, Table
-from tf_pseudofeat.data.data_adapters import batches_of
-from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.batches import batches_of
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.evaluation.bias_search import fit_bias
@@ -29,7 +29,7 @@ from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.evaluation.probability_scores import PROBABILITY_SCORES
 from tf_pseudofeat.evaluation.scores import DECISION_SCORES, check_minority
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.sampling.budget import minority_classes
+from tf_pseudofeat.sampling.counts import minority_classes
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.splitting.readings import reading_of

@@ -8,7 +8,7 @@ from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.core.progress import progress_bar
 from tf_pseudofeat.core.seeds import numbers_for
-from tf_pseudofeat.data.data_adapters import (
+from tf_pseudofeat.data.batches import (
     NO_BATCH,
     arrays_of,
     batches_of,

@@ -15,8 +15,8 @@ import keras
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.core.tracing import without_retracing_warnings
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.conversion import for_keras
-from tf_pseudofeat.data.data_checks import check_data
 from tf_pseudofeat.extraction.augmentation import augmenter, not_augmented
 from tf_pseudofeat.extraction.chosen import ClassTotals
 from tf_pseudofeat.extraction.data_pass import NO_EXAMPLE, DataPass

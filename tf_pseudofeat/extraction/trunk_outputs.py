@@ -3,7 +3,11 @@
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.strategies import batch_multiple, model_strategy, spans_workers
+from tf_pseudofeat.core.distribution import (
+    batch_multiple,
+    model_strategy,
+    spans_workers,
+)
 from tf_pseudofeat.data.conversion import as_array
 
 __all__ = ["features_of"]

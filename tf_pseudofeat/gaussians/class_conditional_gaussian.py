@@ -27,7 +27,6 @@ from tf_pseudofeat.gaussians.fit_checks import (
     rank_of,
     shape_of_moments,
 )
-from tf_pseudofeat.gaussians.gaussian_parameters import GaussianParameters
 from tf_pseudofeat.gaussians.moments import ClassMoments
 from tf_pseudofeat.gaussians.moments_check import check_moments, check_shapes
 from tf_pseudofeat.gaussians.moments_estimation import (
@@ -36,6 +35,7 @@ from tf_pseudofeat.gaussians.moments_estimation import (
     moments_of_batches,
 )
 from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.parameters import GaussianParameters
 
 __all__ = ["ClassConditionalGaussian", "check_gaussian"]
 

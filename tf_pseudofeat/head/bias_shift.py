@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_pseudofeat.core.strategies import scope_of
+from tf_pseudofeat.core.distribution import scope_of
 from tf_pseudofeat.head.adjustable import output_width, why_not_adjustable
 from tf_pseudofeat.head.assumed_prior import logit_offsets
 from tf_pseudofeat.splitting.activation import activation_name, maker

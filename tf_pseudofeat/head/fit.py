@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tf_pseudofeat.core.distribution import undistributed
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.strategies import undistributed
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.judge import Judge
 from tf_pseudofeat.head.bias_shift import shift_bias

@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.strategies import scope_of
+from tf_pseudofeat.core.distribution import scope_of
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.head.adjustable import output_width
 from tf_pseudofeat.head.assumed_prior import (

@@ -23,7 +23,7 @@ from tf_pseudofeat.head.recipe_checks import (
 )
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.head.weights import left_prior, product_layers
-from tf_pseudofeat.sampling.budget import check_strategy
+from tf_pseudofeat.sampling.counts import check_strategy
 from tf_pseudofeat.splitting.graph import functional
 
 __all__ = ["HeadRecipe"]

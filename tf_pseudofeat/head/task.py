@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_pseudofeat.core.distribution import check_one_worker, undistributed
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.core.stored_array import StoredArray
-from tf_pseudofeat.core.strategies import check_one_worker, undistributed
 from tf_pseudofeat.core.tracing import forward
 from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.comparison import score_predictions

@@ -14,8 +14,8 @@ import keras
 
 from tf_pseudofeat.core.files import missing_folders, remove_empty
 from tf_pseudofeat.core.validation import whole_number
-from tf_pseudofeat.data.data_adapters import has_known_length
-from tf_pseudofeat.data.data_checks import is_one_pass
+from tf_pseudofeat.data.batches import has_known_length
+from tf_pseudofeat.data.checks import is_one_pass
 from tf_pseudofeat.data.map_batches import first_batches
 from tf_pseudofeat.data.preprocessing import Preprocessed
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES

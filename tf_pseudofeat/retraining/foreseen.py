@@ -9,10 +9,10 @@ from imblearn.utils import check_sampling_strategy
 
 from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
-from tf_pseudofeat.data.data_adapters import arrays_of
+from tf_pseudofeat.data.batches import arrays_of
 from tf_pseudofeat.gaussians.covariance import check_examples, moment_kind
 from tf_pseudofeat.gaussians.moments import check_memory
-from tf_pseudofeat.sampling.budget import check_several_classes, pseudo_counts
+from tf_pseudofeat.sampling.counts import check_several_classes, pseudo_counts
 from tf_pseudofeat.sampling.oversamplers import GaussianOverSampler
 
 __all__ = ["check_foreseen", "known_counts"]

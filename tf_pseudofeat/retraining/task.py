@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
+from tf_pseudofeat.core.distribution import model_strategy
 from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import check_class_names, class_ids
 from tf_pseudofeat.core.progress import say
 from tf_pseudofeat.core.stateless_seed import stateless_seed
-from tf_pseudofeat.core.strategies import model_strategy
-from tf_pseudofeat.data.data_adapters import first_batch, labels_at_hand
-from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.batches import first_batch, labels_at_hand
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
 from tf_pseudofeat.evaluation.guard import Guard

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
+from tf_pseudofeat.core.distribution import check_one_worker, scope_of
 from tf_pseudofeat.core.labels import class_ids
-from tf_pseudofeat.core.strategies import check_one_worker, scope_of
 from tf_pseudofeat.core.validation import is_infinite
-from tf_pseudofeat.data.data_adapters import first_batch, labels_at_hand
-from tf_pseudofeat.data.data_checks import check_data
+from tf_pseudofeat.data.batches import first_batch, labels_at_hand
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import Preprocessed, as_arrays, preprocessed
 from tf_pseudofeat.extraction.augmentation import augment_once

@@ -9,7 +9,7 @@ import dataclasses
 
 import keras
 
-from tf_pseudofeat.core.strategies import scope_of
+from tf_pseudofeat.core.distribution import scope_of
 from tf_pseudofeat.splitting.find_layer import (
     choose_call,
     find_calls,

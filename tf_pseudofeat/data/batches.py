@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.core.validation import is_infinite
+from tf_pseudofeat.data.checks import check_batch
 from tf_pseudofeat.data.conversion import (
     arrays_in,
     as_array,
@@ -16,7 +17,6 @@ from tf_pseudofeat.data.conversion import (
     for_keras,
     num_rows_of,
 )
-from tf_pseudofeat.data.data_checks import check_batch
 from tf_pseudofeat.data.read_ahead import read_items
 from tf_pseudofeat.data.sparse_rows import row_reader
 
