@@ -1,4 +1,4 @@
-"""Tests for logit_adjustment.py: against numpy, each kind of output, saved and served."""
+"""Tests for logit_adjustment.py: against numpy, for each kind of output, and saved."""
 
 import types
 import warnings

@@ -11,9 +11,6 @@ from tf_pseudofeat.engines.beam_batches import BatchRows
 __all__ = ["ExtractFeatures", "FeaturesModelHandler"]
 
 
-# Features.
-
-
 class FeaturesModelHandler(inference.ModelHandler):
     """The trunk for Beam's `RunInference`: inputs -> features.
 

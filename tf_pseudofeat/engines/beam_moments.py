@@ -25,9 +25,6 @@ __all__ = ["ClassMomentsCoder", "CombineClassMoments", "WriteMoments"]
 _WAITING_BYTES = 2**22
 
 
-# Moments.
-
-
 class ClassMomentsCoder(beam.coders.Coder):
     """`ClassMoments` as the bytes of `save_moments`: the same for the same, no pickle.
 

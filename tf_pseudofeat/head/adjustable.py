@@ -9,9 +9,6 @@ __all__ = ["output_width", "why_not_adjustable"]
 _ACTIVATIONS = ("softmax", "log_softmax", "linear", "sigmoid")
 
 
-# Outputs.
-
-
 def output_width(model):
     """C, or 1, of outputs that can be adjusted."""
     check_is_keras_3(model)

@@ -148,9 +148,6 @@ class LogitAdjustment(keras.layers.Layer):
         }
 
 
-# Priors.
-
-
 def _assumed(model, class_counts, classes):
     """The class shares `[C]` that the model's outputs assume."""
     if class_counts is None:

@@ -17,9 +17,6 @@ OUTPUT_NAMES = {
 }
 
 
-# Names of classes.
-
-
 def class_scores(model, network, reading, class_names, thresholds, output_name):
     """A function from the outputs to names and scores, what is decided for first."""
     if thresholds is not None and class_names is None:

@@ -6,9 +6,6 @@ import tensorflow as tf
 __all__ = ["image_file_decoder"]
 
 
-# Encoded images.
-
-
 def image_file_decoder(inputs, signature, prepare):
     """A function from JPEG or PNG files `[B]` to what the layers of a model take.
 

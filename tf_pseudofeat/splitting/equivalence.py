@@ -47,9 +47,6 @@ def _together(split, model):
     return compiled(run), masked
 
 
-# The check.
-
-
 def default_tolerance(model):
     """The largest difference taken for rounding, by the dtypes in a model."""
     if functional(model) is None:

@@ -7,9 +7,6 @@ from tf_pseudofeat.splitting.graph import Graph, functional, producer
 __all__ = ["choose_call", "find_calls", "without_last_layer"]
 
 
-# From a layer's name to one call of it.
-
-
 def find_calls(graph, layer_name):
     """The calls of a layer, each as a tuple of nodes, the outermost first."""
     name, _, rest = layer_name.partition("/")

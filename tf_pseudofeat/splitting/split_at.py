@@ -76,9 +76,6 @@ def split_at(
     return split
 
 
-# The two halves.
-
-
 def _split(model, call, prefix="", output=None):
     """The Split of `model` after `call`; the same one each time."""
     splits = known_splits(model, call)

@@ -7,9 +7,6 @@ from tf_pseudofeat.splitting.graph import MOST_NAMES, check_is_keras_3, function
 __all__ = ["check_arguments", "check_features", "check_separates", "masked_message"]
 
 
-# What cannot be split, and why.
-
-
 def check_arguments(model, layer_name, call_index):
     """Raises for arguments of another type, and for a model without a graph."""
     check_is_keras_3(model)
