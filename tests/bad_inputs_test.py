@@ -775,7 +775,7 @@ def test_streams_of_features(given, error, message):
 )
 def test_merge(given, error, message):
     with pytest.raises(error, match=message):
-        tfpf.merge(tfpf.moments_of(X, Y, 3), given)
+        tfpf.merge_moments(tfpf.moments_of(X, Y, 3), given)
 
 
 def test_a_rank_above_the_number_of_features_is_refused_where_they_are_seen():

@@ -13,7 +13,7 @@ from tf_pseudofeat.gaussians.low_rank import (
     turned,
 )
 from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
-from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.gaussians.rank import check_rank, resolve_rank
 
 SIZE = 24
@@ -147,7 +147,7 @@ def moments_in_a_tree(features, labels, rank):
         for part in np.array_split(np.arange(len(labels)), 5)
     ]
     while len(parts) > 1:
-        parts.append(merge(parts.pop(0), parts.pop()))
+        parts.append(merge_moments(parts.pop(0), parts.pop()))
     return parts[0]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
-from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 
 FIELDS = ("count", "mean", "scatter", "sketch")
 
@@ -310,7 +310,7 @@ def test_statistics_of_any_examples_are_let_pass(kind, dtype, shaped):
             moments_of(x[rows], labels[rows], 4, kind)
             for rows in (slice(half), slice(half, None))
         ]
-        for moments in (moments_of(x, labels, 4, kind), merge(*parts)):
+        for moments in (moments_of(x, labels, 4, kind), merge_moments(*parts)):
             loaded = load_moments(io.BytesIO(packed(arrays_of(moments))))
             assert bits(loaded) == bits(moments)
 

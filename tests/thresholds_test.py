@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import optimize
 from sklearn import metrics
 
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.comparison import folds_of
 from tf_pseudofeat.evaluation.guard import Guard
@@ -151,7 +151,7 @@ def test_a_fifth_is_decided_by_what_the_other_four_chose():
     predictions = Predictions(ids, logits, "linear")
     guard = Guard("f1")
     received = moved(predictions, guard, [1, 2], (3, 4))
-    fold = folds_of(ids, 5, numbers_for("folds", (3, 4)))
+    fold = folds_of(ids, 5, rng_for("folds", (3, 4)))
     for k in range(5):
         bias = fit_bias(predictions.select(fold != k), guard, [1, 2])
         expected = logits[fold == k] + bias

@@ -37,7 +37,7 @@ from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covari
 from tf_pseudofeat.gaussians.moments import ClassMoments
 from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
-from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.head.balanced_losses import (
     BalancedSoftmax,
     ClassBalancedCrossentropy,
@@ -116,7 +116,7 @@ __all__ = [
     "load_features",
     "load_moments",
     "mean_minority_accuracy",
-    "merge",
+    "merge_moments",
     "min_class_accuracy",
     "moments_of",
     "moments_of_batches",

@@ -11,7 +11,7 @@ import threading
 import keras
 import numpy as np
 
-__all__ = ["initial_weights_from", "noise_from", "numbers_for", "seed_layers"]
+__all__ = ["initial_weights_from", "rng_for", "seed_layers", "seeded_backend_rng"]
 
 # Python's `random` belongs to the process: two threads must not seed it at once. The
 # thread that has it may make models while it makes one.
@@ -22,23 +22,23 @@ _PYTHON_RANDOM = threading.RLock()
 _USES = {"views": 0, "noise of the head": 1, "folds": 2, "chosen examples": 3}
 
 
-def numbers_for(use, seed, part=0):
+def rng_for(use, seed, part=0):
     """A NumPy generator that no other use, seed or part (a number from 0) has."""
     seed = [int(number) % 2**31 for number in seed]
     return np.random.default_rng([*seed, part, _USES[use]])
 
 
-def seed_layers(layer, numbers):
-    """Has each random layer inside, such as Dropout, follow from `numbers`."""
+def seed_layers(layer, rng):
+    """Has each random layer inside, such as Dropout, follow from `rng`."""
     for variable in layer.variables:
         # The state of a `keras.random.SeedGenerator`, whatever its layer calls it.
         if variable.name == "seed_generator_state":
-            variable.assign([int(numbers.integers(2**31)), 0])
+            variable.assign([int(rng.integers(2**31)), 0])
 
 
 @contextlib.contextmanager
-def noise_from(numbers):
-    """Has what is drawn here, and belongs to no layer, follow from `numbers`, too.
+def seeded_backend_rng(rng):
+    """Has what is drawn here, and belongs to no layer, follow from `rng`, too.
 
     On torch a Dropout that was given no seed draws from torch's own generator (Keras
     3.15), which is as it was afterwards. Elsewhere there is no such noise.
@@ -48,7 +48,7 @@ def noise_from(numbers):
         return
     torch = sys.modules["torch"]  # of Keras
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(int(numbers.integers(2**31)))
+        torch.manual_seed(int(rng.integers(2**31)))
         yield
 
 

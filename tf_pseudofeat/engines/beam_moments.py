@@ -14,7 +14,7 @@ from tf_pseudofeat.engines.beam_batches import batch_arrays
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import read_moments, save_moments
-from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.gaussians.rank import check_rank
 
 __all__ = ["ClassMomentsCoder", "CombineClassMoments", "WriteMoments"]
@@ -187,7 +187,7 @@ def _sum(first, second):
     """`merge`, of what may be None."""
     if first is None or second is None:
         return second if first is None else first
-    return merge(first, second)
+    return merge_moments(first, second)
 
 
 class WriteMoments(beam.PTransform):

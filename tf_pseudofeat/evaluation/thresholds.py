@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from tf_pseudofeat.core.labels import check_class_names
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.data.batches import batches_of
 from tf_pseudofeat.data.checks import check_data
@@ -251,7 +251,7 @@ def predictions_of(model, data, class_names=None):
 
 def moved(predictions, guard, minority, seed):
     """`Predictions` where each fifth is decided by the bias that the others chose."""
-    fold = folds_of(predictions.ids, _FOLDS, numbers_for("folds", seed))
+    fold = folds_of(predictions.ids, _FOLDS, rng_for("folds", seed))
     outputs = predictions.outputs.copy()
     for k in range(_FOLDS):
         rows = fold == k

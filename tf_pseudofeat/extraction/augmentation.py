@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.seeds import noise_from, numbers_for, seed_layers
+from tf_pseudofeat.core.seeds import rng_for, seed_layers, seeded_backend_rng
 
 __all__ = ["augment_once", "augmenter", "not_augmented"]
 
@@ -19,16 +19,16 @@ def augment_once(augment, x):
 
 def augmenter(augment, seed, view):
     """A function of a batch and its number; the same seed gives the same views."""
-    numbers = numbers_for("views", seed, view)
+    rng = rng_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
-        return functools.partial(_augmented_by_layer, augment, numbers)
+        return functools.partial(_augmented_by_layer, augment, rng)
     try:
         seeded = "seed" in inspect.signature(augment).parameters
     except ValueError:  # written in C
         seeded = False
     if not seeded:
         return lambda x, step: augment(_copied(x))
-    first = int(numbers.integers(2**31))
+    first = int(rng.integers(2**31))
     return lambda x, step: augment(
         _copied(x), seed=tf.constant([first, step], tf.int32)
     )
@@ -47,8 +47,8 @@ def not_augmented(x, step):
     return x
 
 
-def _augmented_by_layer(layer, numbers, x, step):
+def _augmented_by_layer(layer, rng, x, step):
     del step
-    seed_layers(layer, numbers)
-    with noise_from(numbers):
+    seed_layers(layer, rng)
+    with seeded_backend_rng(rng):
         return layer(x, training=True)

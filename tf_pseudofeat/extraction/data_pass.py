@@ -7,7 +7,7 @@ import numpy as np
 from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.core.progress import progress_bar
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.data.batches import (
     NO_BATCH,
     arrays_of,
@@ -68,7 +68,7 @@ class DataPass:
             check_weights(weight, ids.size)
             there = np.flatnonzero(weight)
         self.totals.add(ids, weight)
-        rng = numbers_for("chosen examples", seed)
+        rng = rng_for("chosen examples", seed)
         return there[choose_rows(ids[there], extraction.per_class, rng)]
 
     def chunks(self):

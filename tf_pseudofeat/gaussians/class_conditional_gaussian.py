@@ -30,11 +30,11 @@ from tf_pseudofeat.gaussians.fit_checks import (
 from tf_pseudofeat.gaussians.moments import ClassMoments
 from tf_pseudofeat.gaussians.moments_check import check_moments, check_shapes
 from tf_pseudofeat.gaussians.moments_estimation import (
-    labelled_batches,
+    labeled_batches,
     moments_of,
     moments_of_batches,
 )
-from tf_pseudofeat.gaussians.moments_merge import merge
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.gaussians.parameters import GaussianParameters
 
 __all__ = ["ClassConditionalGaussian", "check_gaussian"]
@@ -282,10 +282,10 @@ class ClassConditionalGaussian(GaussianParameters):
     def _add(self, moments, shape):
         self._feature_shape = self._checked_shape(shape)
         mine = self._moments
-        self._moments = moments if mine is None else merge(mine, moments)
+        self._moments = moments if mine is None else merge_moments(mine, moments)
 
     def _update_from_batches(self, batches):
-        batches = labelled_batches(batches)
+        batches = labeled_batches(batches)
         first = list(itertools.islice(batches, 1))
         for features, _ in first:
             self._checked_shape(features.shape)

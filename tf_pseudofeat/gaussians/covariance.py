@@ -207,22 +207,30 @@ def estimate_covariance(
 
 
 def _samples(moments, covariance_type, shrinkage):
-    """Yields the `SampleCovariance` of every class, or None; or the one they share."""
+    """Yields the `SampleCovariance` of each class, None if empty; or the shared one."""
     settings, count = COVARIANCE_TYPES[covariance_type], moments.count
     scale_class = settings.scale_class
     sample_class = functools.partial(scale_class.sample_class, scale_class)
-    weight = shrinkage if settings.shrinkage is None else settings.shrinkage
+    if settings.shrinkage is not None:
+        shrinkage = settings.shrinkage
     freedom = int(count.sum() - np.count_nonzero(count))
-    # The mean variance of a feature within its class: the unit of jitter for a class
-    # that has no variance itself.
+    # The mean within-class variance of a feature: the unit of jitter for a class
+    # without variance.
     variance = scale_class.squares(moments.scatter).sum(axis=-1).sum()
-    unit = variance / max(freedom, 1) / moments.feature_size or 1.0
+    fallback_variance = variance / max(freedom, 1) / moments.feature_size or 1.0
     check_examples(count, covariance_type)
     if settings.is_shared:
         # Pooled over the classes: N - C degrees of freedom, so n - 1 = N - C in [2].
-        yield sample_class(moments.scatter, freedom + 1, weight, unit)
+        yield sample_class(moments.scatter, freedom + 1, shrinkage, fallback_variance)
         return
     for class_id, n in enumerate(count):
         sketch = None if moments.sketch is None else moments.sketch[class_id]
-        how = moments.scatter[class_id], n, weight, unit, class_id, sketch
+        how = (
+            moments.scatter[class_id],
+            n,
+            shrinkage,
+            fallback_variance,
+            class_id,
+            sketch,
+        )
         yield sample_class(*how) if n else None

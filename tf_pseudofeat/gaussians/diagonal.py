@@ -24,7 +24,7 @@ class Independent:
 
     @staticmethod
     def add_rows(scatter, chunks):
-        """Adds squares of `(centred rows, their classes, starts of these)`."""
+        """Adds squares of `(centered rows, their classes, starts of these)`."""
         for rows, classes, starts in chunks:
             scatter[classes] += sums_by_class(np.square(rows, out=rows), starts)
 
@@ -67,12 +67,12 @@ class DiagonalScale(Independent, collections.namedtuple("DiagonalScale", "diag")
     axes = ("CD",)
 
     @staticmethod
-    def distances(centred, whitening, whitened_loc):
+    def distances(centered, whitening, whitened_loc):
         """`|whitening_c centred_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
         ops = keras.ops
 
         def some(whitening, whitened_loc):
-            white = centred * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
+            white = centered * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
             return ops.sum(ops.square(white), axis=-1)
 
         return distances_by_class(some, whitening, whitened_loc)

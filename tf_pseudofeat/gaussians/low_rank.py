@@ -45,29 +45,41 @@ _CHUNK_ROWS = 4096
 class _SampleDirections(SampleCovariance):
     """A sample covariance as a factor `[D, K]` and a diagonal `[D]`.
 
-    What is done to it never needs the matrix `[D, D]`.
+    The matrix `[D, D]` is never formed.
     """
 
-    def __init__(self, scale_class, scatter, count, shrinkage, unit, class_id, sketch):
+    def __init__(
+        self,
+        scale_class,
+        scatter,
+        count,
+        shrinkage,
+        fallback_variance,
+        class_id,
+        sketch,
+    ):
         self.variance = scatter / (count - 1)
         rows = sketch / np.sqrt(count - 1)
-        self.directions, self.rest = low_rank_part(self.variance, rows)
-        self.lengths = np.square(self.directions).sum(axis=0)  # [K], eigenvalues
-        self.rank = self.lengths.size
-        super().__init__(scale_class, scatter, count, shrinkage, unit, class_id)
-        # Variances of what is independent, after shrinkage [D].
-        self.independent = (1 - self.weight) * self.rest + self.weight * self.target
+        self.directions, self.residual_variance = low_rank_part(self.variance, rows)
+        self.eigenvalues = np.square(self.directions).sum(axis=0)  # [K]
+        self.rank = self.eigenvalues.size
+        super().__init__(
+            scale_class, scatter, count, shrinkage, fallback_variance, class_id
+        )
+        # The independent variances after shrinkage, [D].
+        target = self.shrinkage * self.target
+        self.independent = (1 - self.shrinkage) * self.residual_variance + target
 
     def factor(self, diag, factor):
         """Writes the deviations `[D]` and the factor `[D, rank]`."""
         np.sqrt(self.independent + self.jitter, out=diag)
-        directions = turned(np.sqrt(1 - self.weight) * self.directions, diag)
+        directions = turned(np.sqrt(1 - self.shrinkage) * self.directions, diag)
         factor[:, : directions.shape[1]] = directions
 
     @functools.cached_property
     def bounds(self):
-        longest = (1 - self.weight) * self.lengths.max(initial=0.0)
-        return np.array([self.independent.min(), self.independent.max() + longest])
+        largest = (1 - self.shrinkage) * self.eigenvalues.max(initial=0.0)
+        return np.array([self.independent.min(), self.independent.max() + largest])
 
     def _mean_variance(self):
         return self.variance.mean()
@@ -75,12 +87,12 @@ class _SampleDirections(SampleCovariance):
     def _mean_square(self):
         held = np.square(self.directions).sum(axis=1)  # [D]
         # The columns of the factor are orthogonal.
-        squares = np.square(self.lengths).sum()
-        squares += (self.rest * (2 * held + self.rest)).sum()
+        squares = np.square(self.eigenvalues).sum()
+        squares += (self.residual_variance * (2 * held + self.residual_variance)).sum()
         return squares / self.size**2
 
     def _note(self):
-        share = self.lengths.sum() / (self.target * self.size)
+        share = self.eigenvalues.sum() / (self.target * self.size)
         return f"{100 * share:.0f} % of the variance in {self.rank} directions"
 
 
@@ -111,7 +123,7 @@ class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag fac
         return deviation + matmul_by_class(noise[:, size:], self.factor, labels)
 
     @staticmethod
-    def distances(centred, whitening, whitened_loc, factor):
+    def distances(centered, whitening, whitened_loc, factor):
         """Squared Mahalanobis distances `[B, C]`, on any backend.
 
             y        = (x - loc) / diag
@@ -123,7 +135,7 @@ class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag fac
         ops = keras.ops
 
         def some(whitening, whitened_loc, factor):
-            white = centred * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
+            white = centered * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
             basis = factor * whitening[:, :, None]  # U s, [K, D, rank]
             squares = ops.sum(ops.square(basis), axis=1)[:, None]  # s^2, [K, 1, rank]
             inverse = ops.where(squares > 0, 1 / ops.where(squares > 0, squares, 1), 0)
@@ -241,11 +253,11 @@ def low_rank_part(variance, rows):
     lost = np.where(lost > _ROUNDING * variance, lost, 0.0)
     # Sums of what is left, since differences of variances would be all rounding.
     noise = (lost.sum() + squares[rank:].sum()) / (size - rank)
-    lengths = squares[:rank] - noise
-    kept = np.count_nonzero(lengths > _NOTHING * squares.max(initial=0.0))
+    eigenvalues = squares[:rank] - noise
+    kept = np.count_nonzero(eigenvalues > _NOTHING * squares.max(initial=0.0))
     diagonal = lost + shares[kept:].sum(axis=0)
     diagonal += noise * np.square(directions[:kept]).sum(axis=0)
-    return (np.sqrt(lengths[:kept])[:, np.newaxis] * directions[:kept]).T, diagonal
+    return (np.sqrt(eigenvalues[:kept])[:, np.newaxis] * directions[:kept]).T, diagonal
 
 
 def turned(factor, deviation):

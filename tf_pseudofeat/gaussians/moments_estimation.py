@@ -17,8 +17,8 @@ from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
 from tf_pseudofeat.gaussians.moments_merge import (
     between_means,
     check_single,
-    merge,
     merge_all_but_sketches,
+    merge_moments,
 )
 from tf_pseudofeat.gaussians.rows_by_class import (
     class_borders,
@@ -27,7 +27,7 @@ from tf_pseudofeat.gaussians.rows_by_class import (
     sort_by_class,
 )
 
-__all__ = ["labelled_batches", "moments_of", "moments_of_batches"]
+__all__ = ["labeled_batches", "moments_of", "moments_of_batches"]
 
 
 # A class whose features scatter less loses digits in float32: below 2**-126 numbers get
@@ -51,9 +51,9 @@ def moments_of(
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
         scatter_c = sum_i (x_i - mean_c)(x_i - mean_c)^T     over the i of class c
 
-    Each row is read once, or twice for "low_rank". It is centred near its class mean
+    Each row is read once, or twice for "low_rank". It is centered near its class mean
     before it is multiplied, in the precision it comes in (at least float32), and what
-    the centre missed is taken off in the end. Sums of a few thousand rows are of that
+    the center missed is taken off in the end. Sums of a few thousand rows are of that
     precision, too; they are collected in float64. Where deviations are so small that
     their squares vanish in float32, below 1e-15, their class is done again in float64.
     A `StoredArray` is read in order, 64 MiB at a time, whose moments are added up.
@@ -102,20 +102,20 @@ def _moments_of_rows(features, ids, moments):
     moments.count[:] = np.bincount(ids, minlength=num_classes)
     order = sort_by_class(ids, num_classes)
     ids = ids[order]
-    centre = rough_centers(features, order, ids, num_classes)  # [C, D]
-    rest = np.zeros_like(moments.mean)  # sums of the centred rows
+    center = rough_centers(features, order, ids, num_classes)  # [C, D]
+    rest = np.zeros_like(moments.mean)  # sums of the centered rows
 
-    def centred_rows():
+    def centered_rows():
         for rows in row_chunks(ids, one_class=scatter.ndim == 3):
             classes, starts = np.unique(ids[rows], return_index=True)
-            centred = features.take(order[rows], axis=0)
-            centred -= centre[ids[rows]] if classes.size > 1 else centre[classes]
-            rest[classes] += sums_by_class(centred, starts)
-            yield centred, classes, starts
+            centered = features.take(order[rows], axis=0)
+            centered -= center[ids[rows]] if classes.size > 1 else center[classes]
+            rest[classes] += sums_by_class(centered, starts)
+            yield centered, classes, starts
 
-    moments.scale_class.add_rows(scatter, centred_rows())
+    moments.scale_class.add_rows(scatter, centered_rows())
     offset = rest / np.maximum(moments.count, 1)[:, None]
-    moments.mean[:] = centre + offset
+    moments.mean[:] = center + offset
     _check_finite(moments.mean, features, order, ids)
     moments.scale_class.add_between(scatter, -moments.count[:, None] * offset, offset)
     if not np.isfinite(scatter).all():
@@ -146,7 +146,7 @@ def moments_of_batches(
         ValueError: As `moments_of`, or the stream is empty, infinite, or not of
             `(features, labels)`.
     """
-    pieces = _buffered(labelled_batches(batches))
+    pieces = _buffered(labeled_batches(batches))
     return _moments_of_pieces(pieces, num_classes, kind, rank)
 
 
@@ -156,7 +156,9 @@ def _moments_of_pieces(pieces, num_classes, kind, rank):
         if total is None:
             total = moments_of(features, labels, num_classes, kind, rank)
         elif total.sketch is None:
-            total = merge(total, moments_of(features, labels, num_classes, kind))
+            total = merge_moments(
+                total, moments_of(features, labels, num_classes, kind)
+            )
         else:  # a sketch of all classes for each piece is too much
             total = _sketched(total, *_check_rows(features, labels, num_classes))
     if total is None:
@@ -172,7 +174,7 @@ def _stored_pieces(features, ids):
         start += len(chunk)
 
 
-def labelled_batches(batches):
+def labeled_batches(batches):
     """Yields the `(features, labels)` of a stream, see `moments_of_batches`, as arrays.
 
     Raises:

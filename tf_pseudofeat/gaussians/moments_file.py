@@ -67,7 +67,7 @@ def load_moments(file: object) -> ClassMoments:
 
     Example:
 
-    >>> moments = merge(load_moments("monday.npz"), load_moments("tuesday.npz"))
+    >>> moments = merge_moments(load_moments("monday.npz"), load_moments("tuesday.npz"))
     """
     if hasattr(file, "read"):
         moments = read_moments(file)

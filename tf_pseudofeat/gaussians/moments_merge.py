@@ -7,10 +7,10 @@ import numpy as np
 from tf_pseudofeat.gaussians.low_rank import add_rows
 from tf_pseudofeat.gaussians.moments import ClassMoments
 
-__all__ = ["between_means", "check_single", "merge", "merge_all_but_sketches"]
+__all__ = ["between_means", "check_single", "merge_all_but_sketches", "merge_moments"]
 
 
-def merge(first: ClassMoments, second: ClassMoments) -> ClassMoments:
+def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
     """The moments of two disjoint sets of examples, from the moments of each.
 
         delta   = mean_b - mean_a

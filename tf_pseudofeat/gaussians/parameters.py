@@ -117,16 +117,16 @@ class GaussianParameters(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(shape=(None, *self._feature_shape))
         classes, size = self.num_classes, math.prod(self._feature_shape)
         scale_shape, *others = self._type.shapes(classes, size, rank_of(self, size))
-        normaliser = keras.initializers.Constant(-size / 2 * np.log(2 * np.pi))
+        normalizer = keras.initializers.Constant(-size / 2 * np.log(2 * np.pi))
         parameter = functools.partial(
             self.add_weight, dtype="float32", trainable=False, autocast=False
         )
         self.loc = parameter((classes, size), "zeros", name="loc")
         self.scale = parameter(scale_shape, self._unit, name="scale")
-        self.centre = parameter((size,), "zeros", name="centre")
+        self.center = parameter((size,), "zeros", name="center")
         self.whitening = parameter(scale_shape, self._unit, name="whitening")
         self.whitened_loc = parameter((classes, size), "zeros", name="whitened_loc")
-        self.log_normaliser = parameter((classes,), normaliser, name="log_normaliser")
+        self.log_normalizer = parameter((classes,), normalizer, name="log_normalizer")
         names = self._type.scale_class._fields[1:]
         for name, shape in zip(names, others, strict=True):
             setattr(self, name, parameter(shape, "zeros", name=name))
@@ -134,7 +134,7 @@ class GaussianParameters(keras.layers.Layer):
     def call(self, features):
         """Log densities `[B, C]` of features `[B, ...]`.
 
-            white_c     = whitening_c (x - centre) - whitened_loc_c
+            white_c     = whitening_c (x - center) - whitened_loc_c
             log_density = log_normaliser_c - |white_c|^2 / 2
 
         A triangular solve for each class is slow, and so is its backward pass. So the
@@ -152,9 +152,9 @@ class GaussianParameters(keras.layers.Layer):
         features = ops.reshape(features, (-1, self.loc.shape[1]))
         _, *others = self._scale_variables()
         distance = self._type.scale_class.distances(
-            features - self.centre, self.whitening, self.whitened_loc, *others
+            features - self.center, self.whitening, self.whitened_loc, *others
         )
-        return ops.cast(self.log_normaliser - 0.5 * distance, self.compute_dtype)
+        return ops.cast(self.log_normalizer - 0.5 * distance, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """`[B, C]`."""
@@ -182,17 +182,17 @@ class GaussianParameters(keras.layers.Layer):
     def _assign(self, moments, scale):
         """Parameters from float64 moments and factors; all of them, or none."""
         # The mean of all examples is taken off before float32 loses what differs.
-        centre = moments.count @ moments.mean / moments.count.sum()  # [D]
-        centre = centre.astype(np.float32)
-        whitening, whitened_loc = scale.whiten(moments.mean - centre)
-        normaliser = -moments.feature_size / 2 * np.log(2 * np.pi) - scale.log_det()
+        center = moments.count @ moments.mean / moments.count.sum()  # [D]
+        center = center.astype(np.float32)
+        whitening, whitened_loc = scale.whiten(moments.mean - center)
+        normalizer = -moments.feature_size / 2 * np.log(2 * np.pi) - scale.log_det()
         values = {
             "loc": moments.mean,
             "scale": scale[0],
-            "centre": centre,
+            "center": center,
             "whitening": whitening,
             "whitened_loc": whitened_loc,
-            "log_normaliser": np.where(moments.count > 0, normaliser, -np.inf),
+            "log_normalizer": np.where(moments.count > 0, normalizer, -np.inf),
             **dict(zip(scale._fields[1:], scale[1:], strict=True)),
         }
         values = {name: value.astype(np.float32) for name, value in values.items()}
@@ -221,7 +221,7 @@ class GaussianParameters(keras.layers.Layer):
 
 def _check_in_range(values, mean, spread):
     """Refuses means and deviations that float32 turns into infinity."""
-    linear = (value for name, value in values.items() if name != "log_normaliser")
+    linear = (value for name, value in values.items() if name != "log_normalizer")
     if not all(np.isfinite(value).all() for value in linear):
         raise ValueError(
             f"The Gaussians have means up to {np.abs(mean).max():.3g} and standard "

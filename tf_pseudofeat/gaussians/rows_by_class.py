@@ -11,8 +11,8 @@ __all__ = ["class_borders", "rough_centers", "row_chunks", "sort_by_class"]
 _CHUNK_ROWS = 4096
 
 
-# Rows of a class that say roughly where it lies, to centre all of them there.
-_CENTRE_ROWS = 256
+# Rows of a class that say roughly where it lies, to center all of them there.
+_CENTER_ROWS = 256
 
 
 def sort_by_class(ids, num_classes):
@@ -27,15 +27,15 @@ def rough_centers(features, order, ids, num_classes):
     Of rows that are all the same it is that row, to the last bit, so that they have no
     scatter, not even that of the rounding of a mean.
     """
-    centre = np.zeros((num_classes, features.shape[1]), features.dtype)
+    center = np.zeros((num_classes, features.shape[1]), features.dtype)
     for start, stop in itertools.pairwise(class_borders(ids)):
-        step = max(1, (stop - start) // _CENTRE_ROWS)
+        step = max(1, (stop - start) // _CENTER_ROWS)
         some = features.take(order[start:stop:step], axis=0)
         mean = some.mean(axis=0, dtype=np.float64)
         if features.dtype == np.float64:
             mean += (some - mean).mean(axis=0)
-        centre[ids[start]] = mean
-    return centre
+        center[ids[start]] = mean
+    return center
 
 
 def class_borders(ids):

@@ -40,31 +40,39 @@ class ClassCovariance:
 class SampleCovariance:
     """One sample covariance S, and how it is regularized.
 
-        sigma = (1 - weight) S + weight target I + jitter I,    target = tr(S) / D
+        sigma = (1 - shrinkage) S + shrinkage target I + jitter I
+        target = tr(S) / D
 
     Args:
         scale_class: the class of the scale to make, such as `TriangularScale`.
         scatter: (n - 1) S, as that class has it: `[D, D]`, or a diagonal `[D]`.
         count: n.
-        shrinkage: the weight, or "oas".
-        unit: of jitter, where S is 0.
-        class_id: whose it is; None if it is of all classes.
-        sketch: of the class, where its moments have one.
+        shrinkage: weight of the target, or "oas".
+        fallback_variance: unit of the jitter if S is 0.
+        class_id: the class, or None if all classes share the covariance.
+        sketch: of the class, if its moments have one.
     """
 
     def __init__(
-        self, scale_class, scatter, count, shrinkage, unit, class_id=None, sketch=None
+        self,
+        scale_class,
+        scatter,
+        count,
+        shrinkage,
+        fallback_variance,
+        class_id=None,
+        sketch=None,
     ):
         self.scale_class, self.scatter, self.size = scale_class, scatter, len(scatter)
         self.count, self.class_id = int(count), class_id
         self.target = self._mean_variance()
-        self.unit = self.target or unit
-        self.weight = self._oas() if shrinkage == "oas" else float(shrinkage)
+        self.jitter_unit = self.target or fallback_variance
+        self.shrinkage = self._oas() if shrinkage == "oas" else float(shrinkage)
 
     def factor(self, out):
         """Writes the array of the scale."""
-        np.multiply(self.scatter, (1 - self.weight) / (self.count - 1), out=out)
-        self.scale_class.factorize(out, self.weight * self.target + self.jitter)
+        np.multiply(self.scatter, (1 - self.shrinkage) / (self.count - 1), out=out)
+        self.scale_class.factorize(out, self.shrinkage * self.target + self.jitter)
 
     def row(self):
         """`ClassCovariance`."""
@@ -73,7 +81,7 @@ class SampleCovariance:
             class_id=self.class_id,
             count=self.count,
             rank=self.rank,
-            shrinkage=self.weight,
+            shrinkage=self.shrinkage,
             jitter=self.jitter,
             condition=float(largest / smallest),
             note=self._note() if self.target else "all examples are the same point",
@@ -83,7 +91,7 @@ class SampleCovariance:
     def bounds(self):
         """What no eigenvalue is below or above, after shrinkage `[2]`."""
         ends = self._eigenvalues[[0, -1]]
-        return (1 - self.weight) * ends + self.weight * self.target
+        return (1 - self.shrinkage) * ends + self.shrinkage * self.target
 
     @functools.cached_property
     def rank(self):
@@ -97,9 +105,9 @@ class SampleCovariance:
         """The first rung of the ladder that brings the condition within reach."""
         # No eigenvalue is above the trace or below what shrinkage mixes in: mostly that
         # settles it, without the eigenvalues.
-        if self.target and self.weight * _LARGEST_CONDITION >= self.size:
+        if self.target and self.shrinkage * _LARGEST_CONDITION >= self.size:
             return 0.0
-        for jitter in np.multiply(_JITTERS, self.unit):
+        for jitter in np.multiply(_JITTERS, self.jitter_unit):
             smallest, largest = self.bounds + jitter
             if smallest > 0 and largest / smallest <= _LARGEST_CONDITION:
                 return float(jitter)

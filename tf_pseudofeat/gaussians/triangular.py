@@ -32,7 +32,7 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
 
     @staticmethod
     def add_rows(scatter, chunks):
-        """Adds `rows^T rows` of `(centred rows, their classes, starts of these)`."""
+        """Adds `rows^T rows` of `(centered rows, their classes, starts of these)`."""
         for rows, classes, _ in chunks:
             # From SciPy's BLAS, because the factors come from it: the threads of
             # NumPy's own would still be waiting for work then, and be in the way.
@@ -96,12 +96,12 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
         return whitening, whitened.reshape(offset.shape)
 
     @staticmethod
-    def distances(centred, whitening, whitened_loc):
+    def distances(centered, whitening, whitened_loc):
         """`|whitening_c centred_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
         ops = keras.ops
         # The factors stand side by side, so that all classes are one product.
         side_by_side = ops.reshape(whitening, (-1, whitening.shape[-1]))
-        white = ops.matmul(centred, ops.transpose(side_by_side))
+        white = ops.matmul(centered, ops.transpose(side_by_side))
         white = ops.reshape(white, (-1, *whitening.shape[:2]))  # [B, C|1, D]
         return ops.sum(ops.square(white - whitened_loc), axis=-1)
 

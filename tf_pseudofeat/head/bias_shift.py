@@ -5,7 +5,7 @@ import keras
 from tf_pseudofeat.core.distribution import scope_of
 from tf_pseudofeat.head.adjustable import output_width, why_not_adjustable
 from tf_pseudofeat.head.assumed_prior import logit_offsets
-from tf_pseudofeat.splitting.activation import activation_name, maker
+from tf_pseudofeat.splitting.activation import activation_name, output_node
 from tf_pseudofeat.splitting.graph import Graph, check_is_keras_3, functional
 
 __all__ = ["check_movable", "final_dense", "shift_bias"]
@@ -46,9 +46,9 @@ def final_dense(model):
     if why_not_adjustable(model):
         return None
     network = functional(model)
-    node = maker(network.outputs[0])
+    node = output_node(network.outputs[0])
     if _only_activates(node.operation):
-        node = maker(node.arguments.keras_tensors[0])
+        node = output_node(node.arguments.keras_tensors[0])
         if activation_name(node.operation) != "linear":
             return None
     dense = node.operation

@@ -21,9 +21,9 @@ from tf_pseudofeat.head.training import initialize_head, train_head
 from tf_pseudofeat.head.weights import (
     blend_weights,
     frozen_batch_norm,
-    leave_prior,
-    left_prior,
-    restored_unless_kept,
+    record_prior,
+    recorded_prior,
+    rollback_unless_committed,
     weights_of,
 )
 
@@ -129,9 +129,9 @@ def fit_head(
     stream = material.stream(recipe, seed)
     errors = guard.monitor is not None if errors is None else errors
     is_mean = 0 < recipe.blend < 1
-    with restored_unless_kept(head) as keep:
+    with rollback_unless_committed(head) as commit:
         judge = Judge(task, material, recipe, scoring, guard, errors)
-        old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
+        old, old_prior = weights_of(head) if is_mean else None, recorded_prior(head)
         with frozen_batch_norm(head, recipe.freeze_batch_norm), undistributed():
             if recipe.fresh_head:
                 initialize_head(head, seed)
@@ -151,7 +151,7 @@ def fit_head(
             verdict = judge(trained["loss"])
         is_better = not verdict["reason"]
         if is_better:
-            leave_prior(head, prior)
+            record_prior(head, prior)
         elif old_prior is not None:
             prior = np.asarray(old_prior)
         else:
@@ -159,7 +159,7 @@ def fit_head(
         trained["prior"] = prior.tolist()
         result = HeadFit(kept=is_better, **verdict, **trained)
         if is_better:
-            keep()  # last of all, as whatever fails before it puts the old head back
+            commit()  # last of all, as whatever fails before it puts the old head back
     return result
 
 

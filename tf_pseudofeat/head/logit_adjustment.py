@@ -17,8 +17,8 @@ from tf_pseudofeat.head.assumed_prior import (
 from tf_pseudofeat.splitting.activation import (
     activation_name,
     logits_behind,
-    maker,
     output_activation,
+    output_node,
 )
 from tf_pseudofeat.splitting.graph import functional
 
@@ -164,7 +164,7 @@ def _assumed(model, class_counts, classes):
 
 def _adjustment_of(model):
     """The `LogitAdjustment` that a model ends in, or None."""
-    last = maker(functional(model).outputs[0]).operation
+    last = output_node(functional(model).outputs[0]).operation
     return last if isinstance(last, LogitAdjustment) else None
 
 

@@ -22,7 +22,7 @@ from tf_pseudofeat.head.recipe_checks import (
     resolve_target_prior,
 )
 from tf_pseudofeat.head.task import Task
-from tf_pseudofeat.head.weights import left_prior, product_layers
+from tf_pseudofeat.head.weights import product_layers, recorded_prior
 from tf_pseudofeat.sampling.counts import check_strategy
 from tf_pseudofeat.splitting.graph import functional
 
@@ -203,7 +203,7 @@ class HeadRecipe:
             blend = usual if leans and not product_layers(task.head) else 0.0
         if tau is None:
             known = (material.population > 0).all() and task.movable
-            kept = blend * _exponent(left_prior(task.head), material.population)
+            kept = blend * _exponent(recorded_prior(task.head), material.population)
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 

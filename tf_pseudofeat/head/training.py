@@ -7,9 +7,9 @@ import keras
 from tf_pseudofeat.core.progress import progress_bar, say
 from tf_pseudofeat.core.seeds import (
     initial_weights_from,
-    noise_from,
-    numbers_for,
+    rng_for,
     seed_layers,
+    seeded_backend_rng,
 )
 from tf_pseudofeat.core.tracing import without_retracing_warnings
 from tf_pseudofeat.head.optimizers import head_optimizer
@@ -26,8 +26,8 @@ _ROUND_STEPS = 200
 def train_head(task, stream, material, recipe, seed, verbose):
     """Runs `fit`; returns {field of `HeadFit`: value} of loss to learning_rate."""
     say(f"Training the head on {_total(material):,} features", verbose)
-    head, numbers = task.head, numbers_for("noise of the head", seed)
-    seed_layers(head, numbers)
+    head, rng = task.head, rng_for("noise of the head", seed)
+    seed_layers(head, rng)
     epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)
     passes = _passes(epochs, len(stream))
     steps = epochs * len(stream)
@@ -40,7 +40,7 @@ def train_head(task, stream, material, recipe, seed, verbose):
         )
         if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
             trainee.optimizer.build(trainee.trainable_variables)
-    with noise_from(numbers), without_retracing_warnings():
+    with seeded_backend_rng(rng), without_retracing_warnings():
         history = trainee.fit(
             stream.repeat(passes),
             epochs=epochs // passes,

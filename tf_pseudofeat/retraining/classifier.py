@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from tf_pseudofeat.core.seeds import initial_weights_from, noise_from
+from tf_pseudofeat.core.seeds import initial_weights_from, seeded_backend_rng
 from tf_pseudofeat.core.tracing import without_retracing_warnings
 from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
@@ -187,7 +187,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             "verbose": self.verbose,
         }
         resolve_task(model, self.layer, data, trained=False, **settings)
-        noise = noise_from(np.random.default_rng(seeds))
+        noise = seeded_backend_rng(np.random.default_rng(seeds))
         with noise, without_retracing_warnings():
             history = model.fit(
                 ShuffledBatches(data, self.batch_size, seeds[0]),

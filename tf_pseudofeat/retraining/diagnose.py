@@ -23,7 +23,7 @@ from tf_pseudofeat.evaluation.probability_scores import (
 )
 from tf_pseudofeat.evaluation.thresholds import moved
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.retraining.search import Tuning, search_job
+from tf_pseudofeat.retraining.search import Tuning, search_task
 from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
@@ -147,7 +147,7 @@ def diagnose(
     >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
     """
     began = time.perf_counter()
-    job = resolve_task(
+    resolved = resolve_task(
         model,
         layer,
         data,
@@ -159,11 +159,11 @@ def diagnose(
         seed=seed,
         **options,
     )
-    material, tuning, candidates = search_job(job, seed=seed, verbose=verbose)
+    material, tuning, candidates = search_task(resolved, seed=seed, verbose=verbose)
     guard = candidates.guard
     weighted = material.features.sample_weight is not None
     plain = not weighted and not preprocesses(model)
-    call = _call(layer, job, guard)
+    call = _call(layer, resolved, guard)
     said = _remedies(call, plain, guard, tuning, candidates, material.minority, seed)
     chosen, reason = _recommend(
         {name: predictions for name, (_, predictions, _) in said.items()},
@@ -181,7 +181,7 @@ def diagnose(
         monitor=guard.name,
         counts=candidates.counts.tolist(),
         tuning=tuning,
-        class_names=job.task.class_names,
+        class_names=resolved.task.class_names,
         seconds=time.perf_counter() - began,
     )
 
@@ -190,9 +190,9 @@ def _metric(guard):
     return repr(guard.name) if isinstance(guard.monitor, str) else guard.name
 
 
-def _call(layer, job, guard):
+def _call(layer, resolved, guard):
     """The beginning of a call of `retrain_head` that does what was tried."""
-    where = "split" if isinstance(layer, Split) else repr(job.split.layer_name)
+    where = "split" if isinstance(layer, Split) else repr(resolved.split.layer_name)
     call = f"retrain_head(model, {where}, data, validation_data=..."
     if guard.name != "balanced_accuracy":
         call += f", monitor={_metric(guard)}"

@@ -29,7 +29,7 @@ from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.head.weights import frozen_batch_norm
-from tf_pseudofeat.retraining.foreseen import check_foreseen, known_counts
+from tf_pseudofeat.retraining.early_checks import check_before_extraction, known_counts
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.task_checks import (
     check_augmented,
@@ -179,7 +179,7 @@ def resolve_task(
         model, output, split, recipe.loss, sample, all_labels, class_names
     )
     recipe.check(task)
-    check_foreseen(
+    check_before_extraction(
         recipe,
         num_classes,
         features.shape[1:],

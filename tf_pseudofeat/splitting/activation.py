@@ -5,7 +5,7 @@ import numpy as np
 
 from tf_pseudofeat.splitting.graph import check_is_keras_3, functional, producer
 
-__all__ = ["activation_name", "logits_behind", "maker", "output_activation"]
+__all__ = ["activation_name", "logits_behind", "output_activation", "output_node"]
 
 _OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
@@ -20,10 +20,10 @@ def output_activation(model):
     network = functional(model)
     if network is None or len(network.outputs) != 1:
         return None
-    return activation_name(maker(network.outputs[0]).operation)
+    return activation_name(output_node(network.outputs[0]).operation)
 
 
-def maker(tensor):
+def output_node(tensor):
     """The node that computes the values of `tensor`, behind nested models and casts."""
     while (before := _same_values_before(tensor)) is not None:
         tensor = before

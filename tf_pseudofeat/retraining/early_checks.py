@@ -15,7 +15,7 @@ from tf_pseudofeat.gaussians.moments import check_memory
 from tf_pseudofeat.sampling.counts import check_several_classes, pseudo_counts
 from tf_pseudofeat.sampling.oversamplers import GaussianOverSampler
 
-__all__ = ["check_foreseen", "known_counts"]
+__all__ = ["check_before_extraction", "known_counts"]
 
 
 def known_counts(data, extraction, num_classes):
@@ -52,7 +52,7 @@ def known_counts(data, extraction, num_classes):
     return np.bincount(ids, minlength=num_classes)
 
 
-def check_foreseen(recipe, num_classes, feature_shape, counts, most, views):
+def check_before_extraction(recipe, num_classes, feature_shape, counts, most, views):
     """Raises what `prepare_material` would, before there are features.
 
     Args:
