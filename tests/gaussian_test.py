@@ -765,8 +765,8 @@ def test_the_shape_of_the_output_is_known_before_it_is_called(shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, r"whole number from 1; received 0"),
-        ({"num_classes": 2.5}, r"whole number from 1; received 2.5"),
+        ({"num_classes": 0}, r"whole number at least 1; received 0"),
+        ({"num_classes": 2.5}, r"whole number at least 1; received 2.5"),
         ({"covariance_type": "half"}, r"must be one of .*received 'half'"),
         ({"shrinkage": 2}, r"`shrinkage` must be 'oas' or .*received 2"),
         ({"covariance_scale": 0.0}, r"`covariance_scale` must be .*received 0.0"),

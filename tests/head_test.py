@@ -136,7 +136,7 @@ def test_epochs_by_default_are_five_at_least():
 
 @pytest.mark.parametrize("epochs", [0, -1, 2.5])
 def test_epochs_that_are_no_number_of_epochs_are_refused(epochs):
-    with pytest.raises(ValueError, match=f"`epochs` is a whole number.*{epochs}"):
+    with pytest.raises(ValueError, match=f"`epochs` must be a whole number.*{epochs}"):
         fit(make_head(), epochs=epochs)
 
 

@@ -194,7 +194,7 @@ UNFITTED = ClassConditionalGaussian(3)
         ({"validation_data": (X, Y + 1)}, ["0 to 2", "label 3"]),
         ({"validation_data": (X, Y, Y, Y)}, ["(x, y, sample_weight)"]),
         ({"steps": 0}, ["`steps`", "received 0"]),
-        ({"epochs": 0}, ["`epochs` is a whole number from 1; received 0"]),
+        ({"epochs": 0}, ["`epochs` must be a whole number at least 1; received 0"]),
         ({"epochs": 1.5}, ["`epochs`", "received 1.5"]),
         ({"batch_size": -3}, ["`batch_size`", "received -3"]),
         ({"batch_size": None}, ["`batch_size`", "received None"]),
@@ -241,7 +241,7 @@ def test_a_split_has_two_halves(halves):
 )
 def test_an_unknown_option_names_its_neighbor(option, hint):
     message = error_of(error=TypeError, **{option: 1})
-    assert f"{option!r} is no option" in message and hint in message
+    assert f"{option!r} is not an option" in message and hint in message
 
 
 def test_infinite_data_need_steps():

@@ -230,7 +230,7 @@ def test_what_is_no_file_of_moments(tmp_path, text):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
     for path in (tmp_path / "a.npz", tmp_path):
-        with pytest.raises(ValueError, match="is no plain file"):
+        with pytest.raises(ValueError, match="is not a regular file"):
             load_moments(path)
     with pytest.raises(FileNotFoundError):
         load_moments(tmp_path / "b.npz")

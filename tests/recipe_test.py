@@ -241,9 +241,13 @@ def test_an_option_is_known_by_its_name_alone():
     assert (recipe.tau, extraction.steps, search) == (1.0, 2, False)
     assert resolve_options("auto", None, {"epochs": 2})[0::2][1]
     assert resolve_extraction(Extraction(steps=3), {"batch_size": 7}).steps == 3
-    with pytest.raises(TypeError, match="'epochs' is no option. .*are augment, views"):
+    with pytest.raises(
+        TypeError, match="'epochs' is not an option. .*are augment, views"
+    ):
         resolve_extraction(None, {"epochs": 2})
-    with pytest.raises(TypeError, match="'target' is no option. Did you mean 'target_"):
+    with pytest.raises(
+        TypeError, match="'target' is not an option. Did you mean 'target_"
+    ):
         resolve_options(None, None, {"target": "uniform"})
     with pytest.raises(
         TypeError, match="`extraction` is of type Extraction; received 3"

@@ -254,7 +254,7 @@ def measured(report):
     ids = np.repeat([0, 1, 2], [200, 60, 40])
     logits = 2 * np.eye(3)[ids] + rng.normal(size=(300, 3)) + [2, 0, 0]
     before = Predictions(ids, logits, "linear")
-    after = before.less([2.0, 0.0, 0.0])
+    after = before.shifted([2.0, 0.0, 0.0])
     return dataclasses.replace(
         report,
         real=[2000, 600, 400],

@@ -149,7 +149,7 @@ def test_an_empty_set_is_none(tmp_path):
 def test_what_a_killed_run_left_is_said(tmp_path):
     code = (
         "import os, signal, sys, numpy as np\n"
-        "from tf_pseudofeat.extraction.shards import ShardWriter\n"
+        "from tf_pseudofeat.extraction.shard_writer import ShardWriter\n"
         "writer = ShardWriter(sys.argv[1], rows_per_shard=2)\n"
         "writer.add(np.zeros((5, 3)), np.zeros(5, int))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -251,7 +251,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
 @pytest.mark.parametrize("folder", [None, 3, "", b""])
 def test_what_is_no_path(folder):
     for take in (check_free, load_features, write_index, ShardWriter):
-        with pytest.raises(TypeError, match="`folder` is a path; received"):
+        with pytest.raises(TypeError, match="`folder` must be a path; received"):
             take(folder)
 
 
@@ -264,20 +264,23 @@ def test_prefix_that_is_no_name(tmp_path, prefix):
 
 @pytest.mark.parametrize("rows", [0, -1, 1.5, "many"])
 def test_rows_of_a_shard(tmp_path, rows):
-    with pytest.raises(ValueError, match="`rows_per_shard` is a whole number"):
+    with pytest.raises(ValueError, match="`rows_per_shard` must be a whole number"):
         ShardWriter(tmp_path, rows_per_shard=rows)
 
 
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((X, Y[:9]), r"one length above 0; received .*\[25, 3\], 'labels': \[9\]"),
+        (
+            (X, Y[:9]),
+            r"the same length, at least 1; received .*\[25, 3\], 'labels': \[9\]",
+        ),
         ((X[:, 0], Y), r"one number for each .* shape \[25\]"),
         ((X[:, :0], Y), r"one number for each .* shape \[25, 0\]"),
         ((np.where(X.max() > X, X, np.nan), Y), "NaN or infinite in 1 of 25 rows"),
         ((X.astype(str), Y), "real numbers; received dtype"),
         ((X, Y.astype(str)), "Labels must be numbers .*received dtype"),
-        ((X, Y, -WEIGHT), "not below 0"),
+        ((X, Y, -WEIGHT), "non-negative"),
         ((X[:5], []), r"'features': \[5, 3\], 'labels': \[0\]"),
         ((X[:5], Y[:5], []), r"'sample_weight': \[0\]"),
         ((X[:5], Y[:5], [0.0, 0.0]), r"'sample_weight': \[2\]"),
@@ -315,7 +318,7 @@ def test_batches_of_another_kind(tmp_path, second):
 def test_writers_of_another_kind(tmp_path):
     write(tmp_path, X, Y, prefix="a")
     write(tmp_path, X, Y, WEIGHT, prefix="b")
-    with pytest.raises(ValueError, match="all have weights, or none"):
+    with pytest.raises(ValueError, match="all or none must have"):
         write_index(tmp_path)
     write(tmp_path, X[:, :2], Y, prefix="c")
     with pytest.raises(ValueError, match=r"rows of shape \[2\]"):

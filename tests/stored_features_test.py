@@ -229,7 +229,7 @@ def test_labels_of_another_length(in_files):
     features = in_files(X, Y).features
     with pytest.raises(ValueError, match=r"shape \(300, 4\) and 299 labels"):
         moments_of(features, Y[1:], 3)
-    with pytest.raises(ValueError, match="must have one length above 0"):
+    with pytest.raises(ValueError, match="must have the same length, at least 1"):
         interleave(features, Y[1:])
 
 

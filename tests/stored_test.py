@@ -72,7 +72,7 @@ def test_it_looks_like_the_array(pair):
     assert in_files.lengths == [1, 7, 4, 8]
     same(np.asarray(in_files), array)
     same(np.asarray(in_files, dtype=np.float32), array.astype(np.float32))
-    with pytest.raises(ValueError, match="lies on disk"):
+    with pytest.raises(ValueError, match="is on disk"):
         in_files.__array__(copy=False)  # as NumPy 2 asks
 
 
@@ -169,7 +169,9 @@ def test_files_of_several_kinds(tmp_path):
     first = save(tmp_path / "a", np.zeros((4, 2)), [4])
     for other in (np.zeros((4, 3)), np.zeros((4, 2), "float32")):
         paths = first + save(tmp_path / "b", other, [4])
-        with pytest.raises(ValueError, match=r"shape \[\d\] and dtype.*of one kind"):
+        with pytest.raises(
+            ValueError, match=r"shape \[\d\] and dtype.*of the same kind"
+        ):
             StoredArray(paths)
 
 

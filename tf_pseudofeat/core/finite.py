@@ -1,4 +1,4 @@
-"""Checks of arrays: real numbers, finite ones, and whether features or inputs broke."""
+"""Checks that arrays hold finite real numbers, and where non-finite ones come from."""
 
 import numpy as np
 import tensorflow as tf
@@ -15,10 +15,10 @@ _CHUNK_ROWS = 4096
 
 
 def check_finite(features, name="The features", inputs=None):
-    """Raises for features that are no real numbers, NaN, or infinite.
+    """Raises ValueError if features are not real, or are NaN or infinite.
 
-    `inputs`, which they were computed from, `[N, ...]` in any structure, tell which of
-    the two is to blame.
+    `inputs`, arrays `[N, ...]` in any structure that the features were computed from,
+    tell whether the inputs or the layers are the cause.
     """
     check_real(features, name)
     chunks = range(0, len(features), _CHUNK_ROWS)
@@ -32,17 +32,17 @@ def check_finite(features, name="The features", inputs=None):
 
 
 def check_floats(features, layer_name):
-    """Raises for features of whole numbers, such as ids of words, or of booleans."""
+    """Raises ValueError if features are integers, such as word ids, or booleans."""
     if features.dtype.kind != "f" and features.dtype.name != "bfloat16":
         raise ValueError(
-            f"The features at '{layer_name}' are {features.dtype}, and a Gaussian is "
-            f"of floats. Split behind the layer that makes floats of them, such as an "
-            f"Embedding."
+            f"The features at '{layer_name}' are {features.dtype}, but a Gaussian "
+            f"needs floats. Split after the layer that turns them into floats, such as "
+            f"an Embedding."
         )
 
 
 def without_overflow(features, inputs):
-    """Features with zeros in the rows that are not finite and whose inputs are."""
+    """Replaces non-finite rows whose inputs are finite by zeros."""
     wrong = np.flatnonzero(~_finite_rows(features))
     if not wrong.size:
         return features
@@ -60,13 +60,13 @@ def _have_finite_inputs(inputs, rows):
 
 
 def _where_from(inputs, wrong):
-    """What to do about features that are not finite in the rows `wrong`."""
+    """The advice for features that are not finite in the rows `wrong`."""
     if inputs is None:
         return "Clean the inputs, or look for an overflow (float16?) before the layer."
     finite = _have_finite_inputs(inputs, wrong)
     if finite.all():
         return (
-            "The inputs of these rows are finite, so the layers in between made it: "
+            "The inputs of these rows are finite, so the layers in between caused it: "
             "look for an overflow (float16?)."
         )
     return (
@@ -80,24 +80,24 @@ def _finite_rows(array):
 
 
 def check_weights(sample_weight, count):
-    """Raises for weights that are not one finite number from 0 for each example."""
+    """Raises ValueError unless each example has one finite, non-negative weight."""
     check_real(sample_weight, "`sample_weight`")
     if sample_weight.shape != (count,):
         raise ValueError(
-            f"`sample_weight` has one number for each of the {count} examples, shape "
-            f"[{count}]; received shape {list(sample_weight.shape)}."
+            f"`sample_weight` must have one number for each of the {count} examples, "
+            f"shape [{count}]; received shape {list(sample_weight.shape)}."
         )
     wrong = np.flatnonzero(~((sample_weight >= 0) & np.isfinite(sample_weight)))
     if wrong.size:
         raise ValueError(
-            f"Sample weights are finite and not below 0; example {wrong[0]} has weight "
-            f"{sample_weight[wrong[0]]} ({wrong.size} such examples of {count}). Give "
-            f"an example that is not to count the weight 0."
+            f"Sample weights must be finite and non-negative; example {wrong[0]} has "
+            f"weight {sample_weight[wrong[0]]} ({wrong.size} such examples of "
+            f"{count}). Use weight 0 for examples that should not count."
         )
 
 
 def check_real(array, name):
-    """Refuses arrays of strings, objects, complex numbers, times."""
+    """Raises ValueError if the dtype is not real: strings, objects, complex, dates."""
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise ValueError(
             f"{name} must be real numbers; received dtype {array.dtype}. Convert them "

@@ -7,10 +7,10 @@ __all__ = ["stateless_seed"]
 
 
 def stateless_seed(seed):
-    """A seed as TensorFlow's stateless functions take it, int32 `[2]`.
+    """Returns a seed as TensorFlow's stateless functions take it, int32 `[2]`.
 
-    Of numbers the lowest 31 bits count. A single one is refused: that would be a
-    stateful seed, with which a graph and a resumed run draw other numbers.
+    Only the lowest 31 bits of each number count. A single number is an error: it would
+    be a stateful seed, with which graph mode and a resumed run draw different numbers.
     """
     if tf.is_tensor(seed):
         fits = seed.dtype.is_integer and seed.shape.is_compatible_with([2])

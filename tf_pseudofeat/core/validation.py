@@ -10,10 +10,11 @@ __all__ = ["check_is_object", "is_infinite", "whole_number"]
 
 
 def whole_number(name, value):
-    """A number from 1, such as of epochs, as an int: 3, 3.0, a scalar array or tensor.
+    """Returns a whole number of at least 1, such as 3, 3.0 or a scalar tensor, as an
+    int.
 
     Raises:
-        ValueError: Anything else, NaN and infinity included.
+        ValueError: If `value` is anything else, including NaN and infinity.
     """
     try:
         number = int(value)
@@ -21,26 +22,28 @@ def whole_number(name, value):
             return number
     except (OverflowError, TypeError, ValueError):
         pass
-    raise ValueError(f"`{name}` is a whole number from 1; received {value!r}.")
+    raise ValueError(
+        f"`{name}` must be a whole number of at least 1; received {value!r}."
+    )
 
 
 def check_is_object(name, value, arguments=""):
-    """Raises TypeError for a class where an object of it is needed: SMOTE for SMOTE().
+    """Raises TypeError if `value` is a class and not an instance: SMOTE for SMOTE().
 
     Args:
-        name: of the argument.
-        value: what came.
-        arguments: what the class is called with, for the error.
+        name: name of the argument.
+        value: the received value.
+        arguments: arguments of the constructor, for the error message.
     """
     if inspect.isclass(value):
         raise TypeError(
-            f"`{name}` is an object; received the class {value.__name__}. Pass "
+            f"`{name}` must be an instance; received the class {value.__name__}. Pass "
             f"{value.__name__}({arguments})."
         )
 
 
 def is_infinite(data):
-    """Whether `data` never ends, as far as it says."""
+    """Whether `data` has no end, as far as its length or cardinality tells."""
     if isinstance(data, tf.data.Dataset):
         return bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
     if isinstance(data, keras.utils.PyDataset):

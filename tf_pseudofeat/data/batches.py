@@ -1,4 +1,4 @@
-"""The data that people train with, read in batches of inputs, labels and weights."""
+"""Reads training data in batches of inputs, labels and sample weights."""
 
 import contextlib
 import dataclasses
@@ -34,14 +34,14 @@ NO_BATCH = "The data has no batch; there are no features to extract."
 
 
 def first_batch(data, extraction):
-    """One batch `(x, y, sample_weight or None)` of data that passed `check_data`."""
+    """Returns the first batch `(x, labels, sample_weight or None)` of checked data."""
     for batch in batches_of(data, dataclasses.replace(extraction, steps=1)):
         return batch
     raise ValueError(NO_BATCH)
 
 
 def arrays_of(data):
-    """`(labels, sample_weight or None)` of data that are arrays; None of others."""
+    """`(labels, sample_weight or None)` if the data are arrays, else None."""
     if not isinstance(data, tuple | list):
         return None
     _, y, *weight = arrays_in(data)
@@ -50,13 +50,13 @@ def arrays_of(data):
 
 
 def labels_at_hand(data, batch):
-    """All labels where `data` are arrays, else those of the first batch."""
+    """All labels if `data` are arrays, else `batch`, the labels of the first batch."""
     arrays = arrays_of(data)
     return as_array(batch) if arrays is None else arrays[0]
 
 
 def num_batches(data, extraction, rows=None):
-    """How many batches there are to read, None where nobody knows."""
+    """The number of batches to read, None if unknown."""
     if rows is not None:
         return -(-len(rows) // extraction.batch_size)
     if isinstance(data, tuple | list):
@@ -68,14 +68,14 @@ def num_batches(data, extraction, rows=None):
 
 
 def has_known_length(data):
-    """Whether the number of batches is known before they are read."""
+    """Whether the number of batches is known in advance."""
     return isinstance(data, tuple | list) or _known_length(data) is not None
 
 
 def _known_length(data):
-    """The number of batches of what is no arrays; None where there is none, or no end.
+    """The number of batches of data other than arrays; None if unknown or infinite.
 
-    A torch DataLoader has a `__len__` that raises where its dataset has none.
+    `len` of a torch DataLoader raises TypeError if its dataset has no length.
     """
     if is_infinite(data):
         return None
@@ -95,8 +95,8 @@ def batches_of(data, extraction, rows=None):
 
     Args:
         data: what `check_data` accepts.
-        extraction: `Extraction`, for its `batch_size` of arrays and its `steps`.
-        rows: of arrays, the only ones to give, in rising order.
+        extraction: `Extraction`, for its `batch_size` (of arrays) and `steps`.
+        rows: row numbers of arrays to read, in ascending order; by default all.
     """
     with contextlib.closing(_as_they_come(data, extraction, rows)) as batches:
         for x, y, *weight in batches:
@@ -106,7 +106,7 @@ def batches_of(data, extraction, rows=None):
 
 
 def _as_they_come(data, extraction, rows):
-    """Yields the batches as they are in the data, checked."""
+    """Yields the batches of the data, checked but not converted."""
     most = num_batches(data, extraction, rows)
     if isinstance(data, tuple | list):
         batches = _array_batches(arrays_in(data), extraction.batch_size, rows)
@@ -122,7 +122,7 @@ def _as_they_come(data, extraction, rows):
 
 
 def _counted(labels, weight):
-    """Labels with some class for examples of weight 0, which may have none."""
+    """Replaces the labels of examples of weight 0, which may be invalid, by class 0."""
     if weight is None or np.shape(weight) != labels.shape[:1] or np.all(weight):
         return labels
     labels = labels.copy()
@@ -133,9 +133,9 @@ def _counted(labels, weight):
 
 
 def _iterated(data, most):
-    """Yields the first batches; raises where there are fewer than the data have said.
+    """Yields the first batches; raises if there are fewer than the data's length.
 
-    An item that raises StopIteration would end them in silence.
+    An item that raises StopIteration would end the iteration silently.
     """
     read = 0
     for batch in itertools.islice(data, most):
@@ -145,7 +145,7 @@ def _iterated(data, most):
     if known is not None and read < most:
         raise ValueError(
             f"The data ended after {read} of {known} batches: an item raised "
-            f"StopIteration, or `__len__` is not the number of batches. Mend that, or "
+            f"StopIteration, or `__len__` is not the number of batches. Fix that, or "
             f"pass `steps={max(1, read)}` to read no more."
         )
 

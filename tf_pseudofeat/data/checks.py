@@ -1,4 +1,4 @@
-"""Checks of data before anything is read from them."""
+"""Checks training data before anything is read."""
 
 import collections.abc
 
@@ -11,12 +11,12 @@ from tf_pseudofeat.data.conversion import arrays_in, num_rows_of
 
 __all__ = ["check_batch", "check_data", "is_labeled", "is_one_pass", "is_stream"]
 
-# What can be iterated over, too.
+# Iterables that are not streams of batches.
 _NO_STREAM = str | bytes | collections.abc.Mapping | collections.abc.Set
 
 
 def check_data(data, steps=None):
-    """Raises, before anything is read, for data that cannot be extracted from."""
+    """Raises if features cannot be extracted from `data`, before anything is read."""
     if isinstance(data, tuple | list):
         _check_arrays(arrays_in(data))
         return
@@ -24,8 +24,7 @@ def check_data(data, steps=None):
     if is_infinite(data) and steps is None:
         raise ValueError(
             "The dataset is infinite (`repeat()`? `num_batches` of None?); pass "
-            "`steps`, the number of batches to read, or the dataset as it was before "
-            "`repeat()`."
+            "`steps`, the number of batches to read, or the dataset without `repeat()`."
         )
     if isinstance(data, tf.data.Dataset):
         _check_structure(data.element_spec)
@@ -34,7 +33,7 @@ def check_data(data, steps=None):
 
 
 def is_one_pass(data):
-    """Whether `data` is an iterator, such as a generator: what it gave is gone."""
+    """Whether `data` is an iterator, such as a generator, that can be read once."""
     return hasattr(data, "__next__") and iter(data) is data
 
 
@@ -42,9 +41,9 @@ def _check_kind(data):
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset) or is_stream(data):
         return
     once = is_one_pass(data) and (
-        ", which gives its batches only once, and they are read more often. Collect "
-        "them in arrays, or pass tf.data.Dataset.from_generator(...), or an object "
-        "whose `__iter__` starts anew each time"
+        ", which can be iterated over only once. Collect its batches in arrays, or "
+        "pass tf.data.Dataset.from_generator(...), or an object whose `__iter__` "
+        "starts from the beginning"
     )
     raise TypeError(
         f"`data` must be a tf.data.Dataset, a keras.utils.PyDataset or another "
@@ -54,7 +53,7 @@ def _check_kind(data):
 
 
 def is_stream(data):
-    """Whether `data` may be iterated over for batches, again and again."""
+    """Whether `data` is an iterable of batches that can be read repeatedly."""
     if hasattr(data, "shape") or isinstance(data, _NO_STREAM):
         return False
     return hasattr(type(data), "__iter__") and not is_one_pass(data)
@@ -67,7 +66,7 @@ def _check_arrays(arrays):
     lengths = set(map(num_rows_of, leaves))
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
-            f"The arrays of `data` must have one common length above 0; received "
+            f"The arrays of `data` must have the same length, at least 1; received "
             f"lengths {sorted(lengths)}."
         )
 
@@ -76,7 +75,7 @@ def _check_rows(leaves, holds, advice):
     for leaf in leaves:
         if _rank(leaf) == 0:
             raise ValueError(
-                f"{holds} the single value {leaf!r:.200} where an array of N rows is "
+                f"{holds} the single value {leaf!r:.200}; an array of N rows is "
                 f"needed. {advice}"
             )
 
@@ -88,7 +87,7 @@ def _rank(leaf):
 def _check_structure(elements):
     if not isinstance(elements, tuple | list) or len(elements) not in (2, 3):
         raise ValueError(
-            f"`data` must give (x, y) or (x, y, sample_weight); received "
+            f"`data` must yield (x, y) or (x, y, sample_weight); received "
             f"{elements if isinstance(elements, dict) else type(elements).__name__}"
             f"{f' of {len(elements)}' if hasattr(elements, '__len__') else ''}."
         )
@@ -99,14 +98,14 @@ def _check_structure(elements):
     labels = keras.tree.flatten(elements[1])
     if len(labels) != 1:
         raise ValueError(
-            f"One set of labels is needed; `y` holds {len(labels)}. Split the "
-            f"model for the output that they are for, split_at(model, layer, output=), "
-            f"or map the data to its labels."
+            f"One set of labels is needed; `y` holds {len(labels)}. Split the model "
+            f"for one of its outputs, split_at(model, layer, output=), or map the data "
+            f"to the labels of that output."
         )
     rank = getattr(getattr(labels[0], "shape", None), "rank", None)
     if isinstance(labels[0], tf.TensorSpec) and rank == 0:
         raise ValueError(
-            "The dataset gives single examples, not batches (its labels have shape "
+            "The dataset yields single examples, not batches (its labels have shape "
             "[]). Add `.batch(256)`."
         )
 
@@ -120,7 +119,7 @@ def check_batch(batch, name):
     _check_rows(
         keras.tree.flatten([part for part in batch if part is not None]),
         f"{name}, holds",
-        "Give batches of examples, [B, ...], not single ones, and lists as arrays.",
+        "Yield batches of examples, [B, ...], and arrays instead of lists.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Arrays from the forms that data come in: tensors, lists, frames, sparse matrices."""
+"""Converts tensors, lists, data frames and sparse matrices to arrays."""
 
 import numbers
 
@@ -17,9 +17,9 @@ def num_rows_of(leaf):
 
 
 def arrays_in(data):
-    """The arrays, where `(x, y, None)` is `(x, y)` and numbers in lists are an array.
+    """Returns `(x, y)` or `(x, y, sample_weight)`, with lists of numbers as arrays.
 
-    A series of pandas as x is a column, as `fit` has it.
+    A pandas Series as x becomes a column, as in `fit`.
     """
     x, *rest = (array for array in data if array is not None)
     y, weight = rest[:1], rest[1:]
@@ -40,8 +40,9 @@ def _of_lists(values):
         return np.asarray(values)
     except ValueError as error:
         raise ValueError(
-            f"`data` holds lists of several lengths, which make no array of N rows; "
-            f"received {values!r:.200}. Give each example as many numbers."
+            f"`data` holds lists of different lengths, which cannot become an array of "
+            f"N rows; received {values!r:.200}. All examples must have the same number "
+            f"of values."
         ) from error
 
 
@@ -51,7 +52,7 @@ def first_leaf(y):
 
 
 def for_keras(x):
-    """A batch as models of any backend take it: jax and torch know no TensorFlow."""
+    """Converts a batch to what the Keras backend takes: jax and torch take arrays."""
     return keras.tree.map_structure(_leaf_for_keras, x)
 
 
@@ -65,5 +66,5 @@ def _leaf_for_keras(leaf):
 
 
 def as_array(values):
-    """A tensor of any backend, a list, a sparse matrix or an array, as an array."""
+    """Converts a tensor of any backend, a list or a sparse matrix to an array."""
     return np.asarray(keras.ops.convert_to_numpy(as_dense(values)))

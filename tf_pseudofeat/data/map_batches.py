@@ -1,4 +1,4 @@
-"""Data of the same kind with a function of each batch."""
+"""Applies functions to each batch of training data, keeping the kind of data."""
 
 import keras
 import tensorflow as tf
@@ -10,13 +10,13 @@ __all__ = ["first_batches", "map_batches", "map_lazily", "with_class_ids"]
 
 
 def map_batches(data, function):
-    """Data of the same kind, with a function of each `(x, y)` or `(x, y, weight)`.
+    """Maps a function over the batches `(x, y)` or `(x, y, sample_weight)` of data.
 
     Args:
-        data: what `check_data` accepts; anything else comes back as it is, for
-            `check_data` to say what is wrong with it.
-        function: of one batch, or of all arrays, to a tuple of the same kind; of a
-            dataset it sees symbolic tensors.
+        data: what `check_data` accepts; anything else is returned unchanged, for
+            `check_data` to raise.
+        function: from a batch, or from a tuple of arrays, to a tuple of the same kind;
+            gets symbolic tensors if `data` is a `tf.data.Dataset`.
     """
     if isinstance(data, tf.data.Dataset):
         labeled = is_labeled(data.element_spec)
@@ -29,7 +29,7 @@ def map_batches(data, function):
 
 
 def first_batches(data, steps):
-    """The first `steps` batches of a dataset or `PyDataset`, as data of that kind."""
+    """The first `steps` batches of a dataset or `PyDataset`, as the same kind."""
     if isinstance(data, tf.data.Dataset):
         return data.take(steps)
     known = [] if data.num_batches is None else [data.num_batches]
@@ -37,20 +37,20 @@ def first_batches(data, steps):
 
 
 def map_lazily(data, function):
-    """`map_batches`, where of arrays, too, the function gets no more than one batch.
+    """Like `map_batches`, but maps arrays one batch at a time, too.
 
-    Their labels and weights count as they are wherever no batch is read.
+    Labels and weights of arrays are not mapped where they are read without batches.
     """
     arrays = isinstance(data, tuple | list)
     return _LazyArrays(data, function) if arrays else map_batches(data, function)
 
 
 def with_class_ids(data, class_names):
-    """Data whose labels are class ids, also where they were names.
+    """Maps labels that are class names to class ids.
 
     Args:
         data: what `check_data` accepts.
-        class_names: the names, in the order of the ids; None for no change.
+        class_names: the names in the order of the ids; None to return `data` unchanged.
     """
     if class_names is None:
         return data
@@ -63,7 +63,7 @@ def with_class_ids(data, class_names):
 
 
 class _LazyArrays(tuple):
-    """A tuple of arrays with a function of the batches that are read of them."""
+    """A tuple of arrays with a function that is applied to each batch."""
 
     def __new__(cls, arrays, function):
         self = super().__new__(cls, arrays)
@@ -72,7 +72,7 @@ class _LazyArrays(tuple):
 
 
 class _Items(keras.utils.PyDataset):
-    """The first batches of a `PyDataset`, or all, with a function of each."""
+    """The first `count` batches of a `PyDataset`, with a function applied to each."""
 
     def __init__(self, data, function, count):
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
@@ -88,7 +88,7 @@ class _Items(keras.utils.PyDataset):
 
 
 class _Stream:
-    """An iterable of batches, with a function of each."""
+    """An iterable of batches with a function applied to each."""
 
     def __init__(self, data, function):
         self._data, self._function = data, function

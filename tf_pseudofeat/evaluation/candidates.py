@@ -43,7 +43,7 @@ class Candidates:
         self._task, self._validation, self.guard = task, validation, guard
         self._minority = material.minority
         population = material.population
-        movable = task.movable and (population > 0).all()
+        movable = task.has_logit_bias and (population > 0).all()
         self._taus = sorted({*_TAUS, tau}) if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
         self._fold = folds_of(validation.ids, _FOLDS, rng_for("folds", seed))
@@ -76,7 +76,7 @@ class Candidates:
     def predictions(self, blend, tau):
         """`Predictions` of one candidate."""
         head = self._heads[blend]
-        return head.less(tau * self._log_prior) if tau else head
+        return head.shifted(tau * self._log_prior) if tau else head
 
     def _score(self, predictions):
         score = self.guard.sign * self.guard.score(predictions, self._minority)

@@ -23,7 +23,12 @@ from tf_pseudofeat.data.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.candidates import score_error
 from tf_pseudofeat.evaluation.comparison import folds_of
-from tf_pseudofeat.evaluation.findings import class_label, number, score_label, too_few
+from tf_pseudofeat.evaluation.findings import (
+    class_label,
+    describe_few,
+    format_score,
+    score_label,
+)
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.evaluation.probability_scores import PROBABILITY_SCORES
@@ -37,8 +42,8 @@ from tf_pseudofeat.splitting.readings import reading_of
 __all__ = [
     "Thresholds",
     "choose_thresholds",
+    "cross_fitted_decisions",
     "fit_temperature",
-    "moved",
     "predictions_of",
 ]
 
@@ -106,7 +111,7 @@ class Thresholds(Page):
 
     def _parts(self):
         before, estimate, error = (
-            number(score, self.metric)
+            format_score(score, self.metric)
             for score in (self.before, self.estimate, self.standard_error)
         )
         lines = [
@@ -126,7 +131,7 @@ class Thresholds(Page):
             (name, f"{count:,}", f"{bias:+.3f}")
             for name, count, bias in zip(names, self.counts, self.bias, strict=True)
         ]
-        few = too_few(self.counts, self.class_names)
+        few = describe_few(self.counts, self.class_names)
         lines += [few] if few else []
         return [
             "\n".join(lines),
@@ -200,7 +205,7 @@ def choose_thresholds(
     else:
         minority = check_minority(minority, predictions.num_classes)
     guard.check(predictions, minority)
-    fitted = moved(predictions, guard, minority, seed)
+    fitted = cross_fitted_decisions(predictions, guard, minority, seed)
     return Thresholds(
         bias=tuple(fit_bias(predictions, guard, minority).tolist()),
         temperature=fit_temperature(predictions) if temperature else 1.0,
@@ -249,7 +254,7 @@ def predictions_of(model, data, class_names=None):
     return predictions.select(np.flatnonzero(weight))
 
 
-def moved(predictions, guard, minority, seed):
+def cross_fitted_decisions(predictions, guard, minority, seed):
     """`Predictions` where each fifth is decided by the bias that the others chose."""
     fold = folds_of(predictions.ids, _FOLDS, rng_for("folds", seed))
     outputs = predictions.outputs.copy()
@@ -257,7 +262,7 @@ def moved(predictions, guard, minority, seed):
         rows = fold == k
         if rows.any() and not rows.all():
             bias = fit_bias(predictions.select(~rows), guard, minority)
-            outputs[rows] = predictions.select(rows).less(-bias).outputs
+            outputs[rows] = predictions.select(rows).shifted(-bias).outputs
     return dataclasses.replace(predictions, outputs=outputs)
 
 

@@ -1,4 +1,4 @@
-"""Augmented batches that follow from a seed, by Keras layers and by functions."""
+"""Augments batches reproducibly, by Keras layers or by functions."""
 
 import functools
 import inspect
@@ -13,12 +13,12 @@ __all__ = ["augment_once", "augmenter", "not_augmented"]
 
 
 def augment_once(augment, x):
-    """One batch of inputs, augmented, to see whether it works."""
+    """Augments one batch of inputs, to check that it works."""
     return augmenter(augment, (0, 0), 0)(x, 0)
 
 
 def augmenter(augment, seed, view):
-    """A function of a batch and its number; the same seed gives the same views."""
+    """Returns a function from a batch and its number to an augmented batch."""
     rng = rng_for("views", seed, view)
     if isinstance(augment, keras.layers.Layer):
         return functools.partial(_augmented_by_layer, augment, rng)
@@ -35,14 +35,14 @@ def augmenter(augment, seed, view):
 
 
 def _copied(x):
-    """A batch that a function may write into."""
+    """Copies arrays, as the function may change them in place."""
     return keras.tree.map_structure(
         lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x
     )
 
 
 def not_augmented(x, step):
-    """The batch as it is."""
+    """Returns the batch unchanged."""
     del step
     return x
 

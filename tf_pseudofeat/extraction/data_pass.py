@@ -1,4 +1,4 @@
-"""One pass over the data, with a choice of examples where that is asked for."""
+"""One pass over the data, optionally over some examples of each class."""
 
 import itertools
 
@@ -27,16 +27,16 @@ NO_EXAMPLE = "All sample weights are 0, or all batches empty: there is no exampl
 
 
 class DataPass:
-    """One reading of the data.
+    """One pass over the data.
 
     Args:
         data: checked data.
         extraction: `Extraction`.
-        seed: two whole numbers; chooses examples of arrays.
-        verbose: whether there is a progress bar.
+        seed: two integers, for the choice of examples from arrays.
+        verbose: 0 for no progress bar.
 
     Attributes:
-        totals: `ClassTotals`, filled while chunks are read.
+        totals: `ClassTotals`, updated while chunks are read.
         first: the first batch `(inputs, labels, sample_weight)`.
     """
 
@@ -54,7 +54,7 @@ class DataPass:
             raise ValueError(NO_BATCH if rows is None else NO_EXAMPLE)
 
     def close(self):
-        """Ends the reading, and the threads that read ahead."""
+        """Ends the pass, and the threads that read ahead."""
         self._batches.close()
 
     def _choose(self, labels, weight, seed):
@@ -72,7 +72,7 @@ class DataPass:
         return there[choose_rows(ids[there], extraction.per_class, rng)]
 
     def chunks(self):
-        """Yields what the trunk is to look at, as `Chunk`."""
+        """Yields the inputs of the trunk as `Chunk`."""
         per_class = self._extraction.per_class
         if self._is_chosen:
             yield from whole_chunks(self._shown(), ClassTotals())

@@ -1,4 +1,4 @@
-"""Where extracted features go: to memory, or to folders of `cache_dir`."""
+"""Destinations of extracted features: memory, or folders in `cache_dir`."""
 
 import contextlib
 import pathlib
@@ -14,7 +14,7 @@ __all__ = ["FeatureSinks", "all_sets_or_none", "check_cache"]
 
 
 def check_cache(cache_dir):
-    """Raises, before any pass, where not all sets can be written to `cache_dir`."""
+    """Raises, before any pass, if not all sets can be written to `cache_dir`."""
     check_free(cache_dir)
     for folder in _sets_in(cache_dir):
         check_free(folder)
@@ -22,7 +22,7 @@ def check_cache(cache_dir):
 
 @contextlib.contextmanager
 def all_sets_or_none(cache_dir):
-    """Removes what was written to a checked `cache_dir` on an error or an interrupt."""
+    """Context manager that removes new sets in `cache_dir` on an error or interrupt."""
     if cache_dir is None:
         yield
         return
@@ -42,12 +42,12 @@ def _sets_in(cache_dir):
 
 
 class FeatureSinks:
-    """Where the features of each view go: to memory, or to folders of `cache_dir`.
+    """Collects the features of each view in memory, or in folders of `cache_dir`.
 
     Args:
         cache_dir: folder, or None for memory.
-        names: of the folder in it for plain features, and of those for views; None
-            where all are one set.
+        names: name of the subfolder for features without views, and format of those for
+            views; None to write all to one set.
     """
 
     def __init__(self, cache_dir, names):
@@ -63,7 +63,7 @@ class FeatureSinks:
         return self._stack.__exit__(*error)
 
     def open(self, num_views):
-        """Makes room for views; 0 is for the examples as they are."""
+        """Prepares for a number of views; 0 for features without views."""
         self._parts = [[] for _ in range(num_views or 1)]
         if self._cache_dir is None:
             return
@@ -95,10 +95,10 @@ class FeatureSinks:
     def views(self):
         """`LabeledFeatures` of each view."""
         if self._folders:
-            # They were written just now: to read them all again would see no more.
+            # They were just written, so there is no need to verify them.
             return [load_features(folder, verify=False) for folder in self._folders]
         return [LabeledFeatures.concatenate(parts) for parts in self._parts]
 
     def all_views(self):
-        """`LabeledFeatures` of all views, one after the other."""
+        """`LabeledFeatures` of all views, concatenated."""
         return LabeledFeatures.concatenate(self.views())

@@ -1,7 +1,7 @@
-"""Step 2 of Konno and Iwazume (2018): the features of the training data, in one pass.
+"""Step 2 of Konno and Iwazume (2018): features of the training data in one pass.
 
-Features and labels come from the same pass. A shuffled dataset that is read twice, once
-for each, pairs them at random.
+Features and labels come from the same pass: reading a shuffled dataset twice, once for
+each, would pair them at random.
 """
 
 import contextlib
@@ -38,13 +38,12 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extracted:
-    """What one extraction gives.
+    """The result of one extraction.
 
     Attributes:
-        views: list of `LabeledFeatures`, one for each view; a single one of the
-            examples as they are where the source is none.
-        totals: `ClassTotals` of all the data, also of what was not looked at.
-        source: `ViewSource`: what made the views.
+        views: list of `LabeledFeatures`, one for each view; a single one without views.
+        totals: `ClassTotals` of all the data, including examples that were not chosen.
+        source: `ViewSource`: how the views were made.
     """
 
     views: list[LabeledFeatures]
@@ -53,7 +52,7 @@ class Extracted:
 
     @functools.cached_property
     def together(self):
-        """`LabeledFeatures` of all views, one after the other."""
+        """`LabeledFeatures` of all views, concatenated."""
         return LabeledFeatures.concatenate(self.views)
 
 
@@ -69,35 +68,35 @@ def extract_features(
     """Runs the trunk over the data in inference mode.
 
     Args:
-        trunk: the Keras model from inputs to features, as `split_at` gives it. It has
-            no preprocessor: where a KerasHub task was split, pass data that are
-            preprocessed, `train_ds.map(task.preprocessor)`.
+        trunk: the Keras model from inputs to features, as `split_at` gives it. It does
+            not preprocess: for a KerasHub task pass preprocessed data,
+            `train_ds.map(task.preprocessor)`.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` (read by as many threads as it has workers), torch
-            DataLoader or other iterable of the same, or such a tuple of arrays, data
-            frames or sparse matrices, whose rows are dense a batch at a time.
-        extraction: `Extraction`; "auto" in it means every example as it is here. With
-            `augment`, its views take the place of the examples. Whoever trains on
-            `per_class` of them passes the class counts of all the data as `totals` to
-            `prepare_material`.
-        seed: two whole numbers; of the choice of examples and of the augmentation.
-            Views and batches have streams of their own. What a function without `seed`
-            draws does not follow from it.
-        verbose: 0 for silence; otherwise a progress bar.
+            DataLoader or other iterable of such batches; or a tuple of arrays, data
+            frames or sparse matrices, which are made dense one batch at a time.
+        extraction: `Extraction`; "auto" here means every example, without views. With
+            `augment`, views replace the examples. To train on `per_class` examples,
+            pass the class counts of all the data as `totals` to `prepare_material`.
+        seed: two integers, for the choice of examples and the augmentation, with
+            independent streams for each view and batch. It does not control a function
+            without `seed`.
+        verbose: 0 for no output; otherwise a progress bar.
         **options: fields of `Extraction`, which override those of `extraction`.
 
     Returns:
-        extracted: `LabeledFeatures`, view after view, without examples of weight 0;
+        extracted: `LabeledFeatures` of all views, without examples of weight 0;
         `features, labels = extract_features(...)`. With `cache_dir` the features are a
         `StoredArray`; labels and weights are in memory.
 
     Raises:
-        ValueError: `data` has another structure, is empty, is not batched, or is
-            infinite with no `steps`; a layer has stateful=True; features are not all
-            of one shape; the lengths in a batch differ, or its features
-            are NaN or infinite; `cache_dir` holds features already.
-        TypeError: `trunk` is no model, `data` no data; an option is unknown.
-        OSError: `cache_dir` cannot be written to, or its disk is full.
+        ValueError: If `data` has another structure, is empty, not batched, or infinite
+            without `steps`; a layer has stateful=True; features differ in shape;
+            lengths in a batch differ, or features are NaN or infinite; or `cache_dir`
+            already holds features.
+        TypeError: If `trunk` is not a model, `data` is not supported, or an option is
+            unknown.
+        OSError: If `cache_dir` cannot be written to, or the disk is full.
 
     Example:
 
@@ -116,16 +115,17 @@ def extract_features(
 
 
 def read_features(trunk, data, extraction, *, seed, verbose):
-    """The features to train on, see `Extracted`; the data are read once.
+    """Extracts the features to train on, in one pass; returns `Extracted`.
 
-    With `cache_dir` they are in its folder "training", or "view-0" and on.
+    With `cache_dir` they are written to its folder "training", or to "view-0" and so
+    on.
 
     Args:
         trunk: Keras model.
         data: checked data.
-        extraction: `Extraction` with a number as `per_class`, or None.
-        seed: two whole numbers.
-        verbose: 0 for silence; otherwise a progress bar.
+        extraction: `Extraction` without "auto".
+        seed: two integers.
+        verbose: 0 for no output; otherwise a progress bar.
     """
     with FeatureSinks(extraction.cache_dir, ("training", "view-{}")) as sinks:
         totals, source = _read(
@@ -135,7 +135,7 @@ def read_features(trunk, data, extraction, *, seed, verbose):
 
 
 def validation_features(trunk, data, extraction, *, verbose):
-    """Features to score on; with `cache_dir` in its folder "validation"."""
+    """Extracts features to score on; with `cache_dir` to its folder "validation"."""
     whole = dataclasses.replace(
         extraction, augment=None, views=None, per_class=None, steps=None
     )
@@ -147,7 +147,7 @@ def validation_features(trunk, data, extraction, *, verbose):
 
 @contextlib.contextmanager
 def about_validation_data():
-    """Says of an error of data that it is of the `validation_data`."""
+    """Context manager that adds `validation_data` to the message of data errors."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -166,7 +166,7 @@ def _read(trunk, data, extraction, sinks, *, seed, verbose):
 
 
 def _fill(trunk, reading, extraction, sinks, seed):
-    """Fills the sinks with what is read; returns the `ViewSource`."""
+    """Fills the sinks with features; returns the `ViewSource`."""
     source = choose_views(extraction, reading.first[0])
     num_views = extraction.num_views if source.is_view else 0
     sinks.open(num_views)

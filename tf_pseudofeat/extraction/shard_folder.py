@@ -1,4 +1,4 @@
-"""The folder of a set of shards: what may be written there, and whole files in it."""
+"""Checks of the folder of a set, and atomic writes of its files."""
 
 import io
 import json
@@ -29,14 +29,14 @@ __all__ = [
 
 
 def check_free(folder):
-    """Raises, before any work, where no new set can be written to a folder."""
+    """Raises, before any work, if a new set cannot be written to a folder."""
     folder = local_path(folder, "folder")
     check_no_index(folder)
     names = shards_in(folder)
     if names:
         raise ValueError(
-            f"{folder} holds {len(names)} shards and no {INDEX}: what wrote them was "
-            f"killed, or goes on. Delete the folder, or pass another."
+            f"{folder} holds {len(names)} shards without {INDEX}: their writer was "
+            f"killed, or is still running. Delete the folder, or pass another."
         )
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
@@ -44,11 +44,11 @@ def check_free(folder):
             f"{folder} cannot be a folder: {there} is a file. Pass another path."
         )
     if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"{there} may not be written to. Pass a folder that may.")
+        raise PermissionError(f"{there} is not writable. Pass another folder.")
 
 
 def make_folder(folder):
-    """Makes a folder and those above it; returns what was missing, innermost first."""
+    """Creates a folder and its parents; returns the new ones, innermost first."""
     missing = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,16 +56,16 @@ def make_folder(folder):
         remove_empty(missing)
         raise OSError(
             error.errno,
-            f"The folder {folder} cannot be made ({error.strerror}). Pass another.",
+            f"The folder {folder} cannot be created ({error.strerror}). Pass another.",
         ) from error
     return missing
 
 
 def check_no_index(folder):
-    """Raises if a folder holds a whole set already."""
+    """Raises if a folder already holds a complete set."""
     if (folder / INDEX).exists():
         raise ValueError(
-            f"{folder} holds a set of features already. load_features({str(folder)!r}) "
+            f"{folder} already holds a set of features. load_features({str(folder)!r}) "
             f"reads it; for a new one pass another folder, or delete this one."
         )
 
@@ -78,8 +78,8 @@ def remove_shards(folder, prefix=None):
 
 
 def npy_pieces(array):
-    """The pieces of a `.npy` file; `np.save` does not tell why a disk refused one."""
-    # NumPy's format has no bfloat16, but bytes without a meaning.
+    """The pieces of a `.npy` file; errors of `np.save` do not give the reason."""
+    # NumPy's format has no bfloat16, but opaque bytes.
     bits = array.view("V2") if array.dtype.kind == "V" else array
     head = io.BytesIO()
     npy.write_array_header_1_0(head, npy.header_data_from_array_1_0(bits))
@@ -92,10 +92,10 @@ def write_json(path, content):
 
 
 def write_pieces(path, pieces):
-    """A whole file, or an error that says how large it is and what is free.
+    """Writes a file atomically; errors give its size and the free space.
 
     Returns:
-        checksum: {"bytes": its size, "crc32": of what was to be written}.
+        checksum: {"bytes": size, "crc32": checksum of the pieces}.
     """
     crc32, needed = 0, sum(map(len, pieces))
     try:
@@ -108,7 +108,7 @@ def write_pieces(path, pieces):
         raise OSError(
             error.errno,
             f"{path} of {needed / 2**20:,.1f} MiB cannot be written "
-            f"({error.strerror}); {free:,.1f} MiB are free there. Make room, or pass "
-            f"another folder.",
+            f"({error.strerror}); {free:,.1f} MiB are free there. Free some space, or "
+            f"pass another folder.",
         ) from error
     return {"bytes": needed, "crc32": crc32}

@@ -21,10 +21,10 @@ __all__ = ["indexed_shards", "load_features", "open_arrays"]
 
 
 def indexed_shards(folder):
-    """The names of the shards of a set, in order; none where there is no index yet.
+    """The names of the shards of a set, in order; empty if there is no index yet.
 
     Raises:
-        ValueError: The index is not one that this version reads.
+        ValueError: If the index is invalid, or of another version.
     """
     folder = local_path(folder, "folder")
     if not (folder / INDEX).exists():
@@ -33,27 +33,27 @@ def indexed_shards(folder):
 
 
 def load_features(folder: str | os.PathLike, verify: bool = True) -> LabeledFeatures:
-    """The features of an earlier extraction, to use them again.
+    """Loads the features of an earlier extraction.
 
-    Each file must be a plain one in the folder, of the size, dtype and shape that it
-    was written with. Labels and weights are read, and their checksums compared; so are
-    the features, unless `verify` is False.
+    Each file must be a regular file in the folder, with the size, dtype and shape that
+    the index has. Labels and weights are read and their checksums compared; so are the
+    features, unless `verify` is False.
 
     Args:
-        folder: `cache_dir` of `extract_features`, or what `write_index` finished.
-        verify: whether the features, too, are read once, to compare their checksums and
-            to see that they are finite. That takes what the disk takes, and half a
-            second for each GiB that it has in its cache. Leave it out where a set of
-            terabytes is opened by many processes, of which one has verified it.
+        folder: `cache_dir` of `extract_features`, or the folder of `write_index`.
+        verify: whether to read the features once, to compare their checksums and check
+            that they are finite. This takes the time to read them from disk, or half a
+            second per GiB from the cache of the system. Pass False if another process
+            has already verified a large set.
 
     Returns:
-        extracted: `LabeledFeatures`; labels and weights in memory, the features a
-        `StoredArray`.
+        extracted: `LabeledFeatures`; labels and weights are in memory, the features are
+            a `StoredArray`.
 
     Raises:
-        ValueError: The folder holds no set, one that is not whole, or one whose files
-            are not those that were written; with the name of the file.
-        OSError: It cannot be read.
+        ValueError: If the folder has no set, an incomplete one, or one whose files were
+            changed; the message names the file.
+        OSError: If a file cannot be read.
 
     Example:
 
@@ -70,9 +70,9 @@ def load_features(folder: str | os.PathLike, verify: bool = True) -> LabeledFeat
         received = {"shape": list(array.shape[1:]), "dtype": array.dtype.name}
         if received != content[kind] or array.lengths != lengths:
             raise ValueError(
-                f"The {kind} in {folder} are {len(array)} rows of {received}, its "
-                f"{INDEX} says {sum(lengths)} of {content[kind]}, or other rows in "
-                f"each file: files were changed. Extract anew."
+                f"The {kind} in {folder} are {len(array)} rows of {received}, but "
+                f"{INDEX} has {sum(lengths)} of {content[kind]}, or other numbers of "
+                f"rows per file: files were changed. Extract the features again."
             )
         _check_dtype(folder, kind, array.dtype)
         if verify or kind != "features":
@@ -82,11 +82,13 @@ def load_features(folder: str | os.PathLike, verify: bool = True) -> LabeledFeat
     try:
         return LabeledFeatures(arrays["features"], labels, weights)
     except ValueError as error:
-        raise ValueError(f"{folder} holds no set of features: {error}") from error
+        raise ValueError(
+            f"{folder} does not hold a valid set of features: {error}"
+        ) from error
 
 
 def open_arrays(folder, kinds, checksums):
-    """{kind: `StoredArray`} of shards whose files are as large as they were written."""
+    """Returns {kind: `StoredArray`} of shards, after a check of the file sizes."""
     for name, files in checksums.items():
         check_sizes(folder, name, files)
     return {
@@ -96,13 +98,14 @@ def open_arrays(folder, kinds, checksums):
 
 
 def _check_dtype(folder, kind, dtype):
-    """What `LabeledFeatures` writes are numbers as this machine has them."""
+    """Raises if a dtype is not one that `ShardWriter` writes on this machine."""
     check_real(np.empty(0, dtype), f"The {kind} in {folder}")
     is_bool = kind == "features" and dtype.kind == "b"
     if not dtype.isnative or dtype.itemsize > 8 or is_bool:
         raise ValueError(
-            f"The {kind} in {folder} have dtype {dtype!r}, which is not written there: "
-            f"files were changed, or come from another kind of machine. Extract anew."
+            f"The {kind} in {folder} have dtype {dtype!r}, which `ShardWriter` does "
+            f"not write: files were changed, or come from another kind of machine. "
+            f"Extract the features again."
         )
 
 
@@ -117,11 +120,12 @@ def _check_indexed(folder):
     if (folder / INDEX).exists():
         return
     names = shards_in(folder)
-    what = f"{len(names)} shards that nobody finished" if names else "no features"
+    what = f"{len(names)} unfinished shards" if names else "no features"
     raise ValueError(
         f"{folder} has no {INDEX}, so it holds {what}. "
         + (
-            "A run was killed, or goes on: extract anew into another folder."
+            "A run was killed, or is still running: extract the features again, to "
+            "another folder."
             if names
             else "extract_features(..., cache_dir=) writes some."
         )

@@ -1,18 +1,18 @@
-"""Features in files: a set larger than memory, written once and read by the row.
+"""Writes features to files, for sets larger than memory that are read by rows.
 
-A folder holds, for each shard of some 64 MiB, `features-00000.npy`, `labels-00000.npy`
-and, where examples have weights, `weights-00000.npy`; `checksums-00000.json` with their
-sizes and CRC-32; and `index.json`, which names the shards with all of that, their rows,
-dtypes and shapes. The index is written last, so a folder without one is not whole. No
-file is pickled.
+A folder holds, for each shard of about 64 MiB, `features-00000.npy`, `labels-00000.npy`
+and, if examples have weights, `weights-00000.npy`; `checksums-00000.json` with their
+sizes and CRC-32; and `index.json`, which lists the shards with these checksums, their
+rows, dtypes and shapes. The index is written last, so a folder without one is
+incomplete. No file uses pickle.
 
-The files are arrays and not TFRecords because a row of them can be read by its number.
-So the stream of a head's training keeps its exact epochs in a uniformly shuffled order,
-the same to the bit as from memory; records could only be shuffled in a buffer.
+The files are arrays rather than TFRecords, because rows can be read by number. So the
+training stream keeps exact epochs in a uniformly shuffled order, bit for bit as from
+memory; records could only be shuffled in a buffer.
 
-On disk a row of float32 features takes `4 D + 8` bytes with an int64 label, and some
-800 bytes a shard. In memory stay labels and weights, and what is made of them; the
-README says how much that was, and how long a million rows took.
+On disk a row of float32 features takes `4 D + 8` bytes with an int64 label, plus about
+800 bytes per shard. Labels and weights stay in memory; the README has measurements for
+a million rows.
 """
 
 import contextlib
@@ -53,27 +53,27 @@ _SHARD_BYTES = 2**26
 
 
 class ShardWriter:
-    """Writes labeled features into a folder, shard by shard.
+    """Writes labeled features to a folder in shards.
 
-    A context manager: what is left is written when it ends; on an error or an
-    interrupt, its shards are removed, and the folder if a writer without a prefix made
-    it. One shard is held in memory. Several writers may write into one folder, each
-    with a prefix of its own; when all are done, `write_index` makes their shards a set.
+    A context manager: on exit the last shard is written; on an error or interrupt its
+    shards are removed, and the folder if a writer without a prefix created it. One
+    shard is held in memory. Several writers may write to one folder, each with its own
+    prefix; at the end, `write_index` combines their shards into a set.
 
     Args:
-        folder: made where it is not there.
-        rows_per_shard: rows of a file; by default what makes about 64 MiB.
-        prefix: of the shards' names: letters, digits, `_`, `-` and `.`. No other
-            writer of the folder may have it.
+        folder: created if it does not exist.
+        rows_per_shard: rows per file; by default about 64 MiB.
+        prefix: prefix of the names of shards: letters, digits, `_`, `-` and `.`. Must
+            be unique among the writers of the folder.
 
     Attributes:
-        shards: names of the shards that are whole, see `write_index`.
+        shards: names of the complete shards, see `write_index`.
 
     Raises:
-        ValueError: `prefix` is no such name or was used before; the folder holds a
-            set; in `add`, features, labels and weights do not belong together, or
-            with those before, or are NaN or infinite.
-        OSError: The folder cannot be written to, with the reason.
+        ValueError: If `prefix` is not such a name or was used before, or the folder
+            holds a set; in `add`, if features, labels and weights do not match each
+            other or earlier batches, or are NaN or infinite.
+        OSError: If the folder cannot be written to.
 
     Example:
 
@@ -92,7 +92,7 @@ class ShardWriter:
             rows_per_shard = whole_number("rows_per_shard", rows_per_shard)
         if not isinstance(prefix, str) or not re.fullmatch(r"[\w.-]*", prefix):
             raise ValueError(
-                f"`prefix` is of letters, digits, '_', '-' and '.'; received "
+                f"`prefix` must consist of letters, digits, '_', '-' and '.'; received "
                 f"{prefix!r}."
             )
         self._folder = local_path(folder, "folder")
@@ -102,16 +102,16 @@ class ShardWriter:
         self._filled = 0
         self.shards = []
         made = make_folder(self._folder)
-        # Writers with a prefix share the folder: the others still need it.
+        # Writers with a prefix share the folder, so none of them removes it.
         self._made = [] if prefix else made
         check_no_index(self._folder)
         mine = re.compile(re.escape(self._prefix) + r"\d{5,}")
         taken = [name for name in shards_in(self._folder) if mine.fullmatch(name)]
         if taken:
             raise ValueError(
-                f"{self._folder} holds shards with prefix {prefix!r} already "
-                f"({taken[0]} and others, {len(taken)} in all), of another writer or "
-                f"of a run that was killed. Take another prefix, or delete them."
+                f"{self._folder} already holds {len(taken)} shards with prefix "
+                f"{prefix!r} (such as {taken[0]}), of another writer or of a run that "
+                f"was killed. Pass another prefix, or delete them."
             )
 
     def add(
@@ -123,12 +123,12 @@ class ShardWriter:
         """Adds a batch.
 
         Args:
-            features: `[B, ...]`, of the same shape and dtype each time.
+            features: `[B, ...]`, with the same shape and dtype in every batch.
             labels: `[B]`, `[B, 1]` or one-hot `[B, C]`.
-            sample_weight: `[B]`, or None; given always or never.
+            sample_weight: `[B]` in every batch, or None in every batch.
         """
         data = LabeledFeatures.of_batch(features, labels, sample_weight)
-        if data is not None:  # a batch of a worker may be of nothing
+        if data is not None:  # a batch may be empty
             self.write(data)
 
     def write(self, data: LabeledFeatures) -> None:
@@ -150,13 +150,13 @@ class ShardWriter:
                 self._write()
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining rows."""
         if self._filled:
             self._write()
         self._buffers = None
 
     def discard(self) -> None:
-        """Removes what was written."""
+        """Removes the shards that were written."""
         self._buffers, self._filled = None, 0
         remove_shards(self._folder, self._prefix)
         remove_empty(self._made)
@@ -184,7 +184,7 @@ class ShardWriter:
         )
         if before != now:
             raise ValueError(
-                f"The rows of a set are of one kind; received shapes and dtypes {now} "
+                f"All batches must have the same shapes and dtypes; received {now} "
                 f"after {before}."
             )
 
@@ -198,7 +198,7 @@ class ShardWriter:
         }
 
     def _write(self):
-        check_no_index(self._folder)  # of a set that would not have this shard
+        check_no_index(self._folder)  # of a set without this shard
         name = f"{self._prefix}{len(self.shards):05d}"
         checksums = {}
         for kind in KINDS:
@@ -212,18 +212,17 @@ class ShardWriter:
 
 
 def write_index(folder: str | os.PathLike, shards: Iterable[str] | None = None) -> None:
-    """Makes a set of the shards in a folder: the last step of writing one.
+    """Combines the shards in a folder into a set, as the last step of writing.
 
     Args:
-        folder: that one or several `ShardWriter` wrote to.
-        shards: names of those that count, as the writers' `shards` tell, where others
-            may lie there of attempts that failed; by default all. They are put in the
-            order of their names.
+        folder: folder of one or several `ShardWriter`.
+        shards: names of the shards of the set, from `shards` of the writers, if there
+            may be others from failed attempts; by default all. They are sorted by name.
 
     Raises:
-        ValueError: There is no shard, one is not whole or unlike the others, or the
-            folder has an index.
-        OSError: It cannot be written.
+        ValueError: If there is no shard, one is incomplete or unlike the others, or the
+            folder already has an index.
+        OSError: If it cannot be written.
     """
     folder = local_path(folder, "folder")
     check_no_index(folder)
@@ -232,9 +231,10 @@ def write_index(folder: str | os.PathLike, shards: Iterable[str] | None = None) 
         broken = [name for name, kinds in names.items() if CHECKSUMS not in kinds]
         if broken:
             raise ValueError(
-                f"{folder} holds shards that are not whole ({broken[0]} and others, "
-                f"{len(broken)} in all): a writer is at work, or was killed. Wait for "
-                f"it, delete their files, or name those that count, `shards=`."
+                f"{folder} holds {len(broken)} incomplete shards (such as "
+                f"{broken[0]}): a writer is running, or was killed. Wait for it, "
+                f"delete their files, or pass the names of the complete ones, "
+                f"`shards=`."
             )
         shards = names
     shards = in_order(shards)
@@ -242,14 +242,14 @@ def write_index(folder: str | os.PathLike, shards: Iterable[str] | None = None) 
     if unknown or not shards:
         raise ValueError(
             f"{folder} has no shard {unknown[0] if unknown else 'at all'}; there are "
-            f"{len(names)}. A writer that was given no row writes none."
+            f"{len(names)}. A writer without rows writes none."
         )
     checksums = {name: read_checksums(folder, name) for name in shards}
     kinds = list(checksums[shards[0]])
     if any(files.keys() != set(kinds) for files in checksums.values()):
         raise ValueError(
-            f"In {folder} some shards have weights that others have not; the examples "
-            f"of a set all have weights, or none has."
+            f"In {folder} some shards have weights and others do not; all or none must "
+            f"have them."
         )
     arrays = open_arrays(folder, kinds, checksums)
     lengths = arrays["features"].lengths
@@ -263,16 +263,15 @@ def write_index(folder: str | os.PathLike, shards: Iterable[str] | None = None) 
 
 @contextlib.contextmanager
 def new_set(folder):
-    """A folder for one set: checked, made, and indexed when the block ends.
+    """Context manager that creates the folder of one set, and indexes it on exit.
 
-    On an error or an interrupt the shards are removed, and the folder and those above
-    it, too, as far as they were made here.
+    On an error or interrupt the shards and the new folders are removed.
 
     Args:
         folder: see `check_free`.
 
     Yields:
-        folder: for `ShardWriter`.
+        folder: the folder for `ShardWriter`.
     """
     folder = local_path(folder, "folder")
     check_free(folder)

@@ -1,4 +1,4 @@
-"""The trunk on one batch, on one device, on several, or on one of several workers."""
+"""Runs the trunk on one batch, on one or several devices or workers."""
 
 import keras
 import numpy as np
@@ -14,19 +14,19 @@ __all__ = ["features_of"]
 
 
 def features_of(trunk, x):
-    """Features of one batch of inputs, as an array."""
+    """Computes the features of one batch of inputs, as an array."""
     if spans_workers(trunk):
-        # `predict` would wait for the other workers and take turns with their batches.
+        # `predict` would synchronize with the other workers.
         return as_array(trunk(x, training=False))
     strategy = model_strategy(trunk)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
-        # `predict_on_batch` hands the whole batch to every replica.
+        # `predict_on_batch` passes the whole batch to every replica.
         return np.asarray(trunk.predict(x, verbose=0))
     return _on_even_batch(trunk.predict_on_batch, x)
 
 
 def _on_even_batch(predict, x):
-    """Features of a batch that grows, for the moment, to what devices can share."""
+    """Pads a batch to a multiple of the number of devices, and drops the padding."""
     multiple = batch_multiple()
     if multiple == 1:
         return np.asarray(predict(x))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tf_pseudofeat.gaussians.covariance_types import COVARIANCE_TYPES
 from tf_pseudofeat.gaussians.moments import ClassMoments
 from tf_pseudofeat.gaussians.rank import resolve_rank
 
@@ -16,7 +17,7 @@ def shape_of_moments(layer, moments, feature_shape):
             f"go into adapt(features, labels)."
         )
     received = moments.num_classes, moments.kind
-    expected = layer.num_classes, layer._type.kind
+    expected = layer.num_classes, COVARIANCE_TYPES[layer.covariance_type].kind
     if received != expected:
         raise ValueError(
             f"{layer.name} has {expected[0]} classes and {layer.covariance_type!r}, "
@@ -46,7 +47,11 @@ def shape_of_moments(layer, moments, feature_shape):
 
 def rank_of(layer, size):
     """Directions kept of each class of D = `size` features; None but for "low_rank"."""
-    return resolve_rank(layer.rank, size) if layer._type.has_rank else None
+    return (
+        resolve_rank(layer.rank, size)
+        if COVARIANCE_TYPES[layer.covariance_type].has_rank
+        else None
+    )
 
 
 def described_covariance(layer):

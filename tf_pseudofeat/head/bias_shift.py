@@ -8,7 +8,7 @@ from tf_pseudofeat.head.assumed_prior import logit_offsets
 from tf_pseudofeat.splitting.activation import activation_name, output_node
 from tf_pseudofeat.splitting.graph import Graph, check_is_keras_3, functional
 
-__all__ = ["check_movable", "final_dense", "shift_bias"]
+__all__ = ["check_logit_bias", "final_dense", "shift_bias"]
 
 
 def shift_bias(model, class_counts, tau=1.0):
@@ -57,7 +57,7 @@ def final_dense(model):
     return dense if movable and _calls(network, dense) == 1 else None
 
 
-def check_movable(head, option):
+def check_logit_bias(head, option):
     """Raises where `shift_bias` could not do what `option`, such as tau=1, asks for."""
     if final_dense(head) is None:
         raise ValueError(

@@ -18,7 +18,7 @@ from tf_pseudofeat.head.recipe_checks import (
     check_fresh,
     check_optimizer,
     check_source,
-    check_task_movable,
+    check_task_logit_bias,
     resolve_target_prior,
 )
 from tf_pseudofeat.head.task import Task
@@ -154,9 +154,9 @@ class HeadRecipe:
         head, num_classes = task.head, task.num_classes
         check_strategy(self.sampling_strategy, num_classes)
         if self.tau:
-            check_task_movable(task, f"tau={self.tau}")
+            check_task_logit_bias(task, f"tau={self.tau}")
         if self.target_prior is not None:
-            check_task_movable(task, f"target_prior={self.target_prior!r}")
+            check_task_logit_bias(task, f"target_prior={self.target_prior!r}")
             self.target_shares(np.ones(num_classes))
         products = product_layers(head)
         if products and self.blend is not None and 0 < self.blend < 1:
@@ -202,7 +202,7 @@ class HeadRecipe:
             usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
             blend = usual if leans and not product_layers(task.head) else 0.0
         if tau is None:
-            known = (material.population > 0).all() and task.movable
+            known = (material.population > 0).all() and task.has_logit_bias
             kept = blend * _exponent(recorded_prior(task.head), material.population)
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)

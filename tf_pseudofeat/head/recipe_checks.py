@@ -10,7 +10,7 @@ from tf_pseudofeat.gaussians.class_conditional_gaussian import (
     ClassConditionalGaussian,
     check_gaussian,
 )
-from tf_pseudofeat.head.bias_shift import check_movable
+from tf_pseudofeat.head.bias_shift import check_logit_bias
 from tf_pseudofeat.head.priors import by_class, positive_shares
 from tf_pseudofeat.splitting.graph import layers_inside
 
@@ -19,7 +19,7 @@ __all__ = [
     "check_fresh",
     "check_optimizer",
     "check_source",
-    "check_task_movable",
+    "check_task_logit_bias",
     "resolve_target_prior",
 ]
 
@@ -41,14 +41,14 @@ def check_fresh(head):
         )
 
 
-def check_task_movable(task, option):
+def check_task_logit_bias(task, option):
     """Raises if `option` cannot shift the logits of the task's head."""
     if task.reading.meaning == "numbers":
         raise ValueError(
             f"{option} moves log-odds, and the outputs of {task.head.name!r} are none: "
             f"{task.reading.reason}. Leave it out, or train with a cross-entropy."
         )
-    check_movable(task.head, option)
+    check_logit_bias(task.head, option)
 
 
 def check_source(recipe):

@@ -78,7 +78,7 @@ class Task:
         return reading_of(output_activation(self.head), self.loss)
 
     @property
-    def movable(self) -> bool:
+    def has_logit_bias(self) -> bool:
         """Whether a bias of the head's own moves its logits, see `final_dense`."""
         return self.reading.meaning != "numbers" and final_dense(self.head) is not None
 

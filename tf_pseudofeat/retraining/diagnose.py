@@ -16,12 +16,12 @@ from tf_pseudofeat.evaluation.comparison import (
     difference_error,
     score_predictions,
 )
-from tf_pseudofeat.evaluation.findings import number, score_label, too_few
+from tf_pseudofeat.evaluation.findings import describe_few, format_score, score_label
 from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     probability_scores,
 )
-from tf_pseudofeat.evaluation.thresholds import moved
+from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.retraining.search import Tuning, search_task
 from tf_pseudofeat.retraining.task import resolve_task
@@ -88,9 +88,9 @@ class Diagnosis(Page):
         rows = [
             (
                 remedy.name + ("*" if remedy.cross_fitted else ""),
-                number(remedy.score, self.monitor),
-                number(remedy.standard_error, self.monitor),
-                *(number(remedy.scores[name], name) for name in shown),
+                format_score(remedy.score, self.monitor),
+                format_score(remedy.standard_error, self.monitor),
+                *(format_score(remedy.scores[name], name) for name in shown),
             )
             for remedy in self.remedies
         ]
@@ -98,7 +98,7 @@ class Diagnosis(Page):
             f"On {sum(self.counts):,} validation examples, in percent but for the log "
             f"loss; {self.seconds:.1f} s. The model is as it was.",
             "* chosen by these data: each fifth is scored by the choice of the others.",
-            too_few(self.counts, self.class_names),
+            describe_few(self.counts, self.class_names),
         ]
         return [
             Table(header, rows),
@@ -213,7 +213,7 @@ def _remedies(call, plain, guard, tuning, candidates, minority, seed):
         several = candidates.counts.size > 2
         remedies[_BIAS if several else _THRESHOLD] = (
             f"choose_thresholds(model, validation_data, {_metric(guard)})",
-            moved(as_it_is, guard, minority, seed),
+            cross_fitted_decisions(as_it_is, guard, minority, seed),
             True,
         )
     if (1.0, 1.0) in candidates.keys:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tf_pseudofeat.core.progress import say
-from tf_pseudofeat.evaluation.findings import too_few
+from tf_pseudofeat.evaluation.findings import describe_few
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.fit import fit_head
@@ -200,7 +200,7 @@ def _warn_of_few(validation, task):
     """Warns of classes with hardly a validation example; returns what it said."""
     if validation is None:
         return []
-    sentence = too_few(validation.class_counts(task.num_classes), task.class_names)
+    sentence = describe_few(validation.class_counts(task.num_classes), task.class_names)
     if not sentence:
         return []
     warnings.warn(sentence, stacklevel=4)

@@ -10,7 +10,7 @@ import time
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.comparison import score_decisions
-from tf_pseudofeat.evaluation.findings import number, score_label
+from tf_pseudofeat.evaluation.findings import format_score, score_label
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.recipe import HeadRecipe
@@ -111,11 +111,11 @@ class Tuning(Page):
             f"{trial}{note}",
             self._number(trial.score) + ("*" if trial == self.chosen else " "),
             self._number(trial.standard_error),
-            number(trial.minority_recall),
+            format_score(trial.minority_recall),
         )
 
     def _number(self, score):
-        return number(score, self.monitor)
+        return format_score(score, self.monitor)
 
 
 def search_task(resolved, *, seed, verbose):

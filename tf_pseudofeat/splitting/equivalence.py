@@ -11,16 +11,16 @@ from tf_pseudofeat.splitting.split_checks import masked_message
 
 __all__ = ["default_tolerance", "largest_difference", "outputs_of_all"]
 
-_TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # Every other dtype: 1e-4.
+_TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # other dtypes: 1e-4
 
 
 def outputs_of_all(split, model, x):
-    """Features, the model's outputs and those of the head, as arrays."""
+    """Returns features, outputs of the model and outputs of the head, as arrays."""
     asked = split.trunk, split.head, split.output
     known = getattr(model, "_pseudofeat_check", None)
     if known is None or any(map(operator.is_not, known[0], asked)):
         known = asked, *_together(split, model)
-        # Past Keras, which would track the layers in it.
+        # Bypasses Keras, which would track the layers in it.
         object.__setattr__(model, "_pseudofeat_check", known)
     _, run, masked = known
     outputs = run(x)
@@ -63,7 +63,7 @@ def largest_difference(expected, received, trained=True):
     b = keras.ops.convert_to_numpy(received).astype("float64")
     if a.shape != b.shape or not a.size:
         return float("nan")
-    same = a == b  # Equal infinities would differ by NaN.
+    same = a == b  # the difference of equal infinities is NaN
     if not trained:
         same |= ~np.isfinite(a) & ~np.isfinite(b)
     a, b = a[~same], b[~same]

@@ -1,4 +1,4 @@
-"""From a layer's name, such as 'backbone/features', to one call of that layer."""
+"""Finds the call of a layer by its name, such as 'backbone/features'."""
 
 import difflib
 
@@ -32,9 +32,9 @@ def _unknown_layer(graph, layer_name):
     paths = _paths(graph)
     if layer_name in _paths(Graph(graph.functional, graph.prefix)):
         return (
-            f"Layer '{graph.prefix}{layer_name}' of model '{graph.name}' is "
-            f"not on the way to the output that was chosen. Layers to split at, from "
-            f"the last: {graph.advice()}."
+            f"Layer '{graph.prefix}{layer_name}' of model '{graph.name}' is not on a "
+            f"path to the chosen output. Layers to split at, from the last: "
+            f"{graph.advice()}."
         )
     nested = [path for path in paths if path.endswith(f"/{layer_name}")]
     if nested:
@@ -56,7 +56,7 @@ def _paths(graph):
 
 
 def choose_call(calls, layer_name, call_index):
-    """The call that `call_index` names; raises where that leaves several, or none."""
+    """Returns the call `call_index`; raises if it is ambiguous or out of range."""
     count, known = len(calls), f"call_index=0 to call_index={len(calls) - 1}"
     if call_index is None and count > 1:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""A Keras model in two halves, cut at a named layer: a trunk, and a head.
+"""Splits a Keras model at a named layer into a trunk and a head.
 
-The head is made by walking the model's own graph from the cut to the outputs and
-calling each operation again on a fresh input. So the two halves hold the model's layers
-and not copies of them: to train the head is to put it back.
+The head is built by walking the graph of the model from the split to the outputs and
+calling each operation again on a new input. Both halves share the layers of the model,
+so training the head trains the model.
 """
 
 import dataclasses
@@ -36,28 +36,28 @@ def split_at(
 ) -> Split:
     """Splits `model` after a layer, into a trunk and a head.
 
-    A Functional or Sequential model can be split wherever everything goes through one
-    tensor; elsewhere the error names the layers where it does. The model is not
-    changed, and the same split again returns the same trunk and head. They belong to
-    the `tf.distribute` strategy that the model was made in.
+    A Functional or Sequential model can be split wherever all paths go through one
+    tensor; otherwise the error names the layers where they do. The model is not
+    changed, and splitting again returns the same trunk and head. They belong to the
+    `tf.distribute` strategy of the model.
 
     Args:
         model: a Keras model, Functional or Sequential, built.
-        layer_name: the layer (or operation) whose output is to be the features. For a
-            layer in a nested model "backbone/features", to any depth.
-        call_index: a whole number, for a layer that the model calls several times:
-            after which call to split, counted from 0 in the order of the graph.
-        output: of a model with several outputs, the name of the one that the head is
-            to give; by default all of them.
+        layer_name: name of the layer (or operation) whose output is the features;
+            "backbone/features" for a layer in a nested model, to any depth.
+        call_index: for a layer that the model calls several times, the call to split
+            after, counted from 0 in the order of the graph.
+        output: for a model with several outputs, the name of the one that the head
+            computes; by default all of them.
 
     Returns:
         split: `Split`; `trunk, head = split_at(...)`.
 
     Raises:
-        TypeError: `model` is not a Keras 3 model, or a name is not a string.
-        ValueError: The model has no graph or no such output; the layer is unknown,
-            called several times, or the last; it has several outputs or a masked one;
-            or a skip connection, an input or an output bypasses it.
+        TypeError: If `model` is not a Keras 3 model, or a name is not a string.
+        ValueError: If the model has no graph or no such output; the layer is unknown,
+            called several times, or the last one; it has several outputs or a masked
+            one; or a skip connection, an input or an output bypasses it.
 
     Example:
 
@@ -71,13 +71,15 @@ def split_at(
     call = without_last_layer(choose_call(calls, layer_name, call_index))
     with scope_of(model):
         split = _split(model, call, output=chosen)
-    if split.layer_name != layer_name:  # 'backbone/last' and 'backbone' are one cut.
+    if (
+        split.layer_name != layer_name
+    ):  # 'backbone/last' and 'backbone' are the same split
         return dataclasses.replace(split, layer_name=layer_name)
     return split
 
 
 def _split(model, call, prefix="", output=None):
-    """The Split of `model` after `call`; the same one each time."""
+    """Returns the cached `Split` of `model` after `call`."""
     splits = known_splits(model, call)
     if (call, output) not in splits:
         graph, (cut, *inside) = graph_to(model, output, prefix), call
@@ -103,7 +105,7 @@ def _split_after(graph, cut):
 
 
 def _split_around(graph, cut, nested):
-    """Splits a graph inside the call `cut` of a nested model, already split."""
+    """Splits a graph inside the call `cut` of a nested model that is already split."""
     args, kwargs = cut.arguments.args, cut.arguments.kwargs
     trunk_output = nested.trunk(*args, **kwargs)
     name = nested.layer_name.rpartition("/")[2]
@@ -118,7 +120,7 @@ def _split_around(graph, cut, nested):
 
 
 def _outputs_after(graph, cut, cut_outputs):
-    """Calls all that comes after `cut` again, on `cut_outputs` in place of its own."""
+    """Repeats all calls after `cut`, with `cut_outputs` in place of its outputs."""
     new = {}
     _update(new, cut, cut_outputs)
     for node in graph.nodes[graph.position[cut] + 1 :]:

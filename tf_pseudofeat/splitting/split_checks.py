@@ -1,4 +1,4 @@
-"""Checks of where a model can be split, with the reason and the layers that can be."""
+"""Checks of where a model can be split; the errors name the layers that work."""
 
 import keras
 
@@ -26,8 +26,8 @@ def check_arguments(model, layer_name, call_index):
         )
     raise ValueError(
         f"Model '{model.name}' ({type(model).__name__}) has no graph of layers to "
-        "split: what it computes is written in Python. Pass its two halves as "
-        "Split(trunk, head)."
+        f"split: its computation is Python code. Pass its two halves as Split(trunk, "
+        f"head)."
     )
 
 
@@ -36,13 +36,13 @@ def check_features(graph, cut):
     path, why_not = graph.path(cut), graph.why_not(cut)
     if why_not == "several outputs":
         raise ValueError(
-            f"Cannot split at '{path}': it returns {len(cut.outputs)} tensors, and the "
+            f"Cannot split at '{path}': it returns {len(cut.outputs)} tensors, but the "
             f"features must be one. Layers that return one: {graph.advice(cut)}."
         )
     if why_not == "output layer":
         raise ValueError(
-            f"Cannot split at '{path}': it is an output layer, with nothing after it "
-            f"to retrain. Layers before it, nearest first: {graph.advice(cut)}."
+            f"Cannot split at '{path}': it is an output layer, so there is no head to "
+            f"retrain. Layers before it, nearest first: {graph.advice(cut)}."
         )
     if why_not == "no floats":
         raise ValueError(
@@ -58,9 +58,9 @@ def check_features(graph, cut):
 def masked_message(layer_name):
     """The error for a Keras mask on the features."""
     return (
-        f"Cannot split at '{layer_name}': a Keras mask travels with its output (from "
-        "Embedding(mask_zero=True) or Masking), and an array of features carries no "
-        "mask. Split after the layer that uses up the mask."
+        f"Cannot split at '{layer_name}': its output has a Keras mask (from "
+        f"Embedding(mask_zero=True) or Masking), which an array of features cannot "
+        f"carry. Split after the layer that consumes the mask."
     )
 
 
@@ -70,7 +70,7 @@ def check_separates(graph, cut):
     if found:
         more = f"; {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
         raise ValueError(
-            f"Cannot split at '{graph.path(cut)}': part of the network goes around it "
-            f"({'; '.join(found[:MOST_NAMES])}{more}). Layers that everything goes "
+            f"Cannot split at '{graph.path(cut)}': part of the network bypasses it "
+            f"({'; '.join(found[:MOST_NAMES])}{more}). Layers that all paths go "
             f"through, nearest first: {graph.advice(cut)}."
         )

@@ -29,18 +29,20 @@ __all__ = ["Split"]
 class Split:
     """A model in two halves: `head(trunk(x))` is `model(x)`.
 
-    It unpacks: `trunk, head = split_at(model, "features")`. A model without a graph is
-    split by hand, `Split(trunk, head)`.
+    It unpacks: `trunk, head = split_at(model, "features")`. For a model without a
+    graph, pass its two halves, `Split(trunk, head)`.
 
     Attributes:
         trunk: the Keras model from the model's inputs, in their own structure, to the
             features.
         head: the Keras model from the features to the model's outputs, in their own
-            structure. Its layers are the model's: what is trained here is trained
-            there. A layer called on both sides of the cut is the trunk's, too.
-        layer_name: the layer that computes the features; by default the trunk's name.
-        output: the one of the model's outputs that the head gives, an `Output` or its
-            name; None for all.
+            structure. It shares its layers with the model, so training the head trains
+            the model. A layer that is called on both sides of the split is shared with
+            the trunk, too.
+        layer_name: name of the layer that computes the features; by default the trunk's
+            name.
+        output: the model's output that the head computes, an `Output` or its name; None
+            for all.
     """
 
     trunk: keras.Model
@@ -67,25 +69,25 @@ class Split:
     ) -> float:
         """Compares `model(x)` to `head(trunk(x))` in inference mode.
 
-        The difference of a, the model's number, and b is |a - b| / max(1, |a|). All
-        three are one compiled call. Where the model's class has a `predict` of its own,
-        or the model a `preprocessor`, `model.predict(x)` is compared as well.
+        The difference between a, the model's output, and b is |a - b| / max(1, |a|). If
+        the model's class overrides `predict`, or the model has a `preprocessor`,
+        `model.predict(x)` is compared as well.
 
         Args:
             model: the Keras model that was split.
-            x: one batch of inputs, as `fit` and `predict` of the model take it.
-            tolerance: the largest difference taken for rounding. By default 1e-4; 1e-2
-                if any tensor of the model is float16, 5e-2 if bfloat16.
-            trained: False for a model at the start of its training. What is NaN or
-                infinite on both sides is the same then: in float16 a deep network that
-                has not seen its first batch overflows.
+            x: one batch of inputs, as the model's `fit` and `predict` take it.
+            tolerance: the largest difference that counts as rounding. By default 1e-4;
+                1e-2 if any tensor of the model is float16, 5e-2 if bfloat16.
+            trained: False for a model at the start of its training. NaN or infinity on
+                both sides are then equal: in float16, a deep network may overflow
+                before its first training step.
 
         Returns:
             largest_difference: a float.
 
         Raises:
-            ValueError: They differ, the features are not finite, or a mask comes out of
-                the trunk.
+            ValueError: If they differ, the features are not finite, or the trunk
+                outputs a mask.
 
         Example:
 
@@ -101,7 +103,7 @@ class Split:
         tolerance: float | None = None,
         trained: bool = True,
     ) -> tuple[float, Any, Any]:
-        """`(largest_difference, features, outputs)`, the model's own; see `check`."""
+        """Returns `(largest_difference, features, model outputs)`; see `check`."""
         check_stateless(model)
         inputs = preprocess_batch(model, x)
         features, expected, received = outputs_of_all(self, model, inputs)
@@ -113,12 +115,12 @@ class Split:
             tolerance = max(default_tolerance(half) for half in self)
         if len(expected) != len(received):
             raise ValueError(
-                f"head(trunk(x)) gives {len(received)} outputs, the model "
-                f"{len(expected)}: a head for one of several needs output="
+                f"head(trunk(x)) has {len(received)} outputs, the model "
+                f"{len(expected)}: a head for one of several outputs needs output="
             )
         known = itertools.repeat(trained)
         largest = max(map(largest_difference, expected, received, known))
-        if not largest <= tolerance:  # So written that NaN is refused, too.
+        if not largest <= tolerance:  # also true for NaN
             raise ValueError(
                 f"head(trunk(x)) is not model(x) for the split at '{self.layer_name}': "
                 f"largest difference {largest:.3g}, tolerance {tolerance:g}. Look for "
@@ -127,7 +129,7 @@ class Split:
                 "with a `call` of its own; for the last, make a Split(trunk, head) of "
                 "its two halves."
             )
-        # Of any other model `predict` is model(x), and its own trace takes 0.3 s.
+        # For other models `predict` is model(x), and tracing it takes 0.3 s.
         if predicts_otherwise(model):
             self._compare_predict(model, x, received, tolerance, trained)
         return largest, features, expected
@@ -137,7 +139,7 @@ class Split:
         if self.output is not None:
             predicted = self.output.of(predicted, "model.predict(x)")
         predicted = keras.tree.flatten(predicted)
-        largest = float("nan")  # also where their numbers differ
+        largest = float("nan")  # if the numbers of outputs differ
         if len(predicted) == len(received):
             known = itertools.repeat(trained)
             largest = max(map(largest_difference, predicted, received, known))
@@ -147,8 +149,8 @@ class Split:
                 f"head(trunk(x)) is not model.predict(x) for the split at "
                 f"'{self.layer_name}': largest difference {largest:.3g}, tolerance "
                 f"{tolerance:g}; `predict` gives shapes {shapes}. "
-                f"{type(model).__name__} {model.name!r} has a `predict` of its own, or "
-                f"a `preprocessor`, and its layers know nothing of what that does. Put "
-                f"it into layers of the model, or do it to the data and pass a model "
-                f"without it, keras.Model(model.inputs, model.outputs)."
+                f"{type(model).__name__} {model.name!r} overrides `predict` or has a "
+                f"`preprocessor`, which its layers do not include. Move that into "
+                f"layers of the model, or apply it to the data and pass "
+                f"keras.Model(model.inputs, model.outputs)."
             )
