@@ -457,7 +457,7 @@ KNOWN_AT_ONCE = (
         "views of no images",
         {"views": 2},
         ValueError,
-        "views=2, and nothing makes views",
+        "views=2, but nothing makes views",
     ),
     ("optimizer", {"optimizer": "adamm"}, ValueError, "adamm"),
     ("loss", {"loss": "sparse_crossentropy"}, ValueError, "sparse_crossentropy"),
@@ -481,7 +481,7 @@ KNOWN_AT_ONCE = (
         "views=2 needs `augment`",
     ),
     ("views NaN", {"augment": abs, "views": NAN}, ValueError, "`views`.*received nan"),
-    ("no function", {"augment": "flip"}, TypeError, "`augment` is 'auto'.*'flip'"),
+    ("no function", {"augment": "flip"}, TypeError, "`augment` must be 'auto'.*'flip'"),
     ("no example", {"per_class": 0}, ValueError, "`per_class`.*received 0"),
     ("half an example", {"per_class": 2.5}, ValueError, "`per_class`.*received 2.5"),
     ("examples in words", {"per_class": "all"}, ValueError, "`per_class`.*'all'"),
@@ -918,7 +918,7 @@ MOMENTS = tfpf.moments_of(FIVE, Y, 3)
     ),
     ("a map", [MOMENTS, (2, 2)], ValueError, r"5 numbers; \[2, 2\] has 4"),
     ("one row a class", [tfpf.moments_of(FIVE[:3], [0, 1, 2], 3)], ValueError, "1 ex"),
-    ("no row", [zero_moments(3, 5)], ValueError, r"of no example.*\[0. 0. 0.\]"),
+    ("no row", [zero_moments(3, 5)], ValueError, r"no example.*\[0. 0. 0.\]"),
     (
         "NaN",
         [dataclasses.replace(MOMENTS, scatter=NAN * MOMENTS.scatter)],
@@ -962,11 +962,11 @@ def npz(**changes):
 
 
 @table(
-    ("empty", b"", ValueError, "moments.npz is no file of moments.*save_moments"),
+    ("empty", b"", ValueError, "moments.npz is not a file of moments.*save_moments"),
     ("text", b"moments", ValueError, "no file of moments"),
     ("a half", npz()[:400], ValueError, "no file of moments"),
     ("no mean", npz(mean=None), ValueError, "no file of moments.*mean"),
-    ("objects", npz(mean=np.array([{}])), ValueError, "no file.*needs pickle"),
+    ("objects", npz(mean=np.array([{}])), ValueError, "not a file.*needs pickle"),
     ("another kind", npz(kind="round"), ValueError, "`kind` must be .*'round'"),
     ("diag", npz(kind="diag"), ValueError, r"\[3, 5, 5\]; kind 'diag' .*\[3, 5\]"),
     ("two counts", npz(count=np.ones(2)), ValueError, r"float64 \[2\]; .* \[3\]"),
@@ -1328,7 +1328,7 @@ def test_folder_that_cannot_be_written_to(model, open_folder, disk, error, messa
 @pytest.mark.parametrize(
     "disk, error, message",
     [
-        (read_only, PermissionError, r"cannot be made \(Permission denied\)"),
+        (read_only, PermissionError, r"cannot be created \(Permission denied\)"),
         (lambda folder: full_disk(), OSError, r"cannot be written \(File too large\)"),
     ],
     ids=["read-only", "full"],

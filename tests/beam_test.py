@@ -380,7 +380,7 @@ def test_a_bundle_that_was_tried_again_counts_once(tmp_path):
     stored = load_features(tmp_path)
     expected = map(np.concatenate, zip(first, second, strict=True))
     np.testing.assert_array_equal(by_row(*stored), by_row(*expected))
-    with pytest.raises(ValueError, match="holds a set of features already"):
+    with pytest.raises(ValueError, match="already holds a set of features"):
         _write_index(lost, str(tmp_path))
     before = len(os.listdir(tmp_path))
     killed.teardown()  # where the worker itself goes on

@@ -263,7 +263,7 @@ def test_a_py_dataset_without_a_length_says_what_to_write():
     [
         (
             (X[0], 1),
-            r"Batch 0, counted from 0, holds the single value 1 .*arrays instead",
+            r"Batch 0, counted from 0, holds the single value 1; .*arrays instead",
         ),
         ((X[0], np.int64(1)), "holds the single value .*Yield batches of examples"),
         ((X[0], tf.constant(1)), "holds the single value"),
@@ -540,7 +540,7 @@ def test_lists_of_numbers_are_arrays():
     [
         ((X.tolist(), Y.tolist()), "`y` is a list of 196; pass an array"),
         (([[1.0], [1.0, 2.0]], Y[:2]), "lists of different lengths"),
-        (([["a"], ["b"]], Y[:2]), "single value 'a' .*Pass lists as arrays"),
+        (([["a"], ["b"]], Y[:2]), "single value 'a'; .*Pass lists as arrays"),
         (([], Y[:0]), r"received lengths \[0\]"),
         ((X.tolist()[:-1], Y), r"lengths \[195, 196\]"),
     ],

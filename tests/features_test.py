@@ -288,7 +288,7 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
         (
             unreadable(FLOATS, IDS),
             0,
-            r"`steps` must be a whole number at least 1; received 0",
+            r"`steps` must be a whole number of at least 1; received 0",
         ),
         (unreadable(FLOATS), None, r"must yield \(x, y\) or .*received tuple of 1"),
         (unreadable(*[FLOATS] * 4), None, r"received tuple of 4"),

@@ -500,7 +500,7 @@ def test_memory_does_not_grow_with_the_number_planned(fresh):
         ({"features": FEATURES[:, :3]}, r"shape \[4\]; received .* shape \[3\]"),
         (
             {"batch_size": 0},
-            r"`batch_size` must be a whole number at least 1; received 0",
+            r"`batch_size` must be a whole number of at least 1; received 0",
         ),
         ({"batch_size": 2.5}, r"`batch_size` .*received 2.5"),
         ({"seed": 3}, r"`seed` must be two whole numbers, .*received 3"),

@@ -194,7 +194,7 @@ UNFITTED = ClassConditionalGaussian(3)
         ({"validation_data": (X, Y + 1)}, ["0 to 2", "label 3"]),
         ({"validation_data": (X, Y, Y, Y)}, ["(x, y, sample_weight)"]),
         ({"steps": 0}, ["`steps`", "received 0"]),
-        ({"epochs": 0}, ["`epochs` must be a whole number at least 1; received 0"]),
+        ({"epochs": 0}, ["`epochs` must be a whole number of at least 1; received 0"]),
         ({"epochs": 1.5}, ["`epochs`", "received 1.5"]),
         ({"batch_size": -3}, ["`batch_size`", "received -3"]),
         ({"batch_size": None}, ["`batch_size`", "received None"]),

@@ -177,7 +177,7 @@ def test_what_claims_to_be_large_is_not_unpacked(tmp_path, bomb):
     assert path.stat().st_size < 2**20
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"moments\.npz is no file of moments"):
+        with pytest.raises(ValueError, match=r"moments\.npz is not a file of moments"):
             load_moments(path)
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
@@ -236,7 +236,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         load_moments(tmp_path / "b.npz")
 
 
-# ---- Numbers that are those of no examples. ------------------------------------------
+# ---- Numbers that are those no examples. ------------------------------------------
 
 
 def indefinite(scatter):

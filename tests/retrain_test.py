@@ -765,7 +765,7 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"views": 2}, "views=2, and nothing makes views"),
+        ({"views": 2}, "views=2, but nothing makes views"),
         ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
         ({"tau": float("nan")}, "`tau` is a finite number"),
         ({"blend": 2}, "`blend` is a share from 0 to 1"),

@@ -363,7 +363,7 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
     for view in ("view-0", "view-1"):
         assert load_features(tmp_path / view).features.shape == (140, 5)
     assert load_features(tmp_path / "validation").features.shape == (N // 2, 5)
-    with pytest.raises(ValueError, match=r"validation holds a set"):
+    with pytest.raises(ValueError, match=r"validation already holds a set"):
         retrain_head(models[1], "features", (X, Y), cache_dir=tmp_path)
 
 
@@ -375,7 +375,7 @@ def test_plain_features_are_a_set_of_their_own(tmp_path):
     assert report.used == report.real == [200, 80, 20]
     assert folders(tmp_path) == ["training"]
     assert load_features(tmp_path / "training").features.shape == (N, 5)
-    with pytest.raises(ValueError, match=r"training holds a set"):
+    with pytest.raises(ValueError, match=r"training already holds a set"):
         retrain_head(make_model(), "features", (X, Y), **settings)
 
 

@@ -51,7 +51,7 @@ def in_thread(function):
     return raised[0] if raised else None
 
 
-HEAD = "tf_pseudofeat.head.head"
+HEAD = "tf_pseudofeat.head.fit"
 
 
 # One model, several threads.

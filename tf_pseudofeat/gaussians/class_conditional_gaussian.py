@@ -46,9 +46,9 @@ _ARRAYS = ("count", "mean", "scatter", "sketch")  # of `ClassMoments`
 class ClassConditionalGaussian(GaussianParameters):
     """A multivariate Gaussian per class, fitted to features.
 
-    Use it to draw pseudo-features of rare classes (`sample`), to see how likely an
-    input is under every class (`call`), or as a `tfp` distribution. It is fitted by
-    `adapt` and by nothing else; training never changes it.
+    Use it to draw pseudo-features of rare classes (`sample`), to compute the log
+    density of an input under each class (`call`), or as a TFP `distribution`. It is
+    fitted by `adapt` only; training never changes it.
 
         x | c ~ N(mean_c, covariance_scale * covariance_c)
 
@@ -61,24 +61,25 @@ class ClassConditionalGaussian(GaussianParameters):
             Gaussian), "tied" (one covariance for all classes: `D * D` numbers instead
             of `C * D * D`), "spherical", or "low_rank" (the `rank` strongest
             directions of each class, and independent noise that makes the variances
-            exact), for correlations of classes too many for "full".
-        shrinkage: "oas", chosen from the data per class, or a weight from 0 to 1.
-        covariance_scale: magnifies the covariances (section 3.6 of the paper).
-        rank: of "low_rank" alone, directions of each class; by default 16, or D if that
-            is less. Statistics take `C (8 rank + 16) D` bytes, the parameters
+            exact), for correlations with more classes than "full" can hold.
+        shrinkage: "oas", which chooses a weight for each class from the data, or a
+            weight from 0 to 1.
+        covariance_scale: factor of the covariances (section 3.6 of the paper).
+        rank: number of directions of each class, for "low_rank" only; by default 16, or
+            D if that is less. Statistics take `C (8 rank + 16) D` bytes, the parameters
             `C (4 rank + 16) D`.
         **kwargs: `name` and the other arguments of a Keras layer.
 
     Call arguments:
-        features: floats `[B, ...]`, of the shape that was fitted.
+        features: floats `[B, ...]`, with the shape of the fitted features.
 
     Returns:
-        log_density: float32 `[B, C]`, -inf for a class that had no example.
+        log_density: float32 `[B, C]`, -inf for a class without examples.
 
     Raises:
-        ValueError: In `adapt`: a label out of range; NaN or infinite features; a class
-            with one example, unless "tied"; means or deviations that float32 cannot
-            hold. In `sample`: a class without examples.
+        ValueError: In `adapt`, if a label is out of range, features are NaN or
+            infinite, a class has one example (unless "tied"), or float32 cannot hold a
+            mean or deviation. In `sample`, if a class has no example.
 
     Example:
 
@@ -117,15 +118,15 @@ class ClassConditionalGaussian(GaussianParameters):
     # Fitting.
 
     def adapt(self, features: object, labels: npt.ArrayLike | None = None) -> None:
-        """Forgets what was fitted, and fits; where that fails, nothing has changed.
+        """Resets the statistics and fits the Gaussians; on failure nothing changes.
 
         Args:
-            features: floats `[N, ...]`, an array or a `StoredArray`; or, with no
+            features: floats `[N, ...]`, an array or a `StoredArray`; or, without
                 `labels`, a `tf.data.Dataset` or an iterable of `(features, labels)`
                 batches.
             labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         """
-        with self._or_as_before():
+        with self._restored_on_failure():
             self.reset_state()
             if labels is not None:
                 self.update_state(features, labels)
@@ -136,27 +137,27 @@ class ClassConditionalGaussian(GaussianParameters):
     def adapt_moments(
         self, moments: ClassMoments, feature_shape: Sequence[int] | None = None
     ) -> None:
-        """The same as `adapt`, from statistics that were gathered elsewhere.
+        """Like `adapt`, from statistics that were computed elsewhere.
 
         Args:
             moments: `ClassMoments`, as from `moments_of_batches`, `load_moments` or a
                 cluster (`tf_pseudofeat.engines.beam`); "diag" for "spherical".
-            feature_shape: of one feature, where that is a map; by default `(D,)`, or
-                what the layer was built for.
+            feature_shape: shape of one feature, if it is a feature map; by default
+                `(D,)`, or the shape that the layer was built for.
 
         Raises:
-            TypeError: `moments` is something else.
-            ValueError: It is of no example, of other classes or features, or of another
-                kind or rank.
+            TypeError: If `moments` is not a `ClassMoments`.
+            ValueError: If it has no example, or its classes, features, kind or rank
+                differ.
         """
         shape = shape_of_moments(self, moments, feature_shape)
-        with self._or_as_before():
+        with self._restored_on_failure():
             self.reset_state()
             self._add(moments, (None, *shape))
             self.finalize_state()
 
     def update_state(self, features: npt.ArrayLike, labels: npt.ArrayLike) -> None:
-        """Adds examples to the statistics; `finalize_state` makes them count."""
+        """Adds examples to the statistics; call `finalize_state` afterwards."""
         if not isinstance(features, StoredArray):
             features = np.asarray(features)
         self._checked_shape(features.shape)
@@ -165,15 +166,15 @@ class ClassConditionalGaussian(GaussianParameters):
         self._add(moments, features.shape)
 
     def merge_state(self, others: Iterable[Self]) -> None:
-        """Adds the statistics of a list of layers with the same settings."""
-        with self._or_as_before():
+        """Merges the statistics of other layers with the same settings."""
+        with self._restored_on_failure():
             for other in others:
                 _check_mergeable(self, other)
                 if other.moments is not None:
                     self._add(other.moments, (None, *other.seen_shape))
 
     def finalize_state(self) -> None:
-        """Turns the statistics into the parameters of the Gaussians."""
+        """Computes the parameters of the Gaussians from the statistics."""
         if self._moments is None:
             raise ValueError(
                 "There are no statistics yet; call `adapt(features, labels)` or "
@@ -188,7 +189,7 @@ class ClassConditionalGaussian(GaussianParameters):
         self._estimate = dataclasses.replace(estimate, scale=None)
 
     def reset_state(self) -> None:
-        """Forgets the statistics; the parameters stay until `finalize_state`."""
+        """Resets the statistics; the parameters stay until `finalize_state`."""
         self._moments = self._estimate = None
         if not self.built:
             self._feature_shape = None
@@ -197,21 +198,21 @@ class ClassConditionalGaussian(GaussianParameters):
 
     @property
     def moments(self) -> ClassMoments | None:
-        """The `ClassMoments` that were fitted, float64; None before that."""
+        """The fitted `ClassMoments`, float64; None before."""
         return self._moments
 
     @property
     def report(self) -> CovarianceReport | None:
         """The `CovarianceReport` of the last fit; None before that.
 
-        It is made when it is first asked for: that takes the eigenvalues of every
-        covariance, about as long as the fit.
+        It is computed on first access, which takes the eigenvalues of every covariance,
+        about as long as the fit.
         """
         return None if self._estimate is None else self._estimate.report
 
     @property
     def seen_shape(self) -> tuple[int, ...] | None:
-        """The shape of one feature of the statistics, finalized or not; or None."""
+        """The shape of one feature of the statistics, finalized or not, or None."""
         return self._feature_shape
 
     # Keras.
@@ -229,13 +230,13 @@ class ClassConditionalGaussian(GaussianParameters):
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
-        """The layer that `get_config` describes, not yet fitted."""
+        """Creates the layer from its config, not fitted."""
         config = {k: v for k, v in config.items() if k not in ("trainable", "autocast")}
         return cls(**config)
 
     def save_own_variables(self, store):
-        """Saves the float64 statistics; the parameters follow from them."""
-        if self._moments is None:  # not fitted, but perhaps given by `set_weights`
+        """Saves the float64 statistics, from which the parameters are derived."""
+        if self._moments is None:  # not fitted, but may be set by `set_weights`
             super().save_own_variables(store)
             return
         for field in _ARRAYS:
@@ -243,13 +244,13 @@ class ClassConditionalGaussian(GaussianParameters):
                 store[field] = getattr(self._moments, field)
 
     def load_own_variables(self, store):
-        """Loads the statistics and derives the parameters again.
+        """Loads the statistics and derives the parameters.
 
         Raises:
-            ValueError: They cannot be those of any examples, or are not for this layer;
-                it is as it was, then.
+            ValueError: If they cannot be statistics of any examples, or do not fit this
+                layer, which then does not change.
         """
-        with self._or_as_before():
+        with self._restored_on_failure():
             self._moments = self._estimate = None
             if "count" not in store:
                 super().load_own_variables(store)
@@ -257,11 +258,11 @@ class ClassConditionalGaussian(GaussianParameters):
             self._moments = self._stored_moments(store)
             self.finalize_state()
 
-    # The steps of the above.
+    # Helpers.
 
     @contextlib.contextmanager
-    def _or_as_before(self):
-        """What fails changes nothing."""
+    def _restored_on_failure(self):
+        """Context manager that restores the state on failure."""
         before = self._moments, self._estimate, self._feature_shape
         try:
             yield
@@ -295,20 +296,20 @@ class ClassConditionalGaussian(GaussianParameters):
 
 
 def check_gaussian(gaussian):
-    """Refuses what is no `ClassConditionalGaussian`."""
+    """Raises ValueError if `gaussian` is not a `ClassConditionalGaussian`."""
     check_is_object("gaussian", gaussian, "num_classes")
     if not isinstance(gaussian, ClassConditionalGaussian):
         raise ValueError(
-            f"`gaussian` is a ClassConditionalGaussian; received "
-            f"{type(gaussian).__name__}. Array samplers go in as `sampler`."
+            f"`gaussian` must be a ClassConditionalGaussian; received "
+            f"{type(gaussian).__name__}. Pass imbalanced-learn samplers as `sampler`."
         )
 
 
 def _check_mergeable(layer, other):
     if not isinstance(other, ClassConditionalGaussian):
         raise TypeError(
-            f"Only a list of ClassConditionalGaussian layers merges; received a "
-            f"{type(other).__name__} in it."
+            f"Only ClassConditionalGaussian layers can be merged; received a "
+            f"{type(other).__name__}."
         )
     if other.moments is None:
         return
@@ -316,7 +317,8 @@ def _check_mergeable(layer, other):
     mine = layer.num_classes, layer._type.kind, rank_of(layer, moments.feature_size)
     if mine != (moments.num_classes, moments.kind, moments.rank):
         raise ValueError(
-            f"Only layers of the same classes and covariance type merge; {layer.name} "
-            f"has {layer.num_classes} classes and {described_covariance(layer)}, "
-            f"{other.name} has {other.num_classes} and {described_covariance(other)}."
+            f"Only layers with the same classes and covariance type can be merged; "
+            f"{layer.name} has {layer.num_classes} classes and "
+            f"{described_covariance(layer)}, {other.name} has {other.num_classes} and "
+            f"{described_covariance(other)}."
         )

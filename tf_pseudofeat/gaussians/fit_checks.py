@@ -1,4 +1,4 @@
-"""Checks of what a `ClassConditionalGaussian` is to be fitted to."""
+"""Checks of the moments that a `ClassConditionalGaussian` is fitted to."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ __all__ = ["described_covariance", "rank_of", "shape_of_moments"]
 
 
 def shape_of_moments(layer, moments, feature_shape):
-    """The shape of one feature, of moments that fit the layer."""
+    """Checks that moments fit a layer; returns the shape of one feature."""
     if not isinstance(moments, ClassMoments):
         raise TypeError(
-            f"`moments` is a ClassMoments; received {type(moments).__name__}. Features "
-            f"go into adapt(features, labels)."
+            f"`moments` must be a ClassMoments; received {type(moments).__name__}. "
+            f"Pass features to adapt(features, labels)."
         )
     received = moments.num_classes, moments.kind
     expected = layer.num_classes, COVARIANCE_TYPES[layer.covariance_type].kind
@@ -26,8 +26,8 @@ def shape_of_moments(layer, moments, feature_shape):
         )
     if not moments.count.sum() > 0 or not np.isfinite(moments.scatter).all():
         raise ValueError(
-            f"The moments are of no example, or have NaN or infinity in them; their "
-            f"counts are {moments.count}. Gather them from finite features."
+            f"The moments have no example, or are NaN or infinite; their counts are "
+            f"{moments.count}. Compute them from finite features."
         )
     size = moments.feature_size
     if moments.rank != rank_of(layer, size):
@@ -39,14 +39,14 @@ def shape_of_moments(layer, moments, feature_shape):
     shape = tuple(feature_shape or built or (size,))
     if int(np.prod(shape)) != size:
         raise ValueError(
-            f"The moments are of features of {size} numbers; {list(shape)} has "
+            f"The moments have {size} features; {list(shape)} has "
             f"{int(np.prod(shape))}. Pass their `feature_shape`, or use a new layer."
         )
     return shape
 
 
 def rank_of(layer, size):
-    """Directions kept of each class of D = `size` features; None but for "low_rank"."""
+    """The number of directions for D = `size` features; None unless "low_rank"."""
     return (
         resolve_rank(layer.rank, size)
         if COVARIANCE_TYPES[layer.covariance_type].has_rank
@@ -55,6 +55,6 @@ def rank_of(layer, size):
 
 
 def described_covariance(layer):
-    """The covariance type of a layer, and its rank where it has one."""
+    """The covariance type of a layer, with its rank if there is one."""
     rank = "" if layer.rank is None else f" of rank {layer.rank}"
     return f"{layer.covariance_type!r}{rank}"

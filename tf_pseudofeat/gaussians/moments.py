@@ -1,7 +1,7 @@
 """Count, mean and scatter of every class, as one immutable object.
 
-The sufficient statistics of a Gaussian per class: all that Step 3 of Konno and
-Iwazume (2018) needs to know of the features.
+The sufficient statistics of a Gaussian per class: all that Step 3 of Konno and Iwazume
+(2018) needs of the features.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ class ClassMoments:
         mean: class means `[C, D]`, zero for an empty class.
         scatter: sums of products of deviations from the class mean: `[C, D, D]` if
             `kind` is "full", pooled over the classes `[D, D]` if "tied", squares
-            alone `[C, D]` if "diag" or "low_rank".
+            only `[C, D]` if "diag" or "low_rank".
         kind: "full", "tied", "diag" or "low_rank".
-        sketch: of "low_rank" alone, float32 `[C, 2 rank, D]`: rows of which the
-            products are nearly the scatter of the class, see `low_rank.add_rows`.
+        sketch: float32 `[C, 2 rank, D]` for "low_rank" only: rows whose products
+            approximate the scatter of the class, see `low_rank.add_rows`.
     """
 
     count: np.ndarray
@@ -49,21 +49,21 @@ class ClassMoments:
 
     @property
     def scale_class(self) -> type:
-        """The class that knows their scatter, such as `TriangularScale`."""
+        """The scale class for this kind of scatter, such as `TriangularScale`."""
         return MOMENT_KINDS[self.kind].scale_class
 
     @property
     def rank(self) -> int | None:
-        """Directions that a "low_rank" covariance of them has; None of other kinds."""
+        """The number of directions of "low_rank"; None for other kinds."""
         return None if self.sketch is None else self.sketch.shape[1] // 2
 
 
 def zero_moments(num_classes, feature_size, kind="full", rank=None):
-    """The moments of no example at all: where every sum starts.
+    """All-zero moments, the identity of `merge_moments`.
 
     Raises:
-        ValueError: `kind` is unknown, `rank` is not one of it, or the statistics cannot
-            fit in memory.
+        ValueError: If `kind` is unknown, `rank` does not fit it, or the statistics do
+            not fit in memory.
     """
     _check_kind(kind)
     check_rank(kind, rank)
@@ -76,19 +76,19 @@ def zero_moments(num_classes, feature_size, kind="full", rank=None):
 
 
 def shapes_of_moments(num_classes, feature_size, kind, rank=None):
-    """Shapes and dtypes of the arrays of `ClassMoments`, none of which is made.
+    """Returns the shapes and dtypes of the arrays of `ClassMoments`.
 
     Args:
         num_classes: C.
         feature_size: D.
         kind: see `ClassMoments`.
-        rank: of "low_rank", not None there.
+        rank: number of directions, required for "low_rank".
 
     Returns:
         shapes: {field: (shape, dtype)}.
 
     Raises:
-        ValueError: `kind` is unknown.
+        ValueError: If `kind` is unknown.
     """
     _check_kind(kind)
     settings = MOMENT_KINDS[kind]
@@ -108,10 +108,11 @@ def shapes_of_moments(num_classes, feature_size, kind, rank=None):
 
 
 def check_memory(num_classes, feature_size, kind="full", rank=None):
-    """Raises for statistics that cannot fit in memory, see `zero_moments`.
+    """Checks that the statistics fit in memory.
 
     Raises:
-        ValueError: They need more than half of it, or `rank` is above the feature size.
+        ValueError: If they need more than half of it, or `rank` exceeds the feature
+            size.
     """
     if MOMENT_KINDS[kind].has_rank:
         rank = resolve_rank(rank, feature_size)

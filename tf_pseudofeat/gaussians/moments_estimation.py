@@ -1,4 +1,4 @@
-"""Count, mean and scatter of every class, in one pass over the features."""
+"""Estimates count, mean and scatter of every class in one pass over the features."""
 
 import dataclasses
 import itertools
@@ -30,12 +30,12 @@ from tf_pseudofeat.gaussians.rows_by_class import (
 __all__ = ["labeled_batches", "moments_of", "moments_of_batches"]
 
 
-# A class whose features scatter less loses digits in float32: below 2**-126 numbers get
-# shorter, and what is 2**-24 of the largest square should still be whole.
+# Classes with less scatter lose digits in float32: numbers below 2**-126 are subnormal,
+# and squares down to 2**-24 of the largest should be exact.
 _SMALLEST_SCATTER = 2.0**-100
 
 
-# Rows of a stream that are collected before the classes are told apart.
+# Rows of a stream that are collected before they are sorted by class.
 _BUFFER_ROWS = 2**14
 
 
@@ -46,31 +46,31 @@ def moments_of(
     kind: str = "full",
     rank: int | None = None,
 ) -> ClassMoments:
-    """The moments of features in an array, or in files.
+    """Computes the moments of features in an array or in files.
 
         mean_c    = 1 / n_c sum_i x_i                        over the i of class c
         scatter_c = sum_i (x_i - mean_c)(x_i - mean_c)^T     over the i of class c
 
-    Each row is read once, or twice for "low_rank". It is centered near its class mean
-    before it is multiplied, in the precision it comes in (at least float32), and what
-    the center missed is taken off in the end. Sums of a few thousand rows are of that
-    precision, too; they are collected in float64. Where deviations are so small that
-    their squares vanish in float32, below 1e-15, their class is done again in float64.
-    A `StoredArray` is read in order, 64 MiB at a time, whose moments are added up.
+    Each row is read once, or twice for "low_rank". Rows are centered near their class
+    mean before they are multiplied, in their own precision (at least float32), and
+    corrected for the exact mean at the end. Sums of a few thousand rows have that
+    precision, too, and are added in float64. If deviations are so small that their
+    squares underflow in float32, below 1e-15, the class is recomputed in float64. A
+    `StoredArray` is read in order, 64 MiB at a time.
 
     Args:
         features: floats `[N, D]`, or a feature map `[N, ...]`, flattened to D.
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
         num_classes: C.
         kind: "full", "tied", "diag" or "low_rank", see `ClassMoments`.
-        rank: directions to keep of each class, with "low_rank" alone; by default 16, or
+        rank: number of directions of each class, for "low_rank" only; by default 16, or
             D if that is less.
 
     Returns:
         moments: `ClassMoments`.
 
     Raises:
-        ValueError: Lengths differ, a label is out of range, a feature is NaN or
+        ValueError: If lengths differ, a label is out of range, a feature is NaN or
             infinite, or `rank` does not fit.
     """
     if isinstance(features, StoredArray):
@@ -95,26 +95,26 @@ def moments_of(
     return moments
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, below
+@np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
 def _moments_of_rows(features, ids, moments):
-    """`moments_of` floats `[N, D]` with class ids `[N]`, in their own precision."""
+    """Computes the moments of floats `[N, D]` in their own precision."""
     num_classes, scatter = moments.num_classes, moments.scatter
     moments.count[:] = np.bincount(ids, minlength=num_classes)
     order = sort_by_class(ids, num_classes)
     ids = ids[order]
     center = rough_centers(features, order, ids, num_classes)  # [C, D]
-    rest = np.zeros_like(moments.mean)  # sums of the centered rows
+    offset_sums = np.zeros_like(moments.mean)  # sums of the centered rows
 
     def centered_rows():
         for rows in row_chunks(ids, one_class=scatter.ndim == 3):
             classes, starts = np.unique(ids[rows], return_index=True)
             centered = features.take(order[rows], axis=0)
             centered -= center[ids[rows]] if classes.size > 1 else center[classes]
-            rest[classes] += sums_by_class(centered, starts)
+            offset_sums[classes] += sums_by_class(centered, starts)
             yield centered, classes, starts
 
     moments.scale_class.add_rows(scatter, centered_rows())
-    offset = rest / np.maximum(moments.count, 1)[:, None]
+    offset = offset_sums / np.maximum(moments.count, 1)[:, None]
     moments.mean[:] = center + offset
     _check_finite(moments.mean, features, order, ids)
     moments.scale_class.add_between(scatter, -moments.count[:, None] * offset, offset)
@@ -130,11 +130,11 @@ def _moments_of_rows(features, ids, moments):
 def moments_of_batches(
     batches: Iterable, num_classes: int, kind: str = "full", rank: int | None = None
 ) -> ClassMoments:
-    """The moments of a stream, in one pass and bounded memory.
+    """Computes the moments of a stream, in one pass and bounded memory.
 
     Args:
         batches: a `tf.data.Dataset` or any iterable of `(features, labels)` batches;
-            further elements of a batch, like sample weights, are not looked at.
+            further elements of a batch, such as sample weights, are ignored.
         num_classes: C.
         kind: "full", "tied", "diag" or "low_rank", see `ClassMoments`.
         rank: see `moments_of`.
@@ -143,7 +143,7 @@ def moments_of_batches(
         moments: `ClassMoments`.
 
     Raises:
-        ValueError: As `moments_of`, or the stream is empty, infinite, or not of
+        ValueError: As in `moments_of`, or if the stream is empty, infinite, or not of
             `(features, labels)`.
     """
     pieces = _buffered(labeled_batches(batches))
@@ -159,7 +159,7 @@ def _moments_of_pieces(pieces, num_classes, kind, rank):
             total = merge_moments(
                 total, moments_of(features, labels, num_classes, kind)
             )
-        else:  # a sketch of all classes for each piece is too much
+        else:  # a sketch of all classes for each piece would take too long
             total = _sketched(total, *_check_rows(features, labels, num_classes))
     if total is None:
         raise ValueError("The stream of features is empty; nothing can be estimated.")
@@ -175,28 +175,28 @@ def _stored_pieces(features, ids):
 
 
 def labeled_batches(batches):
-    """Yields the `(features, labels)` of a stream, see `moments_of_batches`, as arrays.
+    """Yields the `(features, labels)` of a stream as arrays.
 
     Raises:
-        ValueError: A batch is no pair, or the stream has no end.
+        ValueError: If a batch is not such a pair, or the stream is infinite.
     """
     if is_infinite(batches):
         raise ValueError(
-            "The dataset of features is infinite (`repeat()`?); pass it as it was "
-            "before, or `dataset.take(n)`, n batches of it."
+            "The dataset of features is infinite (`repeat()`?); pass it without "
+            "`repeat()`, or `dataset.take(n)`, n batches of it."
         )
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise ValueError(
-                f"A stream is of batches (features, labels); received one of type "
-                f"{type(batch).__name__}. With features in an array, pass their labels "
-                f"as well."
+                f"A stream must yield batches (features, labels); received a "
+                f"{type(batch).__name__}. If features are an array, pass their labels, "
+                f"too."
             )
         yield np.asarray(batch[0]), np.asarray(batch[1])
 
 
 def _sketched(total, features, ids):
-    """`total` with more examples; its sketch is not copied, but added to."""
+    """Adds examples to `total`; changes its sketch in place."""
     squares = moments_of(features, ids, total.num_classes, "diag")
     merged = merge_all_but_sketches(total, squares)
     check_single(merged.scatter)
@@ -231,7 +231,7 @@ def _check_rows(features, labels, num_classes):
     _check_lengths(features, ids)
     check_real(features, "Features")
     if features.dtype not in (np.float32, np.float64):
-        # Float16, bfloat16 and short whole numbers are float32 numbers, too.
+        # Float32 holds float16, bfloat16 and short integers exactly.
         short = features.dtype.itemsize <= 2
         features = features.astype(np.float32 if short else np.float64)
     return features.reshape(ids.size, -1), ids
@@ -246,7 +246,7 @@ def _check_lengths(features, ids):
 
 
 def _check_finite(mean, features, order, ids):
-    """One NaN or infinity anywhere shows in the mean of its class."""
+    """Raises ValueError for NaN or infinity, which shows in the mean of its class."""
     for class_id in np.flatnonzero(~np.isfinite(mean).all(axis=1)):
         rows = order[ids == class_id]
         wrong = rows[~np.isfinite(features[rows]).all(axis=1)]

@@ -1,4 +1,4 @@
-"""The moments of two disjoint sets of examples, from the moments of each."""
+"""Merges the moments of disjoint sets of examples."""
 
 import dataclasses
 
@@ -11,24 +11,24 @@ __all__ = ["between_means", "check_single", "merge_all_but_sketches", "merge_mom
 
 
 def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
-    """The moments of two disjoint sets of examples, from the moments of each.
+    """Merges the moments of two disjoint sets of examples.
 
         delta   = mean_b - mean_a
         scatter = scatter_a + scatter_b + n_a n_b / (n_a + n_b) delta delta^T
 
-    Exact in any order and any grouping, up to float64 rounding. The sketches of
-    "low_rank" are added up as `low_rank.add_rows` says, in float32.
+    Exact in any order and grouping, up to float64 rounding. Sketches of "low_rank" are
+    merged by `low_rank.add_rows`, in float32.
 
     Args:
         first: `ClassMoments`.
-        second: `ClassMoments` of the same classes, features, kind and rank.
+        second: `ClassMoments` with the same classes, features, kind and rank.
 
     Returns:
         merged: a new `ClassMoments`.
 
     Raises:
-        TypeError: One of them is something else.
-        ValueError: They are of other classes, features, kinds or ranks.
+        TypeError: If one of them is not a `ClassMoments`.
+        ValueError: If classes, features, kinds or ranks differ.
 
     References:
         Chan, Golub and LeVeque (1979), "Updating Formulae and a Pairwise Algorithm
@@ -48,7 +48,7 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
 
 
 def merge_all_but_sketches(first, second):
-    """All but the sketches."""
+    """Merges everything except the sketches."""
     count = first.count + second.count
     share = second.count / np.maximum(count, 1)
     delta = second.mean - first.mean  # [C, D]
@@ -60,7 +60,7 @@ def merge_all_but_sketches(first, second):
 
 
 def between_means(first, second, class_id):
-    """The row `[1, D]` of which the products are the scatter between two means."""
+    """The row `[1, D]` whose products are the scatter between two means."""
     counts = first.count[class_id], second.count[class_id]
     weight = counts[0] * counts[1] / max(sum(counts), 1)
     delta = second.mean[class_id] - first.mean[class_id]
@@ -68,12 +68,12 @@ def between_means(first, second, class_id):
 
 
 def check_single(squares):
-    """Rows of a sketch are float32: what is too large for that is refused."""
+    """Raises ValueError if deviations overflow the float32 rows of a sketch."""
     if np.sqrt(squares.max()) > np.finfo(np.float32).max:
         raise ValueError(
-            f"Deviations from the class means overflow float32, which a low-rank "
-            f"covariance is kept in: they are up to {np.sqrt(squares.max()):.3g}. "
-            f"Scale the features down."
+            f"Deviations from the class means overflow float32, the dtype of low-rank "
+            f"covariances: they are up to {np.sqrt(squares.max()):.3g}. Scale the "
+            f"features down."
         )
 
 
@@ -81,14 +81,14 @@ def _check_same(first, second):
     for moments in (first, second):
         if not isinstance(moments, ClassMoments):
             raise TypeError(
-                f"Only ClassMoments merge; received {type(moments).__name__}. Those of "
-                f"a ClassConditionalGaussian are its `moments`."
+                f"Only ClassMoments can be merged; received {type(moments).__name__}. "
+                f"A ClassConditionalGaussian has them as `moments`."
             )
     mine, theirs = map(_described, (first, second))
     if mine != theirs:
         raise ValueError(
-            f"Only moments of the same kind, classes and features merge; received "
-            f"{mine} and {theirs}."
+            f"Only moments with the same kind, classes and features can be merged; "
+            f"received {mine} and {theirs}."
         )
 
 

@@ -23,7 +23,7 @@ __all__ = ["GaussianParameters"]
 class GaussianParameters(keras.layers.Layer):
     """Log densities and samples of one Gaussian per class, whose parameters it holds.
 
-    A subclass fits the parameters. It sets `num_classes`, `covariance_type`, `rank`,
+    Subclasses fit the parameters. They set `num_classes`, `covariance_type`, `rank`,
     and `_type`, the `CovarianceType` of these settings.
     """
 
@@ -46,25 +46,25 @@ class GaussianParameters(keras.layers.Layer):
 
         `tfd.MultivariateNormalTriL` ("full", "tied"), `tfd.MultivariateNormalDiag`, or
         `tfd.MultivariateNormalDiagPlusLowRankCovariance` ("low_rank").
-        Made anew on each access, so that it is never stale. The entry of a class
-        without examples is a placeholder, a standard normal. Its `log_prob` takes the
-        mean in float32: where that is 100 deviations away from 0, it is up to a hundred
-        times less exact than `call`.
+        Created on each access, so it is never stale. Classes without examples have a
+        standard normal as placeholder. Its `log_prob` subtracts the mean in float32:
+        for a mean of 100 deviations, it is up to a hundred times less exact than
+        `call`.
         """
-        # Here, since the import takes seconds, and most never read this.
+        # Imported here, since the import takes seconds and few need it.
         from tensorflow_probability import distributions as tfd
 
         loc, scale = self.parameters()
         return as_scale(scale).to_tfp(tfd, loc)
 
     def parameters(self, classes: Sequence[int] | None = None) -> tuple[Any, Any]:
-        """A snapshot of `(loc [C, D], scale)`, constants on the host, for `tf.data`.
+        """Returns `(loc [C, D], scale)` as constants on the host, for `tf.data`.
 
         Args:
-            classes: ids `[K]` to have the parameters of, in that order; a factor that
-                all classes share stays one. All C by default.
+            classes: class ids `[K]` to select, in that order; by default all C. A
+                factor that all classes share is not repeated.
         """
-        self.feature_shape  # noqa: B018  raises where nothing is fitted
+        self.feature_shape  # noqa: B018  raises if not fitted
 
         def snapshot(variable):
             values = keras.ops.convert_to_numpy(variable)
@@ -81,15 +81,15 @@ class GaussianParameters(keras.layers.Layer):
 
         Args:
             labels: class ids `[B]`.
-            seed: two whole numbers; the same seed gives the same draws, in eager and
-                graph mode alike. It gives row i the same noise whatever its class: ask
-                for all classes in one call, or with another seed for each call.
+            seed: two integers; the same seed gives the same draws, in eager and graph
+                mode. Row i gets the same noise whatever its class, so draw all classes
+                in one call, or use a different seed for each call.
 
         Returns:
             samples: float32 tensor `[B, ...]`, shaped like the fitted features.
 
         Raises:
-            ValueError: A class has no example, or `seed` is not two numbers.
+            ValueError: If a class has no example, or `seed` is not two integers.
         """
         loc, scale = self.parameters()
         if not tf.is_symbolic_tensor(labels):
@@ -99,21 +99,21 @@ class GaussianParameters(keras.layers.Layer):
         return tf.reshape(samples, [-1, *self.feature_shape])
 
     def check_can_sample(self, classes: Iterable[int]) -> None:
-        """Raises where one of `classes` had no example to be fitted to."""
+        """Raises ValueError if one of `classes` was fitted to no example."""
         counts = None if self._moments is None else self._moments.count
         empty = [int(c) for c in classes if counts is not None and not counts[c]]
         if empty:
             raise ValueError(
                 f"Class {empty[0]} had no example among the {int(counts.sum())} that "
-                f"were fitted, so there is nothing to sample (empty classes asked "
-                f"for: {empty}). Give it examples, or leave it out."
+                f"were fitted, so it cannot be sampled (empty classes requested: "
+                f"{empty}). Add examples, or leave it out."
             )
 
     def build(self, input_shape):
-        """Makes the parameters: a standard normal per class until `adapt`."""
+        """Creates the parameters, standard normals until `adapt`."""
         self._feature_shape = self._checked_shape(input_shape)
-        self.check_shape(self._feature_shape)  # as a file may say anything
-        # Without it, `call` would take [B, 2 D] for [2 B, D].
+        self.check_shape(self._feature_shape)  # the shape may come from a file
+        # Otherwise `call` would accept [B, 2 D] as [2 B, D].
         self.input_spec = keras.layers.InputSpec(shape=(None, *self._feature_shape))
         classes, size = self.num_classes, math.prod(self._feature_shape)
         scale_shape, *others = self._type.shapes(classes, size, rank_of(self, size))
@@ -137,15 +137,15 @@ class GaussianParameters(keras.layers.Layer):
             white_c     = whitening_c (x - center) - whitened_loc_c
             log_density = log_normaliser_c - |white_c|^2 / 2
 
-        A triangular solve for each class is slow, and so is its backward pass. So the
-        factors are inverted when they are fitted, in float64, and what is left for each
-        batch is a matrix product.
+        Triangular solves and their gradients are slow, so the factors are inverted in
+        float64 when they are fitted, and each batch takes a matrix product.
 
-        In float32. Of examples of the class itself they were within 2e-5 of the exact
-        ones at a condition of 1e4, 2e-3 at 1e8 and 0.02 at 1e10 (6 features;
-        `tests/exact_test.py` has the bound). The error grows with the distance from
-        the class, and in proportion to the distance between the classes: 4e-5 where
-        their means are 100 standard deviations apart, 4e-3 at 1e4, 0.4 at 1e6.
+        For examples of the class itself, the float32 result was within 2e-5 of the
+        exact one at a condition number of 1e4, 2e-3 at 1e8 and 0.02 at 1e10 (6
+        features; `tests/exact_test.py` has the bound). The error grows with the
+        distance from the class, and in proportion to the distance between the classes:
+        4e-5 where their means are 100 standard deviations apart, 4e-3 at 1e4, 0.4 at
+        1e6.
         """
         ops = keras.ops
         features = ops.cast(features, "float32")  # as the parameters are
@@ -161,27 +161,27 @@ class GaussianParameters(keras.layers.Layer):
         return (input_shape[0], self.num_classes)
 
     def check_shape(self, feature_shape: Sequence[int]) -> None:
-        """Raises where features of a shape cannot be fitted, or not held in memory."""
+        """Raises if features of this shape do not fit the layer, or in memory."""
         if self.built:
             self._checked_shape((None, *feature_shape))
         size = math.prod(feature_shape)
         check_memory(self.num_classes, size, self._type.kind, self.rank)
 
     def _unit(self, shape, dtype):
-        """The first array of the scale of standard normals."""
+        """Initializer of the first array of the scale: that of standard normals."""
         one = np.zeros(shape[1:])
         self._type.scale_class.factorize(one, 1.0)
-        # A copy, or torch would keep one matrix for all classes, not to be written to.
+        # A copy, since on torch a broadcast array is a read-only view.
         return keras.ops.copy(keras.ops.broadcast_to(one.astype(dtype), shape))
 
     def _scale_variables(self):
         names = self._type.scale_class._fields[1:]
         return [self.scale, *(getattr(self, name) for name in names)]
 
-    @np.errstate(over="ignore")  # what overflows is refused
+    @np.errstate(over="ignore")  # overflow is an error below
     def _assign(self, moments, scale):
-        """Parameters from float64 moments and factors; all of them, or none."""
-        # The mean of all examples is taken off before float32 loses what differs.
+        """Assigns the parameters from float64 moments and factors, all or none."""
+        # Subtracting the overall mean keeps the differences exact in float32.
         center = moments.count @ moments.mean / moments.count.sum()  # [D]
         center = center.astype(np.float32)
         whitening, whitened_loc = scale.whiten(moments.mean - center)
@@ -207,8 +207,8 @@ class GaussianParameters(keras.layers.Layer):
         if not theirs or not all(known):
             raise ValueError(
                 f"Features must have a known shape [B, D] or [B, ...]; received "
-                f"{(None, *theirs)}. Split at a layer of fixed size, such as a "
-                f"global pooling."
+                f"{(None, *theirs)}. Split at a layer of fixed size, such as global "
+                f"pooling."
             )
         if mine not in (None, theirs):
             raise ValueError(
@@ -220,12 +220,12 @@ class GaussianParameters(keras.layers.Layer):
 
 
 def _check_in_range(values, mean, spread):
-    """Refuses means and deviations that float32 turns into infinity."""
+    """Raises ValueError if float32 cannot hold the means or deviations."""
     linear = (value for name, value in values.items() if name != "log_normalizer")
     if not all(np.isfinite(value).all() for value in linear):
         raise ValueError(
             f"The Gaussians have means up to {np.abs(mean).max():.3g} and standard "
-            f"deviations from {spread.min():.3g} to {spread.max():.3g}, and float32, "
-            f"which holds them, ends at 3.4e38 and has no inverse of less than 3e-39. "
-            f"Scale the features."
+            f"deviations from {spread.min():.3g} to {spread.max():.3g}, but float32 "
+            f"holds numbers up to 3.4e38 and inverses of numbers from 3e-39. Scale the "
+            f"features."
         )

@@ -1,4 +1,4 @@
-"""The rank of low-rank covariances: how many directions of each class are kept."""
+"""The rank of low-rank covariances: the number of directions of each class."""
 
 from tf_pseudofeat.core.validation import whole_number
 
@@ -9,7 +9,7 @@ _DEFAULT_RANK = 16
 
 
 def check_rank(covariance_type, rank):
-    """Raises for a rank that is no whole number from 1, or not of "low_rank"."""
+    """Raises ValueError if `rank` is invalid, or the type is not "low_rank"."""
     if rank is None:
         return
     if covariance_type != "low_rank":
@@ -21,13 +21,13 @@ def check_rank(covariance_type, rank):
 
 
 def resolve_rank(rank, feature_size):
-    """The number of directions to keep of D features; 16 unless D is less."""
+    """Returns the number of directions for D features; by default 16, or D if less."""
     if rank is None:
         return min(_DEFAULT_RANK, feature_size)
     rank = whole_number("rank", rank)
     if rank > feature_size:
         raise ValueError(
-            f"`rank` is at most the number of features, {feature_size}; received "
+            f"`rank` must be at most the number of features, {feature_size}; received "
             f"{rank}. Pass a smaller one, or covariance_type='full', which has all "
             f"directions."
         )

@@ -1,4 +1,4 @@
-"""Rows of features in the order of their classes, and a rough center of each class."""
+"""Sorts rows of features by class, and finds a rough center of each class."""
 
 import itertools
 
@@ -6,26 +6,26 @@ import numpy as np
 
 __all__ = ["class_borders", "rough_centers", "row_chunks", "sort_by_class"]
 
-# Rows that enter one matrix product. Fewer are all memory traffic; with more, float32
-# loses digits before the float64 sum collects them.
+# Rows per matrix product. Fewer are bound by memory bandwidth; more lose digits in
+# float32 before they are added in float64.
 _CHUNK_ROWS = 4096
 
 
-# Rows of a class that say roughly where it lies, to center all of them there.
+# Rows of a class from which its rough center is computed.
 _CENTER_ROWS = 256
 
 
 def sort_by_class(ids, num_classes):
-    """The rows class by class; of numbers this short NumPy's sort is one by digits."""
+    """Sorts rows by class; for short integers NumPy uses a radix sort."""
     short = np.uint16 if num_classes <= 2**16 else np.int64
     return np.argsort(ids.astype(short), kind="stable")
 
 
 def rough_centers(features, order, ids, num_classes):
-    """Near the mean of each class `[C, D]`, from rows all over the class.
+    """Rough means of the classes `[C, D]`, from evenly spaced rows.
 
-    Of rows that are all the same it is that row, to the last bit, so that they have no
-    scatter, not even that of the rounding of a mean.
+    If all rows of a class are the same, its center is that row, bit for bit, so the
+    scatter is exactly zero.
     """
     center = np.zeros((num_classes, features.shape[1]), features.dtype)
     for start, stop in itertools.pairwise(class_borders(ids)):
@@ -39,12 +39,12 @@ def rough_centers(features, order, ids, num_classes):
 
 
 def class_borders(ids):
-    """Where the classes begin in sorted ids, and the end."""
+    """The start of each class in sorted ids, and the end."""
     return [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), ids.size]
 
 
 def row_chunks(ids, one_class):
-    """Slices of the sorted rows, of one class each or not."""
+    """Yields slices of the sorted rows, each within one class if `one_class`."""
     borders = class_borders(ids) if one_class else [0, ids.size]
     for start, stop in itertools.pairwise(borders):
         for first in range(start, stop, _CHUNK_ROWS):
