@@ -1,4 +1,4 @@
-"""Tests for adjust.py: against numpy, for each kind of output, saved and served."""
+"""Tests for logit_adjustment.py: against numpy, for each kind of output, and saved."""
 
 import types
 import warnings
@@ -12,16 +12,12 @@ from keras import layers, ops
 
 from tests.each_backend import gradient
 from tf_pseudofeat.evaluation.scores import balanced_accuracy
-from tf_pseudofeat.head.adjust import (
-    LogitAdjustment,
-    adjust_logits,
-    final_dense,
-    shift_bias,
-)
+from tf_pseudofeat.head.bias_shift import final_dense, shift_bias
+from tf_pseudofeat.head.logit_adjustment import LogitAdjustment, adjust_logits
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.activation import output_activation
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 X = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
 COUNTS = [100, 20, 4]

@@ -32,7 +32,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
 from tests import heads
-from tf_pseudofeat.gaussians.moments import no_moments
+from tf_pseudofeat.gaussians.moments import zero_moments
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 4)).astype("float32")
@@ -188,12 +188,12 @@ KNOWN_AT_ONCE = (
     ),
     ("last layer", {"layer": "end"}, ValueError, "output layer.*'features'"),
     ("a layer object", {"layer": 3}, TypeError, "is the name of the layer.*3"),
-    ("no option", {"ouptut": "x"}, TypeError, "'ouptut' is no option"),
+    ("no option", {"ouptut": "x"}, TypeError, "'ouptut' is not an option"),
     ("no labels", {"data": X}, TypeError, "received ndarray"),
     ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
     ("empty arrays", {"data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
     ("lists of text", {"data": ([["a"]] * 300, Y)}, ValueError, "np.asarray"),
-    ("uneven lists", {"data": ([[1.0], []], Y[:2])}, ValueError, "several lengths"),
+    ("uneven lists", {"data": ([[1.0], []], Y[:2])}, ValueError, "different lengths"),
     ("a single label", {"data": (X, 3)}, ValueError, "single value 3"),
     ("empty", {"data": stream(X, Y).take(0)}, ValueError, "dataset is empty"),
     (
@@ -203,7 +203,7 @@ KNOWN_AT_ONCE = (
         "data has no batch",
     ),
     ("no batch", {"data": Batches()}, ValueError, "data has no batch"),
-    ("no pairs", {"data": Batches(X)}, ValueError, r"must give \(x, y\).*ndarray"),
+    ("no pairs", {"data": Batches(X)}, ValueError, r"must yield \(x, y\).*ndarray"),
     ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
     (
         "infinite validation data",
@@ -230,14 +230,19 @@ KNOWN_AT_ONCE = (
         ValueError,
         r"shape \[256\]; received shape \[256, 1\]",
     ),
-    ("no epoch", {"epochs": 0}, ValueError, "`epochs` is a whole .*received 0"),
+    ("no epoch", {"epochs": 0}, ValueError, "`epochs` must be a whole .*received 0"),
     ("half an epoch", {"epochs": 1.5}, ValueError, "received 1.5"),
-    ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs` is .* from 1; received nan"),
+    (
+        "epochs NaN",
+        {"epochs": NAN},
+        ValueError,
+        "`epochs` .* at least 1; received nan",
+    ),
     ("endless epochs", {"epochs": INF}, ValueError, "received inf"),
     ("epochs in words", {"epochs": "3"}, ValueError, "received '3'"),
     ("empty batches", {"batch_size": 0}, ValueError, "`batch_size`.*received 0"),
     ("batches of NaN", {"batch_size": NAN}, ValueError, "`batch_size`.*received nan"),
-    ("no step", {"steps": 0}, ValueError, "`steps` is a whole .*received 0"),
+    ("no step", {"steps": 0}, ValueError, "`steps` must be a whole .*received 0"),
     ("half a step", {"steps": 2.5}, ValueError, "`steps`.*received 2.5"),
     ("one seed", {"seed": 3}, ValueError, "two whole numbers.*received 3"),
     ("three seeds", {"seed": (1, 2, 3)}, ValueError, "two whole numbers"),
@@ -281,7 +286,7 @@ KNOWN_AT_ONCE = (
         "the class of gaussians",
         {"gaussian": tfpf.ClassConditionalGaussian},
         TypeError,
-        r"`gaussian` is an object; .*Pass ClassConditionalGaussian\(num_classes\)",
+        r"`gaussian` must be an instance; .*ClassConditionalGaussian\(num_classes\)",
     ),
     (
         "a class of layers",
@@ -452,7 +457,7 @@ KNOWN_AT_ONCE = (
         "views of no images",
         {"views": 2},
         ValueError,
-        "views=2, and nothing makes views",
+        "views=2, but nothing makes views",
     ),
     ("optimizer", {"optimizer": "adamm"}, ValueError, "adamm"),
     ("loss", {"loss": "sparse_crossentropy"}, ValueError, "sparse_crossentropy"),
@@ -476,13 +481,13 @@ KNOWN_AT_ONCE = (
         "views=2 needs `augment`",
     ),
     ("views NaN", {"augment": abs, "views": NAN}, ValueError, "`views`.*received nan"),
-    ("no function", {"augment": "flip"}, TypeError, "`augment` is 'auto'.*'flip'"),
+    ("no function", {"augment": "flip"}, TypeError, "`augment` must be 'auto'.*'flip'"),
     ("no example", {"per_class": 0}, ValueError, "`per_class`.*received 0"),
     ("half an example", {"per_class": 2.5}, ValueError, "`per_class`.*received 2.5"),
     ("examples in words", {"per_class": "all"}, ValueError, "`per_class`.*'all'"),
     ("crop", {"augment": lambda x: x[:, 1:]}, ValueError, "`augment` gives .*256, 3"),
     ("recipe", {"recipe": "best"}, TypeError, "HeadRecipe, or 'auto'.*'best'"),
-    ("cache in a number", {"cache_dir": 3}, TypeError, "is a path; received 3"),
+    ("cache in a number", {"cache_dir": 3}, TypeError, "must be a path; received 3"),
     ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
     (
         "cache for a sampler",
@@ -610,7 +615,7 @@ def lacks_what_fit_has(case):
 
 @table(
     *itertools.filterfalse(lacks_what_fit_has, KNOWN_AT_ONCE),
-    ("half an interval", {"every": 1.5}, ValueError, "`every` is a whole .*1.5"),
+    ("half an interval", {"every": 1.5}, ValueError, "`every` must be a whole .*1.5"),
     ("an interval of NaN", {"every": NAN}, ValueError, "`every`.*received nan"),
     ("a setting that is none", {"epoch": 3}, TypeError, "epoch"),
     NAN_FROM_THE_START,
@@ -634,7 +639,7 @@ def test_callback_before_a_step_is_trained(network, given, error, message):
     ("nothing", {"validation_data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
     ("no score", {"monitor": "f2"}, ValueError, "`monitor` is one of.*'f2'"),
     ("what it finds", {"blend": 0.5}, ValueError, r"\['blend'\] are what the search"),
-    ("a time budget", {"time_budget": 60}, TypeError, "'time_budget' is no option"),
+    ("a time budget", {"time_budget": 60}, TypeError, "'time_budget' is not an option"),
     ("unknown layer", {"layer": "featuers"}, ValueError, "Did you mean"),
     ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs`.*received nan"),
     ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
@@ -711,8 +716,8 @@ TO_HALF = keras.Sequential([keras.Input((4,)), layers.Identity(dtype="float16")]
     ("no views", {"augment": abs, "views": 0}, ValueError, "`views`.*received 0"),
     ("steps in words", {"steps": "3"}, ValueError, "`steps`.*received '3'"),
     ("infinite", {"data": stream(X, Y).repeat()}, ValueError, "pass `steps`"),
-    ("cache in a number", {"cache_dir": 3}, TypeError, "is a path; received 3"),
-    ("cache of no name", {"cache_dir": ""}, TypeError, "is a path; received ''"),
+    ("cache in a number", {"cache_dir": 3}, TypeError, "must be a path; received 3"),
+    ("cache of no name", {"cache_dir": ""}, TypeError, "must be a path; received ''"),
     ("cache in a file", {"cache_dir": __file__}, NotADirectoryError, "is a file"),
 )
 def test_extract_features(given, error, message):
@@ -740,7 +745,7 @@ FEATURE_ROWS = (
 @table(
     *FEATURE_ROWS,
     ("one row", (X[0], Y[:4]), ValueError, r"features of shape \(4,\) and 4 labels"),
-    ("no class", (X, Y, 0), ValueError, "`num_classes` is a whole .*received 0"),
+    ("no class", (X, Y, 0), ValueError, "`num_classes` must be a whole .*received 0"),
     ("half a class", (X, Y, 2.5), ValueError, "`num_classes`.*received 2.5"),
     ("classes in words", (X, Y, "3"), ValueError, "`num_classes`.*received '3'"),
     ("kind", (X, Y, 3, "half"), ValueError, "`kind` must be one of .*'half'"),
@@ -775,7 +780,7 @@ def test_streams_of_features(given, error, message):
 )
 def test_merge(given, error, message):
     with pytest.raises(error, match=message):
-        tfpf.merge(tfpf.moments_of(X, Y, 3), given)
+        tfpf.merge_moments(tfpf.moments_of(X, Y, 3), given)
 
 
 def test_a_rank_above_the_number_of_features_is_refused_where_they_are_seen():
@@ -796,7 +801,7 @@ LOW_RANK = {"covariance_type": "low_rank"}
 
 
 @table(
-    ("no class", {"num_classes": 0}, ValueError, "from 1; received 0"),
+    ("no class", {"num_classes": 0}, ValueError, "at least 1; received 0"),
     ("half a class", {"num_classes": 2.5}, ValueError, "received 2.5"),
     ("classes unknown", {"num_classes": None}, ValueError, "received None"),
     ("classes NaN", {"num_classes": NAN}, ValueError, "`num_classes`.*received nan"),
@@ -813,7 +818,7 @@ LOW_RANK = {"covariance_type": "low_rank"}
         ValueError,
         "'low_rank'; received rank=4 with 'full'",
     ),
-    ("rank 0", LOW_RANK | {"rank": 0}, ValueError, "`rank`.* from 1; received 0"),
+    ("rank 0", LOW_RANK | {"rank": 0}, ValueError, "`rank`.* at least 1; received 0"),
     ("half a rank", LOW_RANK | {"rank": 2.5}, ValueError, "`rank`.* received 2.5"),
     ("rank NaN", LOW_RANK | {"rank": NAN}, ValueError, "`rank`.* received nan"),
     ("rank in words", LOW_RANK | {"rank": "4"}, ValueError, "`rank`.* received '4'"),
@@ -913,7 +918,7 @@ MOMENTS = tfpf.moments_of(FIVE, Y, 3)
     ),
     ("a map", [MOMENTS, (2, 2)], ValueError, r"5 numbers; \[2, 2\] has 4"),
     ("one row a class", [tfpf.moments_of(FIVE[:3], [0, 1, 2], 3)], ValueError, "1 ex"),
-    ("no row", [no_moments(3, 5)], ValueError, r"of no example.*\[0. 0. 0.\]"),
+    ("no row", [zero_moments(3, 5)], ValueError, r"no example.*\[0. 0. 0.\]"),
     (
         "NaN",
         [dataclasses.replace(MOMENTS, scatter=NAN * MOMENTS.scatter)],
@@ -957,11 +962,11 @@ def npz(**changes):
 
 
 @table(
-    ("empty", b"", ValueError, "moments.npz is no file of moments.*save_moments"),
+    ("empty", b"", ValueError, "moments.npz is not a file of moments.*save_moments"),
     ("text", b"moments", ValueError, "no file of moments"),
     ("a half", npz()[:400], ValueError, "no file of moments"),
     ("no mean", npz(mean=None), ValueError, "no file of moments.*mean"),
-    ("objects", npz(mean=np.array([{}])), ValueError, "no file.*read without pickle"),
+    ("objects", npz(mean=np.array([{}])), ValueError, "not a file.*needs pickle"),
     ("another kind", npz(kind="round"), ValueError, "`kind` must be .*'round'"),
     ("diag", npz(kind="diag"), ValueError, r"\[3, 5, 5\]; kind 'diag' .*\[3, 5\]"),
     ("two counts", npz(count=np.ones(2)), ValueError, r"float64 \[2\]; .* \[3\]"),
@@ -1087,7 +1092,12 @@ WRONG = changed(HEAD_FEATURES, (280, 2), NAN)
         ValueError,
         r"'features': \[300, 5\], 'labels': \[299\]",
     ),
-    ("empty", {"scoring": labeled(WRONG[:0], Y[:0])}, ValueError, "one length above 0"),
+    (
+        "empty",
+        {"scoring": labeled(WRONG[:0], Y[:0])},
+        ValueError,
+        "the same length, at least 1",
+    ),
     ("4 labels", {"scoring": labeled(labels=Y + 1)}, ValueError, "0 to 2.* label 3"),
     ("a weight", {"training": labeled(sample_weight=-Y)}, ValueError, "has weight -1"),
     ("4 classes", {"num_classes": 4}, ValueError, r"\[B, 4\].*gives \[None, 3\]"),
@@ -1190,7 +1200,7 @@ METRICS = (tfpf.BalancedAccuracy, tfpf.GeometricMean, tfpf.MinClassAccuracy)
 
 @pytest.mark.parametrize("kind", METRICS)
 @table(
-    ("none", 0, ValueError, "`num_classes` is a whole .*received 0"),
+    ("none", 0, ValueError, "`num_classes` must be a whole .*received 0"),
     ("half", 2.5, ValueError, "received 2.5"),
     ("NaN", NAN, ValueError, "received nan"),
     ("in words", "3", ValueError, "received '3'"),
@@ -1217,7 +1227,7 @@ def test_outputs_of_a_metric(kind, given, error, message):
 
 
 @table(
-    ("two names", {"class_names": ["a", "b"]}, ValueError, "2 names, .* 3 classes"),
+    ("two names", {"class_names": ["a", "b"]}, ValueError, "2 names for 3 classes"),
     ("twice", {"class_names": ["a", "b", "a"]}, ValueError, "'a' twice"),
     (
         "no name",
@@ -1226,7 +1236,7 @@ def test_outputs_of_a_metric(kind, given, error, message):
         "one line each; received ''",
     ),
     ("one string", {"class_names": "abc"}, TypeError, "list of strings .*'abc'"),
-    ("ids", {"class_names": [0, 1, 2]}, TypeError, "are strings; received 0"),
+    ("ids", {"class_names": [0, 1, 2]}, TypeError, "must be strings; received 0"),
     ("no image", {"encoded_images": True}, ValueError, "for a model of one image"),
     ("unknown layer", {"layer_name": "featuers"}, ValueError, "Did you mean"),
     ("no layer", {"gaussian": FITTED}, ValueError, "pass `layer_name`"),
@@ -1318,7 +1328,7 @@ def test_folder_that_cannot_be_written_to(model, open_folder, disk, error, messa
 @pytest.mark.parametrize(
     "disk, error, message",
     [
-        (read_only, PermissionError, r"cannot be made \(Permission denied\)"),
+        (read_only, PermissionError, r"cannot be created \(Permission denied\)"),
         (lambda folder: full_disk(), OSError, r"cannot be written \(File too large\)"),
     ],
     ids=["read-only", "full"],

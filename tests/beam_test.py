@@ -19,11 +19,12 @@ from keras import layers
 from examples.data import imbalance, load_images
 from examples.retrain_from_shards import retrain
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import load_features
-from tf_pseudofeat.gaussians.moments import ClassMoments, moments_of
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import load_moments
 from tf_pseudofeat.serving.export import export_classifier
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 beam = pytest.importorskip("apache_beam")
 from apache_beam.ml.inference.base import RunInference  # noqa: E402
@@ -116,7 +117,9 @@ def as_a_runner_might(combine, batches, rng):
 def test_any_bundling_in_any_order_gives_what_one_machine_does(
     kind, waiting_bytes, monkeypatch
 ):
-    monkeypatch.setattr("tf_pseudofeat.engines.beam._WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(
+        "tf_pseudofeat.engines.beam_moments._WAITING_BYTES", waiting_bytes
+    )
     features, labels = make_data()
     expected = moments_of(features, labels, C, kind)
     for seed in range(20):
@@ -127,7 +130,7 @@ def test_any_bundling_in_any_order_gives_what_one_machine_does(
 
 
 def test_few_rows_wait_for_others_and_take_no_more_than_the_statistics(monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.engines.beam._WAITING_BYTES", 2**16)
+    monkeypatch.setattr("tf_pseudofeat.engines.beam_moments._WAITING_BYTES", 2**16)
     combine = CombineClassMoments(2, "tied")
     gathered, rows = combine.create_accumulator(), np.ones((64, 256), "float32")
     waiting, settled = [], 0
@@ -377,7 +380,7 @@ def test_a_bundle_that_was_tried_again_counts_once(tmp_path):
     stored = load_features(tmp_path)
     expected = map(np.concatenate, zip(first, second, strict=True))
     np.testing.assert_array_equal(by_row(*stored), by_row(*expected))
-    with pytest.raises(ValueError, match="holds a set of features already"):
+    with pytest.raises(ValueError, match="already holds a set of features"):
         _write_index(lost, str(tmp_path))
     before = len(os.listdir(tmp_path))
     killed.teardown()  # where the worker itself goes on

@@ -10,13 +10,13 @@ import tensorflow as tf
 from keras import layers, ops
 from sklearn.metrics import balanced_accuracy_score
 
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining import callback as callback_module
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -171,14 +171,14 @@ def test_one_object_serves_two_fits():
 
 
 def test_interrupt_of_the_retraining_leaves_what_fit_had_learnt(monkeypatch):
-    from tf_pseudofeat.head import head as head_module
+    from tf_pseudofeat.head import training
 
     model, recorder = make_model(), Recorder()
 
     def interrupt(progress, epoch, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_module._Progress, "on_epoch_end", interrupt)
+    monkeypatch.setattr(training._Progress, "on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(model, recorder, retrainer())
     assert weights(model) == recorder.epochs[-1]

@@ -12,7 +12,7 @@ from tests.small_fraud import NAMES, classifier, payments, word
 from tf_pseudofeat.evaluation.comparison import beyond_chance, difference_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.evaluation.thresholds import moved, predictions_of
+from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions, predictions_of
 from tf_pseudofeat.retraining.diagnose import _recommend, diagnose
 
 TRAINING, VALIDATION = payments(0), payments(1, (600, 60))
@@ -87,7 +87,7 @@ def test_logit_adjustment_is_that_of_the_counts(diagnosis, model):
 
 
 def test_thresholds_are_cross_fitted_and_leave_the_probabilities(diagnosis, model):
-    fitted = moved(
+    fitted = cross_fitted_decisions(
         predictions_of(model, VALIDATION), Guard("balanced_accuracy"), [1], (1, 2)
     )
     p, _ = decided(model)

@@ -17,7 +17,7 @@ from keras import layers
 
 from tests import programs
 from tests.each_backend import needs_savedmodel
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.export import export_classifier, next_version
 
 RNG = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Tests for gaussian.py: against scipy in float64, and the law of the samples."""
+"""Tests for class_conditional_gaussian.py: against scipy in float64; law of samples."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ from scipy import stats
 
 from benchmarks.compiled import compiled
 from tests.each_backend import gradient
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
@@ -765,8 +765,8 @@ def test_the_shape_of_the_output_is_known_before_it_is_called(shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, r"whole number from 1; received 0"),
-        ({"num_classes": 2.5}, r"whole number from 1; received 2.5"),
+        ({"num_classes": 0}, r"whole number at least 1; received 0"),
+        ({"num_classes": 2.5}, r"whole number at least 1; received 2.5"),
         ({"covariance_type": "half"}, r"must be one of .*received 'half'"),
         ({"shrinkage": 2}, r"`shrinkage` must be 'oas' or .*received 2"),
         ({"covariance_scale": 0.0}, r"`covariance_scale` must be .*received 0.0"),

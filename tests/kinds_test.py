@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.splitting.separating import separating_layers
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 N = 120

@@ -10,10 +10,10 @@ from imblearn.utils.estimator_checks import parametrize_with_checks
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.sampling.counts import multiply_minority
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,

@@ -18,7 +18,7 @@ from tf_pseudofeat.data.preprocessing import (
     preprocessed,
     preprocesses,
 )
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.task import resolve_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rolled back")
 
@@ -216,7 +216,7 @@ def test_arrays_are_preprocessed_batch_by_batch(images):
     model.preprocessor = lambda x: sizes.append(len(x)) or original(x)
     try:
         small = tfpf.Extraction(batch_size=16, augment=None, per_class=10)
-        job = check_job(model, "pooler", (list(x), y), extraction=small)
+        job = resolve_task(model, "pooler", (list(x), y), extraction=small)
         del sizes[:]
         job.extract(seed=(1, 2), verbose=0)
     finally:

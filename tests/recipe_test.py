@@ -10,18 +10,19 @@ import pytest
 from imblearn.over_sampling import SMOTE
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.extraction.extraction import Extraction, resolve_extraction
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.extraction.options import Extraction, resolve_extraction
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import recipe as recipe_module
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
-from tf_pseudofeat.sampling.budget import multiply_minority
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.sampling.counts import multiply_minority
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
 Y = np.repeat([0, 1, 2], [60, 30, 8])
@@ -240,9 +241,13 @@ def test_an_option_is_known_by_its_name_alone():
     assert (recipe.tau, extraction.steps, search) == (1.0, 2, False)
     assert resolve_options("auto", None, {"epochs": 2})[0::2][1]
     assert resolve_extraction(Extraction(steps=3), {"batch_size": 7}).steps == 3
-    with pytest.raises(TypeError, match="'epochs' is no option. .*are augment, views"):
+    with pytest.raises(
+        TypeError, match="'epochs' is not an option. .*are augment, views"
+    ):
         resolve_extraction(None, {"epochs": 2})
-    with pytest.raises(TypeError, match="'target' is no option. Did you mean 'target_"):
+    with pytest.raises(
+        TypeError, match="'target' is not an option. Did you mean 'target_"
+    ):
         resolve_options(None, None, {"target": "uniform"})
     with pytest.raises(
         TypeError, match="`extraction` is of type Extraction; received 3"

@@ -16,9 +16,9 @@ from tf_pseudofeat.evaluation.comparison import (
     standard_errors,
 )
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.report import RetrainingReport
 
@@ -254,7 +254,7 @@ def measured(report):
     ids = np.repeat([0, 1, 2], [200, 60, 40])
     logits = 2 * np.eye(3)[ids] + rng.normal(size=(300, 3)) + [2, 0, 0]
     before = Predictions(ids, logits, "linear")
-    after = before.less([2.0, 0.0, 0.0])
+    after = before.shifted([2.0, 0.0, 0.0])
     return dataclasses.replace(
         report,
         real=[2000, 600, 400],

@@ -17,14 +17,14 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 
-from tf_pseudofeat.extraction import extraction as extraction_module
 from tf_pseudofeat.extraction import features as features_module
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head.adjust import adjust_logits
+from tf_pseudofeat.extraction import options as options_module
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.sampling.budget import multiply_minority
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.sampling.counts import multiply_minority
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 ROOT = pathlib.Path(__file__).parent.parent
 RARE = [0, 1, 2, 3]
@@ -765,7 +765,7 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"views": 2}, "views=2, and nothing makes views"),
+        ({"views": 2}, "views=2, but nothing makes views"),
         ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
         ({"tau": float("nan")}, "`tau` is a finite number"),
         ({"blend": 2}, "`blend` is a share from 0 to 1"),
@@ -883,13 +883,13 @@ def test_the_trunk_sees_so_many_of_each_class_and_the_data_are_read_once(
     kind, monkeypatch
 ):
     seen, reads = [], []
-    run = features_module._features_of
+    run = features_module.features_of
 
     def watched(trunk, x):
         seen.append(np.array(x))
         return run(trunk, x)
 
-    monkeypatch.setattr(features_module, "_features_of", watched)
+    monkeypatch.setattr(features_module, "features_of", watched)
     model = make_model()
     data = (X, Y) if kind == "arrays" else counted((X, Y), reads)
     report = retrain(model, data, per_class=20)
@@ -943,7 +943,7 @@ def test_the_prior_that_tau_takes_off_is_that_of_all_the_data(trained, digits):
 def test_what_is_not_said_follows_from_what_is(
     trained, digits, monkeypatch, options, blend, tau, used
 ):
-    monkeypatch.setattr(extraction_module, "_PER_CLASS", 60)
+    monkeypatch.setattr(options_module, "_PER_CLASS", 60)
     report = retrain(trained, digits[0], epochs=1, **options)
     assert (report.recipe.blend, report.recipe.tau) == (blend, tau)
     assert report.extraction.per_class == used

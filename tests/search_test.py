@@ -11,7 +11,7 @@ import tf_pseudofeat as tfpf
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.head.adjust import shift_bias
+from tf_pseudofeat.head.bias_shift import shift_bias
 from tf_pseudofeat.retraining.search import search_recipe
 
 SIZES = [400, 400, 20]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import optimize
 from sklearn import metrics
 
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.comparison import folds_of
 from tf_pseudofeat.evaluation.guard import Guard
@@ -19,8 +19,8 @@ from tf_pseudofeat.evaluation.scores import DECISION_SCORES
 from tf_pseudofeat.evaluation.thresholds import (
     Thresholds,
     choose_thresholds,
+    cross_fitted_decisions,
     fit_temperature,
-    moved,
     predictions_of,
 )
 
@@ -150,8 +150,8 @@ def test_a_fifth_is_decided_by_what_the_other_four_chose():
     ids, logits = drawn([150, 40, 15])
     predictions = Predictions(ids, logits, "linear")
     guard = Guard("f1")
-    received = moved(predictions, guard, [1, 2], (3, 4))
-    fold = folds_of(ids, 5, numbers_for("folds", (3, 4)))
+    received = cross_fitted_decisions(predictions, guard, [1, 2], (3, 4))
+    fold = folds_of(ids, 5, rng_for("folds", (3, 4)))
     for k in range(5):
         bias = fit_bias(predictions.select(fold != k), guard, [1, 2])
         expected = logits[fold == k] + bias
@@ -167,7 +167,9 @@ def test_the_estimate_on_noise_is_chance():
         noise = Predictions(ids, rng.normal(size=(50, 2)), "linear")
         bias = fit_bias(noise, guard, [1])
         own.append(scored(noise, bias, "balanced_accuracy", [1]))
-        estimates.append(guard.score(moved(noise, guard, [1], (1, 2)), [1]))
+        estimates.append(
+            guard.score(cross_fitted_decisions(noise, guard, [1], (1, 2)), [1])
+        )
     assert np.mean(own) > 0.56
     error = np.std(estimates) / np.sqrt(80)
     assert np.mean(estimates) == pytest.approx(0.5, abs=3 * error)

@@ -7,8 +7,8 @@ import pytest
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.head.weights import (
     blend_weights,
-    left_prior,
     product_layers,
+    recorded_prior,
     weights_of,
 )
 
@@ -117,12 +117,12 @@ def test_a_search_leaves_what_was_noted_of_the_prior():
     settings = {"epochs": 2, "verbose": 0}
     split = tfpf.split_at(model, "features")
     tfpf.retrain_head(model, split, (X, Y), monitor=None, **settings)
-    noted = left_prior(split.head)
+    noted = recorded_prior(split.head)
     assert noted is not None
     tfpf.diagnose(model, split, (X, Y), (X, Y), **settings)
-    assert left_prior(split.head) == noted
+    assert recorded_prior(split.head) == noted
     tfpf.tune(model, split, (X, Y), (X, Y), **settings)
-    assert left_prior(split.head) == noted
+    assert recorded_prior(split.head) == noted
 
 
 def test_a_weight_that_is_frozen_by_itself_stays_frozen():

@@ -53,7 +53,7 @@ class _BiasSearch:
     def score(self, bias):
         """The guarded score, higher for better."""
         if not self._named:
-            moved = self._predictions.less(-np.asarray(bias))
+            moved = self._predictions.shifted(-np.asarray(bias))
             return self._known(self._guard.score(moved, self._minority))
         chosen = (self._logits + bias).argmax(axis=1)
         right = chosen == self._predictions.ids

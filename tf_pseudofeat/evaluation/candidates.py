@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.comparison import (
     difference_error,
     folds_of,
@@ -43,10 +43,10 @@ class Candidates:
         self._task, self._validation, self.guard = task, validation, guard
         self._minority = material.minority
         population = material.population
-        movable = task.movable and (population > 0).all()
+        movable = task.has_logit_bias and (population > 0).all()
         self._taus = sorted({*_TAUS, tau}) if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
-        self._fold = folds_of(validation.ids, _FOLDS, numbers_for("folds", seed))
+        self._fold = folds_of(validation.ids, _FOLDS, rng_for("folds", seed))
         self._heads, self.keys, self._scores, self.excluded = {}, [], [], {}
         self.add(1.0)
         guard.check(self.predictions(1.0, 0.0), self._minority)
@@ -76,7 +76,7 @@ class Candidates:
     def predictions(self, blend, tau):
         """`Predictions` of one candidate."""
         head = self._heads[blend]
-        return head.less(tau * self._log_prior) if tau else head
+        return head.shifted(tau * self._log_prior) if tau else head
 
     def _score(self, predictions):
         score = self.guard.sign * self.guard.score(predictions, self._minority)

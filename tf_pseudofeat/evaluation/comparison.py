@@ -13,9 +13,9 @@ __all__ = [
     "LOWER_IS_BETTER",
     "SCORE_NAMES",
     "beyond_chance",
-    "score_decisions",
     "difference_error",
     "folds_of",
+    "score_decisions",
     "score_predictions",
     "standard_errors",
 ]

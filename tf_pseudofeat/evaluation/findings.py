@@ -9,14 +9,14 @@ from tf_pseudofeat.evaluation.comparison import (
 )
 
 __all__ = [
-    "assumed_prior",
     "class_label",
-    "in_words",
-    "number",
-    "price",
-    "ranking",
+    "describe_few",
+    "describe_losses",
+    "describe_prior",
+    "describe_ranking",
+    "format_score",
+    "join_words",
     "score_label",
-    "too_few",
 ]
 
 _LABELS = {
@@ -43,7 +43,7 @@ def class_label(place, class_names):
     return f"class {place}" if class_names is None else repr(class_names[place])
 
 
-def number(value, name="accuracy"):
+def format_score(value, name="accuracy"):
     """A score as it is printed, in percent where it is a share; "-" where it is not.
 
     Of a user's own score nobody knows what it is.
@@ -55,13 +55,13 @@ def number(value, name="accuracy"):
     return f"{100 * value:.1f}" if name in SCORE_NAMES else f"{value:.4g}"
 
 
-def in_words(items):
+def join_words(items):
     """Some things in a row: "a", "a and b", "a, b and c"."""
     *most, last = items
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def price(before, after, error, class_names=None):
+def describe_losses(before, after, error, class_names=None):
     """The sentence of what got worse by more than chance.
 
     Args:
@@ -76,8 +76,8 @@ def price(before, after, error, class_names=None):
     if not error:
         return ""
     worse = [
-        f"{score_label(name)} {number(before[name], name)} -> "
-        f"{number(after[name], name)}"
+        f"{score_label(name)} {format_score(before[name], name)} -> "
+        f"{format_score(after[name], name)}"
         for name in SCORE_NAMES
         if _is_worse(name, before[name], after[name], error[name])
     ]
@@ -106,8 +106,8 @@ def _worse_classes(name, old, new, error, class_names):
     ]
     lost.sort(key=lambda place: new[place] - old[place])
     phrases = [
-        f"{name} of {class_label(place, class_names)} {number(old[place])} -> "
-        f"{number(new[place])}"
+        f"{name} of {class_label(place, class_names)} {format_score(old[place])} -> "
+        f"{format_score(new[place])}"
         for place in lost[:_MOST_CLASSES]
     ]
     more = len(lost) - len(phrases)
@@ -115,7 +115,7 @@ def _worse_classes(name, old, new, error, class_names):
     return [*phrases, others] if more else phrases
 
 
-def ranking(before, after, error):
+def describe_ranking(before, after, error):
     """The sentence of whether classes are ranked better, or only decided otherwise."""
     if not error:
         return ""
@@ -125,9 +125,10 @@ def ranking(before, after, error):
             gains[name] = after[name] - before[name]
     if "average_precision" not in gains:
         return ""
-    numbers = in_words(
+    numbers = join_words(
         [
-            f"{score_label(name)} {number(before[name])} -> {number(after[name])}"
+            f"{score_label(name)} {format_score(before[name])} -> "
+            f"{format_score(after[name])}"
             for name in gains
         ]
     )
@@ -145,7 +146,7 @@ def ranking(before, after, error):
     )
 
 
-def assumed_prior(prior, counts, class_names=None):
+def describe_prior(prior, counts, class_names=None):
     """The sentence of which class shares the outputs assume.
 
     Args:
@@ -166,8 +167,8 @@ def assumed_prior(prior, counts, class_names=None):
     rare, *_, common = np.lexsort((shares, data))
     places = np.flatnonzero(known)
     named = [
-        f"{class_label(places[i], class_names)} {number(shares[i])} percent, in the "
-        f"training data {number(data[i])}"
+        f"{class_label(places[i], class_names)} {format_score(shares[i])} percent, in "
+        f"the training data {format_score(data[i])}"
         for i in (rare, common)
     ]
     return f"The outputs assume class shares of their own: {'; '.join(named)}."
@@ -177,7 +178,7 @@ def _same(shares, others):
     return bool(np.allclose(shares, others, rtol=0.02))
 
 
-def too_few(counts, class_names=None):
+def describe_few(counts, class_names=None):
     """The warning of classes with no validation example, or with fewer than ten.
 
     Args:
@@ -196,6 +197,6 @@ def too_few(counts, class_names=None):
     ]
     named += [f"few of {few.size - len(named)} more"] if few.size > len(named) else []
     return (
-        f"The validation data have {in_words(named)}: what is said of a class with "
+        f"The validation data have {join_words(named)}: what is said of a class with "
         f"fewer than {_FEWEST} examples is hardly more than chance."
     )

@@ -8,8 +8,8 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_is_object
 from tf_pseudofeat.core.keras_internals import metric_falls
+from tf_pseudofeat.core.validation import check_is_object
 from tf_pseudofeat.evaluation.comparison import (
     LOWER_IS_BETTER,
     SCORE_NAMES,

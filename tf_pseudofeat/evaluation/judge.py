@@ -9,7 +9,12 @@ from tf_pseudofeat.evaluation.comparison import (
     score_predictions,
     standard_errors,
 )
-from tf_pseudofeat.evaluation.findings import class_label, in_words, number, score_label
+from tf_pseudofeat.evaluation.findings import (
+    class_label,
+    format_score,
+    join_words,
+    score_label,
+)
 
 __all__ = ["Judge"]
 
@@ -89,7 +94,7 @@ class Judge:
             )
         single = np.flatnonzero(material.examples == 1).tolist()
         if single and material.gaussian is not None and recipe.gaussian is None:
-            names = in_words([class_label(c, self._task.class_names) for c in single])
+            names = join_words([class_label(c, self._task.class_names) for c in single])
             yield (
                 f"Of {names} there is one example, which has no covariance: all "
                 f"classes share one."
@@ -108,8 +113,8 @@ class Judge:
         if auc is not None and auc < _CHANCE:
             yield (
                 f"As it came, the classifier told classes apart hardly better than "
-                f"chance (ROC-AUC {number(auc)}): its training, or the layer, is what "
-                f"to look at."
+                f"chance (ROC-AUC {format_score(auc)}): its training, or the layer, is "
+                f"what to look at."
             )
         if self._errors:
             yield from self._memorized(verdict["before"]["recall"])
@@ -128,7 +133,7 @@ class Judge:
         ]
         if names:
             yield (
-                f"The classifier knows its training examples of {in_words(names)} by "
+                f"The classifier knows its training examples of {join_words(names)} by "
                 f"heart and misses others: features of changed examples (`augment`), "
                 f"or a larger `tau`, go further than more training."
             )
@@ -138,7 +143,7 @@ class Judge:
         population, guard = self._material.population, self._guard
         if self._before.kind is None or not (population > 0).all():
             return
-        rival = self._before.less(np.log(population / population.sum()))
+        rival = self._before.shifted(np.log(population / population.sum()))
         pair = (rival, after)
         name = guard if guard.monitor is not None else type(guard)()
 
@@ -153,9 +158,9 @@ class Judge:
         old, new = (name.score(p, self._minority) for p in pair)
         yield (
             f"Logit adjustment alone, which needs no training, gives "
-            f"{score_label(name.name)} {number(old, name.name)} where the retraining "
-            f"gives {number(new, name.name)}: adjust_logits(model, counts) of the "
-            f"model as it came would do."
+            f"{score_label(name.name)} {format_score(old, name.name)} where the "
+            f"retraining gives {format_score(new, name.name)}: adjust_logits(model, "
+            f"counts) of the model as it came would do."
         )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.labels import class_ids
+from tf_pseudofeat.core.validation import whole_number
 
 __all__ = [
     "BalancedAccuracy",

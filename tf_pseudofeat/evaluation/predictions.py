@@ -122,7 +122,7 @@ class Predictions:
             sample_weight=None if weight is None else weight[rows],
         )
 
-    def less(self, offsets: npt.ArrayLike, temperature: float = 1.0) -> Self:
+    def shifted(self, offsets: npt.ArrayLike, temperature: float = 1.0) -> Self:
         """The same with `(logits - offsets) / temperature`, as outputs of their kind.
 
         Args:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_weights
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 
 __all__ = [

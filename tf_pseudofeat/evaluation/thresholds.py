@@ -14,20 +14,27 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from tf_pseudofeat.core.labels import check_class_names
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.core.tables import Page, Table
-from tf_pseudofeat.data.data_adapters import batches_of, check_data, with_class_ids
+from tf_pseudofeat.data.batches import batches_of
+from tf_pseudofeat.data.checks import check_data
+from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.candidates import score_error
 from tf_pseudofeat.evaluation.comparison import folds_of
-from tf_pseudofeat.evaluation.findings import class_label, number, score_label, too_few
+from tf_pseudofeat.evaluation.findings import (
+    class_label,
+    describe_few,
+    format_score,
+    score_label,
+)
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.evaluation.probability_scores import PROBABILITY_SCORES
 from tf_pseudofeat.evaluation.scores import DECISION_SCORES, check_minority
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.sampling.budget import minority_classes
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.sampling.counts import minority_classes
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.splitting.readings import reading_of
@@ -35,8 +42,8 @@ from tf_pseudofeat.splitting.readings import reading_of
 __all__ = [
     "Thresholds",
     "choose_thresholds",
+    "cross_fitted_decisions",
     "fit_temperature",
-    "moved",
     "predictions_of",
 ]
 
@@ -104,7 +111,7 @@ class Thresholds(Page):
 
     def _parts(self):
         before, estimate, error = (
-            number(score, self.metric)
+            format_score(score, self.metric)
             for score in (self.before, self.estimate, self.standard_error)
         )
         lines = [
@@ -124,7 +131,7 @@ class Thresholds(Page):
             (name, f"{count:,}", f"{bias:+.3f}")
             for name, count, bias in zip(names, self.counts, self.bias, strict=True)
         ]
-        few = too_few(self.counts, self.class_names)
+        few = describe_few(self.counts, self.class_names)
         lines += [few] if few else []
         return [
             "\n".join(lines),
@@ -199,7 +206,7 @@ def choose_thresholds(
     else:
         minority = check_minority(minority, predictions.num_classes)
     guard.check(predictions, minority)
-    fitted = moved(predictions, guard, minority, seed)
+    fitted = cross_fitted_decisions(predictions, guard, minority, seed)
     return Thresholds(
         bias=tuple(fit_bias(predictions, guard, minority).tolist()),
         temperature=fit_temperature(predictions) if temperature else 1.0,
@@ -248,15 +255,15 @@ def predictions_of(model, data, class_names=None):
     return predictions.select(np.flatnonzero(weight))
 
 
-def moved(predictions, guard, minority, seed):
+def cross_fitted_decisions(predictions, guard, minority, seed):
     """`Predictions` where each fifth is decided by the bias that the others chose."""
-    fold = folds_of(predictions.ids, _FOLDS, numbers_for("folds", seed))
+    fold = folds_of(predictions.ids, _FOLDS, rng_for("folds", seed))
     outputs = predictions.outputs.copy()
     for k in range(_FOLDS):
         rows = fold == k
         if rows.any() and not rows.all():
             bias = fit_bias(predictions.select(~rows), guard, minority)
-            outputs[rows] = predictions.select(rows).less(-bias).outputs
+            outputs[rows] = predictions.select(rows).shifted(-bias).outputs
     return dataclasses.replace(predictions, outputs=outputs)
 
 

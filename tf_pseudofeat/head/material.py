@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.chosen import ClassTotals
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.sampling.budget import (
+from tf_pseudofeat.sampling.counts import (
     check_several_classes,
     minority_classes,
     pseudo_counts,

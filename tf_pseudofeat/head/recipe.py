@@ -1,28 +1,32 @@
 """How a head is retrained: every choice of Steps 3 to 5 in one object."""
 
 import dataclasses
-import inspect
-import math
 from collections.abc import Iterable
 from typing import Any, Self
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_is_object, whole_number
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian, check_gaussian
-from tf_pseudofeat.head.adjust import check_movable, check_tau
+from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head.assumed_prior import check_tau
 from tf_pseudofeat.head.losses import check_loss_name
+from tf_pseudofeat.head.plain_values import plain
 from tf_pseudofeat.head.priors import by_class, positive_shares
+from tf_pseudofeat.head.recipe_checks import (
+    check_blend,
+    check_fresh,
+    check_optimizer,
+    check_source,
+    check_task_logit_bias,
+    resolve_target_prior,
+)
 from tf_pseudofeat.head.task import Task
-from tf_pseudofeat.head.weights import left_prior, product_layers
-from tf_pseudofeat.sampling.budget import check_strategy
-from tf_pseudofeat.splitting.graph import functional, layers_inside
+from tf_pseudofeat.head.weights import product_layers, recorded_prior
+from tf_pseudofeat.sampling.counts import check_strategy
+from tf_pseudofeat.splitting.graph import functional
 
-__all__ = ["HeadRecipe", "plain"]
-
-_PRIORS = ("uniform", "training")
+__all__ = ["HeadRecipe"]
 
 # Chosen on some networks and confirmed on others, see docs/results/recipe. What the
 # trunk has learned by heart teaches the head little that is new, a view does.
@@ -121,7 +125,7 @@ class HeadRecipe:
         )
 
     def __post_init__(self):
-        _check_source(self)
+        check_source(self)
         for name in ("fresh_head", "fresh_each_epoch", "freeze_batch_norm"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(
@@ -132,15 +136,15 @@ class HeadRecipe:
         if self.epochs is not None:
             self._set("epochs", whole_number("epochs", self.epochs))
         self._set("batch_size", whole_number("batch_size", self.batch_size))
-        _check_optimizer(self.optimizer)
+        check_optimizer(self.optimizer)
         if self.loss is not None:
             check_loss_name(self.loss)
         if self.blend is not None:
-            _check_blend(self.blend, self.fresh_head)
+            check_blend(self.blend, self.fresh_head)
             self._set("blend", float(self.blend))
         if self.tau is not None:
             self._set("tau", check_tau(self.tau))
-        self._set("target_prior", _target(self.target_prior, self.tau))
+        self._set("target_prior", resolve_target_prior(self.target_prior, self.tau))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -150,9 +154,9 @@ class HeadRecipe:
         head, num_classes = task.head, task.num_classes
         check_strategy(self.sampling_strategy, num_classes)
         if self.tau:
-            _check_movable(task, f"tau={self.tau}")
+            check_task_logit_bias(task, f"tau={self.tau}")
         if self.target_prior is not None:
-            _check_movable(task, f"target_prior={self.target_prior!r}")
+            check_task_logit_bias(task, f"target_prior={self.target_prior!r}")
             self.target_shares(np.ones(num_classes))
         products = product_layers(head)
         if products and self.blend is not None and 0 < self.blend < 1:
@@ -162,7 +166,7 @@ class HeadRecipe:
                 f"product would be another. Pass blend=0, or merge the layer's weights."
             )
         if self.fresh_head:
-            _check_fresh(head)
+            check_fresh(head)
         if self.fresh_head and functional(head) is None:
             raise ValueError(
                 f"fresh_head=True needs a head with a graph of layers, to make a new "
@@ -198,8 +202,8 @@ class HeadRecipe:
             usual = _BLEND_ON_VIEWS if material.viewed else _BLEND_AS_IT_IS
             blend = usual if leans and not product_layers(task.head) else 0.0
         if tau is None:
-            known = (material.population > 0).all() and task.movable
-            kept = blend * _exponent(left_prior(task.head), material.population)
+            known = (material.population > 0).all() and task.has_logit_bias
+            kept = blend * _exponent(recorded_prior(task.head), material.population)
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 
@@ -260,31 +264,6 @@ class HeadRecipe:
         return plain(self)
 
 
-def plain(value):
-    """A value as JSON knows it; what is NaN or infinite is None.
-
-    A dataclass becomes a dict of its fields; an object its name, or what it says of
-    itself where it is a strategy or a sampler.
-    """
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    is_data = dataclasses.is_dataclass(value)
-    if hasattr(value, "get_params") or (is_data and callable(value)):
-        return str(value)
-    if is_data:
-        names = [field.name for field in dataclasses.fields(value)]
-        return {name: plain(getattr(value, name)) for name in names}
-    return getattr(value, "__name__", type(value).__name__)
-
-
 def _exponent(prior, population):
     """The power of the data's class shares that a prior is; 1 where it is None."""
     if prior is None or not (np.array(prior) > 0).all():
@@ -292,109 +271,3 @@ def _exponent(prior, population):
     data, prior = np.log(population), np.log(prior)
     data, prior = data - data.mean(), prior - prior.mean()
     return float(data @ prior / (data @ data)) if data.any() else 1.0
-
-
-def _check_fresh(head):
-    """Raises where a layer's kernel is not among what is trained and made anew."""
-    kept = [
-        layer.name
-        for layer in layers_inside(head)
-        if getattr(layer, "quantization_mode", None) is not None
-    ]
-    if kept:
-        raise ValueError(
-            f"fresh_head=True makes the weights anew that are trained, and layer "
-            f"{kept[0]!r} is quantized: its kernel would stay. Start from the trained "
-            f"head, fresh_head=False, or retrain before `quantize`."
-        )
-
-
-def _check_movable(task, option):
-    if task.reading.meaning == "numbers":
-        raise ValueError(
-            f"{option} moves log-odds, and the outputs of {task.head.name!r} are none: "
-            f"{task.reading.reason}. Leave it out, or train with a cross-entropy."
-        )
-    check_movable(task.head, option)
-
-
-def _check_source(recipe):
-    gaussian, sampler = recipe.gaussian, recipe.sampler
-    if gaussian is not None and sampler is not None:
-        raise ValueError(
-            "Pass `gaussian` or `sampler`, not both: one makes the examples."
-        )
-    if isinstance(gaussian, dict):
-        ClassConditionalGaussian(**{**gaussian, "num_classes": 1})  # raises if wrong
-    elif gaussian is not None:
-        check_gaussian(gaussian)
-    if sampler is None:
-        return
-    check_is_object("sampler", sampler)
-    if not hasattr(sampler, "fit_resample"):
-        raise ValueError(
-            f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
-            f"{type(sampler).__name__}."
-        )
-    if recipe.sampling_strategy != "auto":
-        raise ValueError(
-            f"`sampling_strategy` steers the Gaussians, and there is a `sampler`. Set "
-            f"it there, {type(sampler).__name__}(sampling_strategy=...)."
-        )
-
-
-def _check_optimizer(optimizer):
-    if optimizer is None or isinstance(optimizer, keras.optimizers.Optimizer):
-        return
-    made = getattr(optimizer, "func", optimizer)  # of a functools.partial
-    if inspect.isclass(made) and issubclass(made, keras.optimizers.Optimizer):
-        # It can be called, but would take the number of steps for its learning rate.
-        check_is_object("optimizer", made)
-    if isinstance(optimizer, str | dict):
-        keras.optimizers.get(optimizer)  # raises for an unknown name
-    elif isinstance(optimizer, keras.optimizers.schedules.LearningRateSchedule):
-        raise TypeError(
-            f"`optimizer` is a Keras optimizer; received the learning rate "
-            f"{type(optimizer).__name__}. Pass an optimizer with it, such as "
-            f"keras.optimizers.Adam(schedule)."
-        )
-    elif not callable(optimizer):
-        raise TypeError(
-            f"`optimizer` is a Keras optimizer, its name, or a function that makes one "
-            f"from the number of steps; received {optimizer!r}."
-        )
-
-
-def _check_blend(blend, fresh_head):
-    try:
-        fits = 0 <= blend <= 1
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"`blend` is a share from 0 to 1; received {blend!r}.")
-    if blend and fresh_head:
-        raise ValueError(
-            f"blend={blend} is a mean of the head from before and the one trained from "
-            f"it; a fresh head has nothing in common with it. Choose one of the two."
-        )
-
-
-def _target(target, tau):
-    """`target_prior`, checked; numbers as a tuple in the order of the class ids."""
-    if target is None:
-        return None
-    if tau:
-        raise ValueError(
-            f"tau={tau} and `target_prior` both say what to take off the logits. "
-            f"Choose one of the two."
-        )
-    if isinstance(target, str) and target in _PRIORS:
-        return target
-    if isinstance(target, str) or np.ndim(target) > 1 or not hasattr(target, "__len__"):
-        raise ValueError(
-            f"`target_prior` is one of {_PRIORS}, or a positive share for each class; "
-            f"received {target!r}."
-        )
-    shares = by_class(target, len(target), "target_prior")
-    positive_shares(shares, "target_prior")
-    return tuple(shares.tolist())

@@ -8,15 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.distribution import check_one_worker, undistributed
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import check_class_names
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.core.strategies import check_one_worker, undistributed
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.core.tracing import forward
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.comparison import score_predictions
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
-from tf_pseudofeat.head.adjust import final_dense
+from tf_pseudofeat.head.bias_shift import final_dense
 from tf_pseudofeat.head.losses import check_loss_name
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, functional
@@ -79,7 +79,7 @@ class Task:
         return reading_of(output_activation(self.head), self.loss)
 
     @property
-    def movable(self) -> bool:
+    def has_logit_bias(self) -> bool:
         """Whether a bias of the head's own moves its logits, see `final_dense`."""
         return self.reading.meaning != "numbers" and final_dense(self.head) is not None
 

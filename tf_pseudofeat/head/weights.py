@@ -13,10 +13,10 @@ __all__ = [
     "blend_weights",
     "fingerprint",
     "frozen_batch_norm",
-    "leave_prior",
-    "left_prior",
     "product_layers",
-    "restored_unless_kept",
+    "record_prior",
+    "recorded_prior",
+    "rollback_unless_committed",
     "weights_of",
 ]
 
@@ -56,10 +56,10 @@ def product_layers(head):
 
 
 @contextlib.contextmanager
-def restored_unless_kept(head):
+def rollback_unless_committed(head):
     """Puts back every variable of the head unless the yielded function was called.
 
-    What `leave_prior` noted comes back, too. One inside another is fine; the outer one
+    What `record_prior` noted comes back, too. One inside another is fine; the outer one
     has the last word.
 
     Raises:
@@ -133,7 +133,7 @@ def frozen_batch_norm(head, freeze=True):
                 variable.trainable = id(variable) in trained
 
 
-def leave_prior(head, prior):
+def record_prior(head, prior):
     """Notes on a retrained head the class shares `[C]` that its outputs assume."""
     # Past Keras, which would track a list.
     object.__setattr__(
@@ -141,8 +141,8 @@ def leave_prior(head, prior):
     )
 
 
-def left_prior(head):
-    """What `leave_prior` noted, while the head's weights are those; else None."""
+def recorded_prior(head):
+    """What `record_prior` noted, while the head's weights are those; else None."""
     noted = getattr(head, _NOTE, None)
     if noted is None or noted[0] != fingerprint(head.trainable_variables):
         return None

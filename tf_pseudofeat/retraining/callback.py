@@ -12,23 +12,22 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.files import missing_folders, remove_empty
-from tf_pseudofeat.data.data_adapters import (
-    first_batches,
-    has_known_length,
-    is_one_pass,
-)
+from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.data.batches import has_known_length
+from tf_pseudofeat.data.checks import is_one_pass
+from tf_pseudofeat.data.map_batches import first_batches
 from tf_pseudofeat.data.preprocessing import Preprocessed
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.head.optimizers import unused
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import fingerprint
-from tf_pseudofeat.retraining.job import broken_weights, check_job
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.retraining.task_checks import broken_weights
 from tf_pseudofeat.splitting.graph import validation_data_of_fit
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
 
@@ -102,7 +101,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                 "Pass them. In scikit-learn, where each `fit` has others, use "
                 "PseudoFeatureClassifier, which retrains on those of its own `fit`."
             )
-        given = inspect.signature(check_job).bind(None, layer, data, **settings)
+        given = inspect.signature(resolve_task).bind(None, layer, data, **settings)
         given.apply_defaults()
         names = ("recipe", "extraction", "options")
         _, extraction, _ = resolve_options(*map(given.arguments.get, names))
@@ -176,7 +175,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         searches = settings.get("recipe") == "auto"
         if searches and "validation_data" not in settings and not by_now:
             del settings["recipe"]  # they may still come from `fit`
-        check_job(self.model, self.layer, self.data, trained=False, **settings)
+        resolve_task(self.model, self.layer, self.data, trained=False, **settings)
 
     def _take_validation_data(self):
         """Those of `fit`, as soon as it has used them: no callback is told of them."""

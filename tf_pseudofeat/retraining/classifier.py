@@ -17,14 +17,16 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from tf_pseudofeat.core.arguments import whole_number
-from tf_pseudofeat.core.seeds import initial_weights_from, noise_from
+from tf_pseudofeat.core.seeds import initial_weights_from, seeded_backend_rng
 from tf_pseudofeat.core.tracing import without_retracing_warnings
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.perceptron import build_perceptron
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.shuffled import ShuffledBatches, as_float32
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.readings import reading_of
 
@@ -184,11 +186,11 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             "seed": tuple(seeds[2:]),
             "verbose": self.verbose,
         }
-        check_job(model, self.layer, data, trained=False, **settings)
-        noise = noise_from(np.random.default_rng(seeds))
+        resolve_task(model, self.layer, data, trained=False, **settings)
+        noise = seeded_backend_rng(np.random.default_rng(seeds))
         with noise, without_retracing_warnings():
             history = model.fit(
-                _Shuffled(data, self.batch_size, seeds[0]),
+                ShuffledBatches(data, self.batch_size, seeds[0]),
                 validation_data=validation,
                 epochs=self.epochs,
                 shuffle=False,  # which would be by the backend's global seed
@@ -219,12 +221,14 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.classes_[0]!r}."
             )
         if sample_weight is not None:
-            sample_weight = _floats(_check_sample_weight(sample_weight, X), "weights")
+            sample_weight = as_float32(
+                _check_sample_weight(sample_weight, X), "weights"
+            )
         self._input_shape = X.shape[1:]
-        return _floats(X), ids.astype(np.int64), sample_weight
+        return as_float32(X), ids.astype(np.int64), sample_weight
 
     def _built(self, input_shape, seed):
-        build = _perceptron if self.build is None else self.build
+        build = build_perceptron if self.build is None else self.build
         with initial_weights_from(seed):
             model = build(input_shape, len(self.classes_))
         if not isinstance(model, keras.Model):
@@ -261,7 +265,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
 
     def _predictions(self, X):
         check_is_fitted(self, "model_")
-        X = _floats(validate_data(self, X, reset=False, allow_nd=True))
+        X = as_float32(validate_data(self, X, reset=False, allow_nd=True))
         if X.shape[1:] != self._input_shape:
             raise ValueError(
                 f"X has shape {list(X.shape)}; this classifier was fitted to examples "
@@ -272,54 +276,3 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         reading = reading_of(output_activation(self.model_), self.model_.loss)
         kind = output_kind(reading, outputs)
         return Predictions(None, outputs, kind, threshold=reading.threshold)
-
-
-class _Shuffled(keras.utils.PyDataset):
-    """Batches of arrays, in another order each epoch, which follows from a seed."""
-
-    def __init__(self, arrays, batch_size, seed):
-        super().__init__()
-        self._arrays, self._batch_size = arrays, batch_size
-        self._rng = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def on_epoch_end(self):
-        self._order = self._rng.permutation(len(self._arrays[0]))
-
-    @property
-    def num_batches(self):
-        return -(-len(self._order) // self._batch_size)
-
-    def __getitem__(self, index):
-        start = index * self._batch_size
-        rows = self._order[start : start + self._batch_size]
-        return tuple(array[rows] for array in self._arrays)
-
-
-def _floats(numbers, name="X"):
-    """Float32 of real numbers; whole ones, which may be token ids, as they are."""
-    if numbers.dtype.kind not in "fb":
-        return numbers
-    with np.errstate(over="ignore"):
-        floats = numbers.astype(np.float32)
-    if not np.isfinite(floats).all():
-        raise ValueError(
-            f"{name} contains a value too large for float32, {np.abs(numbers).max():g}."
-        )
-    return floats
-
-
-def _perceptron(input_shape, num_classes):
-    """For tables `[B, D]`."""
-    model = keras.Sequential(
-        [
-            keras.Input(input_shape),
-            keras.layers.Flatten(),
-            keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(32, activation="relu", name="features"),
-            keras.layers.Dense(num_classes, activation="softmax"),
-        ],
-        name="perceptron",
-    )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model

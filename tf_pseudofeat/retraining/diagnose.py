@@ -16,16 +16,16 @@ from tf_pseudofeat.evaluation.comparison import (
     difference_error,
     score_predictions,
 )
-from tf_pseudofeat.evaluation.findings import number, score_label, too_few
+from tf_pseudofeat.evaluation.findings import describe_few, format_score, score_label
 from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     probability_scores,
 )
-from tf_pseudofeat.evaluation.thresholds import moved
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.retraining.job import check_job
-from tf_pseudofeat.retraining.search import Tuning, search_job
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.retraining.search import Tuning, search_task
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["Diagnosis", "Remedy", "diagnose"]
 
@@ -88,9 +88,9 @@ class Diagnosis(Page):
         rows = [
             (
                 remedy.name + ("*" if remedy.cross_fitted else ""),
-                number(remedy.score, self.monitor),
-                number(remedy.standard_error, self.monitor),
-                *(number(remedy.scores[name], name) for name in shown),
+                format_score(remedy.score, self.monitor),
+                format_score(remedy.standard_error, self.monitor),
+                *(format_score(remedy.scores[name], name) for name in shown),
             )
             for remedy in self.remedies
         ]
@@ -98,7 +98,7 @@ class Diagnosis(Page):
             f"On {sum(self.counts):,} validation examples, in percent but for the log "
             f"loss; {self.seconds:.1f} s. The model is as it was.",
             "* chosen by these data: each fifth is scored by the choice of the others.",
-            too_few(self.counts, self.class_names),
+            describe_few(self.counts, self.class_names),
         ]
         return [
             Table(header, rows),
@@ -147,7 +147,7 @@ def diagnose(
     >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
     """
     began = time.perf_counter()
-    job = check_job(
+    resolved = resolve_task(
         model,
         layer,
         data,
@@ -159,11 +159,11 @@ def diagnose(
         seed=seed,
         **options,
     )
-    material, tuning, candidates = search_job(job, seed=seed, verbose=verbose)
+    material, tuning, candidates = search_task(resolved, seed=seed, verbose=verbose)
     guard = candidates.guard
     weighted = material.features.sample_weight is not None
     plain = not weighted and not preprocesses(model)
-    call = _call(layer, job, guard)
+    call = _call(layer, resolved, guard)
     said = _remedies(call, plain, guard, tuning, candidates, material.minority, seed)
     chosen, reason = _recommend(
         {name: predictions for name, (_, predictions, _) in said.items()},
@@ -181,7 +181,7 @@ def diagnose(
         monitor=guard.name,
         counts=candidates.counts.tolist(),
         tuning=tuning,
-        class_names=job.task.class_names,
+        class_names=resolved.task.class_names,
         seconds=time.perf_counter() - began,
     )
 
@@ -190,9 +190,9 @@ def _metric(guard):
     return repr(guard.name) if isinstance(guard.monitor, str) else guard.name
 
 
-def _call(layer, job, guard):
+def _call(layer, resolved, guard):
     """The beginning of a call of `retrain_head` that does what was tried."""
-    where = "split" if isinstance(layer, Split) else repr(job.split.layer_name)
+    where = "split" if isinstance(layer, Split) else repr(resolved.split.layer_name)
     call = f"retrain_head(model, {where}, data, validation_data=..."
     if guard.name != "balanced_accuracy":
         call += f", monitor={_metric(guard)}"
@@ -213,7 +213,7 @@ def _remedies(call, plain, guard, tuning, candidates, minority, seed):
         several = candidates.counts.size > 2
         remedies[_BIAS if several else _THRESHOLD] = (
             f"choose_thresholds(model, validation_data, {_metric(guard)})",
-            moved(as_it_is, guard, minority, seed),
+            cross_fitted_decisions(as_it_is, guard, minority, seed),
             True,
         )
     if (1.0, 1.0) in candidates.keys:

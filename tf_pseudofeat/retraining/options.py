@@ -5,7 +5,7 @@ by its name from then on.
 """
 
 from tf_pseudofeat.core.options import check_known, field_names, with_fields
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
 
 __all__ = ["resolve_options"]

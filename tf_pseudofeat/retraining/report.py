@@ -6,15 +6,16 @@ from typing import Any
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.evaluation.findings import (
-    assumed_prior,
-    number,
-    price,
-    ranking,
+    describe_losses,
+    describe_prior,
+    describe_ranking,
+    format_score,
     score_label,
 )
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport
-from tf_pseudofeat.head.recipe import HeadRecipe, plain
+from tf_pseudofeat.head.plain_values import plain
+from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.picture import draw_report
 from tf_pseudofeat.retraining.search import Tuning
 
@@ -192,11 +193,13 @@ class RetrainingReport(Page):
             unit = ", nats" if name == "log_loss" else ""
             row = [
                 score_label(name) + unit,
-                number(self.before[name], name),
-                number(self.after[name], name),
+                format_score(self.before[name], name),
+                format_score(self.after[name], name),
             ]
             error = self.standard_error.get(name)
-            rows.append([*row, number(error, name)] if self.standard_error else row)
+            rows.append(
+                [*row, format_score(error, name)] if self.standard_error else row
+            )
         header = [f"percent, on {self.scored_on}", "before", "after"]
         return Table((*header, "+-") if self.standard_error else tuple(header), rows)
 
@@ -210,12 +213,12 @@ class RetrainingReport(Page):
             row = [self.label(place), *(f"{count:,}" for count in counts)]
             for name in ("recall", "precision"):
                 row += [
-                    number(self.before[name][place]),
-                    number(self.after[name][place]),
+                    format_score(self.before[name][place]),
+                    format_score(self.after[name][place]),
                 ]
-            row.append(number(self.before["true_share"][place]))
+            row.append(format_score(self.before["true_share"][place]))
             row += [
-                number(scores["predicted_share"][place])
+                format_score(scores["predicted_share"][place])
                 for scores in (self.before, self.after)
             ]
             rows.append(row)
@@ -228,11 +231,13 @@ class RetrainingReport(Page):
 
     def _sentences(self):
         sentences = [
-            price(self.before, self.after, self.standard_error, self.class_names),
-            ranking(self.before, self.after, self.standard_error),
+            describe_losses(
+                self.before, self.after, self.standard_error, self.class_names
+            ),
+            describe_ranking(self.before, self.after, self.standard_error),
         ]
         if self.kept:
-            sentences.append(assumed_prior(self.prior, self.real, self.class_names))
+            sentences.append(describe_prior(self.prior, self.real, self.class_names))
         elif any(sentences):
             sentences.insert(0, "Of the new head, which the model does not have:")
         return [sentence for sentence in [*sentences, *self.notes] if sentence]

@@ -10,17 +10,17 @@ from typing import Any
 import keras
 
 from tf_pseudofeat.core.progress import say
-from tf_pseudofeat.evaluation.findings import too_few
+from tf_pseudofeat.evaluation.findings import describe_few
 from tf_pseudofeat.evaluation.guard import Guard
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.optimizers import unused
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.head.weights import restored_unless_kept
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.head.weights import rollback_unless_committed
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.search import search_recipe
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["retrain_head"]
 
@@ -109,9 +109,9 @@ def retrain_head(
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
         Deep Learning", arXiv 1807.06538, 2018.
     """
-    watch = _Stopwatch()
-    with watch("check"):
-        job = check_job(
+    timer = _StageTimer()
+    with timer("check"):
+        resolved = resolve_task(
             model,
             layer,
             data,
@@ -123,25 +123,25 @@ def retrain_head(
             seed=seed,
             **options,
         )
-    with restored_unless_kept(job.task.head) as keep:
-        report = _retrain(job, watch, seed=seed, verbose=verbose)
-        keep()  # last of all, as whatever fails before it puts the old head back
+    with rollback_unless_committed(resolved.task.head) as commit:
+        report = _retrain(resolved, timer, seed=seed, verbose=verbose)
+        commit()  # last of all, as whatever fails before it puts the old head back
     return report
 
 
-def _retrain(job, watch, *, seed, verbose):
-    """Runs Steps 2 to 6 of a checked `Job`; returns the `RetrainingReport`."""
-    task, recipe, guard, tuning = job.task, job.recipe, job.guard, None
+def _retrain(resolved, timer, *, seed, verbose):
+    """Runs Steps 2 to 6; returns the `RetrainingReport`."""
+    task, recipe, guard, tuning = resolved.task, resolved.recipe, resolved.guard, None
 
-    with watch("extract"):
-        extracted, validation = job.extract(seed=seed, verbose=verbose)
+    with timer("extract"):
+        extracted, validation = resolved.extract(seed=seed, verbose=verbose)
     few = _warn_of_few(validation, task)
-    with watch("resample" if recipe.sampler else "fit gaussians"):
-        material = job.material(extracted)
+    with timer("resample" if recipe.sampler else "fit gaussians"):
+        material = resolved.material(extracted)
         covariance = None if recipe.sampler else material.gaussian.report
-    if job.search:
+    if resolved.search:
         say("Choosing the recipe", verbose)
-        with watch("tune"):
+        with timer("tune"):
             tuning, _ = search_recipe(
                 *(task, material, validation),
                 recipe=recipe,
@@ -155,7 +155,7 @@ def _retrain(job, watch, *, seed, verbose):
 
     held_out = validation is not None
     guard = guard if held_out else Guard(None)
-    with watch("train"):
+    with timer("train"):
         result = fit_head(
             task,
             material,
@@ -176,7 +176,7 @@ def _retrain(job, watch, *, seed, verbose):
     outcome = dataclasses.asdict(result)
     outcome["notes"] = [*few, *outcome["notes"]]
     return RetrainingReport(
-        layer_name=job.split.layer_name,
+        layer_name=resolved.split.layer_name,
         feature_shape=material.features.features.shape[1:],
         real=material.examples.tolist(),
         used=material.real.tolist(),
@@ -184,13 +184,13 @@ def _retrain(job, watch, *, seed, verbose):
         minority=material.minority,
         scored_on="validation data" if held_out else "training data",
         recipe=dataclasses.replace(again, epochs=outcome.pop("epochs") or again.epochs),
-        extraction=job.extraction,
+        extraction=resolved.extraction,
         view_source=extracted.source.name,
         monitor=guard.name,
         class_names=task.class_names,
         seed=tuple(int(number) for number in seed),
         **outcome,
-        seconds=watch.seconds,
+        seconds=timer.seconds,
         covariance=covariance,
         tuning=tuning,
     )
@@ -200,14 +200,14 @@ def _warn_of_few(validation, task):
     """Warns of classes with hardly a validation example; returns what it said."""
     if validation is None:
         return []
-    sentence = too_few(validation.class_counts(task.num_classes), task.class_names)
+    sentence = describe_few(validation.class_counts(task.num_classes), task.class_names)
     if not sentence:
         return []
     warnings.warn(sentence, stacklevel=4)
     return [sentence]
 
 
-class _Stopwatch:
+class _StageTimer:
     """Wall-clock seconds of named stages."""
 
     def __init__(self):

@@ -10,13 +10,17 @@ import time
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.comparison import score_decisions
-from tf_pseudofeat.evaluation.findings import number, score_label
+from tf_pseudofeat.evaluation.findings import format_score, score_label
 from tf_pseudofeat.evaluation.guard import Guard
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.head.weights import blend_weights, restored_unless_kept, weights_of
+from tf_pseudofeat.head.weights import (
+    blend_weights,
+    rollback_unless_committed,
+    weights_of,
+)
 
-__all__ = ["Trial", "Tuning", "search_job", "search_recipe"]
+__all__ = ["Trial", "Tuning", "search_recipe", "search_task"]
 
 # The old head alone comes first: of candidates that are as good, the first is taken.
 _BLENDS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.0)
@@ -107,28 +111,30 @@ class Tuning(Page):
             f"{trial}{note}",
             self._number(trial.score) + ("*" if trial == self.chosen else " "),
             self._number(trial.standard_error),
-            number(trial.minority_recall),
+            format_score(trial.minority_recall),
         )
 
     def _number(self, score):
-        return number(score, self.monitor)
+        return format_score(score, self.monitor)
 
 
-def search_job(job, *, seed, verbose):
-    """Extracts the features of a `Job` and searches its recipe.
+def search_task(resolved, *, seed, verbose):
+    """Extracts the features of a `RetrainingTask` and searches its recipe.
 
     Returns:
         material: `Material`.
         tuning: `Tuning`.
         candidates: `Candidates`.
     """
-    with restored_unless_kept(job.task.head):  # from now on it is not another's
-        extracted, validation = job.extract(seed=seed, verbose=verbose)
-        material = job.material(extracted)
+    with rollback_unless_committed(
+        resolved.task.head
+    ):  # from now on it is not another's
+        extracted, validation = resolved.extract(seed=seed, verbose=verbose)
+        material = resolved.material(extracted)
         found = search_recipe(
-            *(job.task, material, validation),
-            recipe=job.recipe,
-            monitor=job.guard,
+            *(resolved.task, material, validation),
+            recipe=resolved.recipe,
+            monitor=resolved.guard,
             seed=seed,
             verbose=verbose,
         )
@@ -197,7 +203,7 @@ def _add_trained(candidates, task, material, recipe, usual, *, seed, verbose):
     """Trains the head once, adds every share of it, and puts the old one back."""
     head, trained = task.head, dataclasses.replace(recipe, blend=0.0, tau=0.0)
     blends = (0.0,) if recipe.fresh_head else _BLENDS
-    with restored_unless_kept(head):
+    with rollback_unless_committed(head):
         old = weights_of(head)
         fit = fit_head(task, material, trained, seed=seed, verbose=verbose)
         new = weights_of(head)

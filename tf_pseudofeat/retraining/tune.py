@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.retraining.job import check_job
-from tf_pseudofeat.retraining.search import Tuning, search_job
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.retraining.search import Tuning, search_task
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["tune"]
 
@@ -57,7 +57,7 @@ def tune(
     """
     if "recipe" in options:
         raise TypeError("`tune` takes no `recipe`: it is what it finds.")
-    job = check_job(
+    resolved = resolve_task(
         model,
         layer,
         data,
@@ -69,4 +69,4 @@ def tune(
         seed=seed,
         **options,
     )
-    return search_job(job, seed=seed, verbose=verbose)[1]
+    return search_task(resolved, seed=seed, verbose=verbose)[1]

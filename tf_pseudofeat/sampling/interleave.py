@@ -13,11 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import stateless_seed, whole_number
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import labels_like
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian, check_gaussian
+from tf_pseudofeat.core.stateless_seed import stateless_seed
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.gaussians.class_conditional_gaussian import (
+    ClassConditionalGaussian,
+    check_gaussian,
+)
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 from tf_pseudofeat.sampling.rounding import cast_draws, warn_of_rounding
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from tf_pseudofeat.gaussians.covariance import estimate_covariance, moment_kind
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 from tf_pseudofeat.sampling.rounding import (
     cast_draws,

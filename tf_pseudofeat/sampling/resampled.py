@@ -3,7 +3,7 @@
 import numpy as np
 from imblearn.under_sampling import ClusterCentroids
 
-from tf_pseudofeat.core.arguments import check_finite
+from tf_pseudofeat.core.finite import check_finite
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import class_ids, labels_like
 from tf_pseudofeat.sampling.rounding import cast_draws, warn_of_rounding

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.evaluation.thresholds import Thresholds
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.endpoints import endpoints
 from tf_pseudofeat.serving.warmup import warmup_records
 

@@ -7,15 +7,15 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from imblearn.utils import check_sampling_strategy
 
-from tf_pseudofeat.core.arguments import check_weights
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
-from tf_pseudofeat.data.data_adapters import arrays_of
+from tf_pseudofeat.data.batches import arrays_of
 from tf_pseudofeat.gaussians.covariance import check_examples, moment_kind
 from tf_pseudofeat.gaussians.moments import check_memory
-from tf_pseudofeat.sampling.budget import check_several_classes, pseudo_counts
+from tf_pseudofeat.sampling.counts import check_several_classes, pseudo_counts
 from tf_pseudofeat.sampling.oversamplers import GaussianOverSampler
 
-__all__ = ["check_foreseen", "known_counts"]
+__all__ = ["check_before_extraction", "known_counts"]
 
 
 def known_counts(data, extraction, num_classes):
@@ -52,7 +52,7 @@ def known_counts(data, extraction, num_classes):
     return np.bincount(ids, minlength=num_classes)
 
 
-def check_foreseen(recipe, num_classes, feature_shape, counts, most, views):
+def check_before_extraction(recipe, num_classes, feature_shape, counts, most, views):
     """Raises what `prepare_material` would, before there are features.
 
     Args:

@@ -1,11 +1,11 @@
-"""What the trunk looks at in Step 2: which examples, and through which views."""
+"""Options of feature extraction (Step 2): which examples, and which views of them."""
 
 import dataclasses
 from typing import Any, Self
 
-from tf_pseudofeat.core.arguments import check_is_object, whole_number
 from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.core.options import check_known, field_names, with_fields
+from tf_pseudofeat.core.validation import check_is_object, whole_number
 
 __all__ = ["Extraction", "resolve_extraction"]
 
@@ -16,32 +16,33 @@ _PER_CLASS = 500
 class Extraction:
     """How features are extracted; every field is optional.
 
-    A trunk that has memorized its training data shows their rare classes far too
-    narrow. In a view, an example that is changed a little, they spread as new data do;
-    and of one class a few hundred examples say as much as all.
+    For a trunk that has memorized its training data, the features of rare classes have
+    far too little variance. Features of views, which are slightly augmented examples,
+    vary like those of new data; and a few hundred examples of a class are as good as
+    all.
 
     Attributes:
-        augment: how views are made. "auto" shifts images of at least 16 pixels a side,
-            by whole pixels, up to an eighth of each side, and leaves other inputs as
-            they are. Or a Keras
-            preprocessing layer or model, called with `training=True`; or a function
-            from a batch of inputs to such a batch, which gets another `seed`, int32
-            `[2]`, for each batch where it has such an argument. None for the examples
-            as they are.
-        views: of each example; 1 by default.
-        per_class: at most so many examples of each class are looked at; "auto" is 500;
-            None for all. Of arrays they are drawn at random, of a dataset they are the
-            first that it gives: shuffle it where its order means something.
-        steps: batches to read; needed for an infinite dataset.
-        batch_size: of data that come as arrays.
-        cache_dir: a folder to write the features to, for a set that does not fit in
-            memory, or to use it again with `load_features`. One shard of 64 MiB is in
-            memory at a time. On an error or an interrupt nothing stays.
+        augment: how views are made. "auto" shifts images of at least 16 pixels a side
+            by whole pixels, up to an eighth of each side, and keeps other inputs
+            unchanged. Or a Keras preprocessing layer or model, called with
+            `training=True`; or a function from a batch of inputs to a batch of inputs,
+            which gets a different `seed`, int32 `[2]`, for each batch if it has such an
+            argument. None for the unchanged examples.
+        views: number of views of each example; 1 by default.
+        per_class: maximum number of examples of each class; "auto" is 500; None for
+            all. Of arrays they are drawn at random; of a dataset they are the first
+            ones, so shuffle a dataset that is ordered.
+        steps: number of batches to read; required for an infinite dataset.
+        batch_size: batch size if data are arrays.
+        cache_dir: folder to write the features to, if they do not fit in memory, or to
+            reuse them with `load_features`. One shard of 64 MiB is in memory at a time.
+            On an error or interrupt the files are removed.
 
     Raises:
-        ValueError: `views` without `augment`; a number is not whole or below 1;
-            `cache_dir` is on another system, `gs://...`.
-        TypeError: `augment` cannot be called, or is a class; `cache_dir` is no path.
+        ValueError: If `views` is given without `augment`, a number is not a whole
+            number of at least 1, or `cache_dir` is on another file system, `gs://...`.
+        TypeError: If `augment` is not callable or is a class, or `cache_dir` is not a
+            path.
 
     Example:
 
@@ -59,7 +60,7 @@ class Extraction:
 
     @classmethod
     def plain(cls) -> Self:
-        """Every example, as it is."""
+        """Every example, without views."""
         return cls(augment=None, per_class=None)
 
     def __post_init__(self):
@@ -70,8 +71,8 @@ class Extraction:
         if not (self.per_class is None or _is_auto(self.per_class)):
             if isinstance(self.per_class, str):
                 raise ValueError(
-                    f"`per_class` is a whole number from 1, 'auto', or None for all; "
-                    f"received {self.per_class!r}."
+                    f"`per_class` must be a whole number of at least 1, 'auto', or "
+                    f"None for all; received {self.per_class!r}."
                 )
             count = whole_number("per_class", self.per_class)
             object.__setattr__(self, "per_class", count)
@@ -81,26 +82,26 @@ class Extraction:
         if self.augment is None:
             if self.views is not None:
                 raise ValueError(
-                    f"views={self.views} needs `augment`: without it, the examples are "
-                    f"looked at as they are, once. Pass a Keras preprocessing model, a "
-                    f"function, or 'auto' as `augment`."
+                    f"views={self.views} needs `augment`: without it there are no "
+                    f"views. Pass a Keras preprocessing model, a function, or 'auto' "
+                    f"as `augment`."
                 )
             return
         check_is_object("augment", self.augment)
         if not (_is_auto(self.augment) or callable(self.augment)):
             raise TypeError(
-                f"`augment` is 'auto', a Keras preprocessing layer or model, a "
-                f"function from a batch of inputs to such a batch, or None; received "
-                f"{self.augment!r:.200}."
+                f"`augment` must be 'auto', a Keras preprocessing layer or model, a "
+                f"function from a batch of inputs to a batch of inputs, or None; "
+                f"received {self.augment!r:.200}."
             )
 
     @property
     def num_views(self) -> int:
-        """Views of each example; 0 without `augment`."""
+        """Number of views of each example; 0 without `augment`."""
         return 0 if self.augment is None else self.views or 1
 
     def literal(self) -> Self:
-        """The same, where "auto" means every example as it is."""
+        """Resolves "auto" to every example, without views."""
         return dataclasses.replace(
             self,
             per_class=None if _is_auto(self.per_class) else self.per_class,
@@ -108,7 +109,7 @@ class Extraction:
         )
 
     def for_recipe(self, recipe: Any) -> Self:
-        """The same, with what "auto" means for a `HeadRecipe`."""
+        """Resolves "auto" for a `HeadRecipe`."""
         per_class, augment = self.per_class, self.augment
         if _is_auto(per_class):
             per_class = _PER_CLASS if recipe.balances else None
@@ -122,11 +123,11 @@ def _is_auto(value):
 
 
 def resolve_extraction(extraction, options):
-    """An `Extraction` with the fields that `options` override.
+    """Returns `extraction` with the fields that `options` override.
 
     Raises:
-        TypeError: A name is not a field of it, or `extraction` is of another type.
-        ValueError: A value is out of its range.
+        TypeError: If a name is not a field, or `extraction` is of another type.
+        ValueError: If a value is out of range.
     """
     check_known(options, field_names(Extraction))
     return with_fields(Extraction, "extraction", extraction, options)

@@ -4,47 +4,33 @@ The head shares its layers with the model it was cut from, so training it is put
 back. Whatever goes wrong on the way, the weights return to what they were.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
+from tf_pseudofeat.core.distribution import undistributed
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.progress import progress_bar, say
-from tf_pseudofeat.core.seeds import (
-    initial_weights_from,
-    noise_from,
-    numbers_for,
-    seed_layers,
-)
-from tf_pseudofeat.core.strategies import undistributed
-from tf_pseudofeat.core.tracing import without_retracing_warnings
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.judge import Judge
-from tf_pseudofeat.head.adjust import shift_bias
+from tf_pseudofeat.head.bias_shift import shift_bias
 from tf_pseudofeat.head.material import Material
-from tf_pseudofeat.head.optimizers import head_optimizer
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
+from tf_pseudofeat.head.training import initialize_head, train_head
 from tf_pseudofeat.head.weights import (
     blend_weights,
     frozen_batch_norm,
-    leave_prior,
-    left_prior,
-    restored_unless_kept,
+    record_prior,
+    recorded_prior,
+    rollback_unless_committed,
     weights_of,
 )
-from tf_pseudofeat.splitting.graph import functional
 
 __all__ = ["HeadFit", "fit_head"]
 
-# Enough for a warm head on 5,000 features and not too much for one on 50,000.
-_STEPS = 1000
-# Epochs shorter than this are run several at a time.
-_ROUND_STEPS = 200
-# What `_train` would return where all of the old head is kept.
+
+# What `train_head` would return where all of the old head is kept.
 _UNTRAINED = {"loss": [], "epochs": 0, "optimizer": "none", "learning_rate": 0.0}
 
 
@@ -143,16 +129,16 @@ def fit_head(
     stream = material.stream(recipe, seed)
     errors = guard.monitor is not None if errors is None else errors
     is_mean = 0 < recipe.blend < 1
-    with restored_unless_kept(head) as keep:
+    with rollback_unless_committed(head) as commit:
         judge = Judge(task, material, recipe, scoring, guard, errors)
-        old, old_prior = weights_of(head) if is_mean else None, left_prior(head)
+        old, old_prior = weights_of(head) if is_mean else None, recorded_prior(head)
         with frozen_batch_norm(head, recipe.freeze_batch_norm), undistributed():
             if recipe.fresh_head:
-                _initialize(head, seed)
+                initialize_head(head, seed)
             if recipe.blend == 1:
                 trained = dict(_UNTRAINED)
             else:
-                trained = _train(task, stream, material, recipe, seed, verbose)
+                trained = train_head(task, stream, material, recipe, seed, verbose)
             if is_mean:
                 blend_weights(head, old, weights_of(head), recipe.blend)
             if recipe.tau:
@@ -165,7 +151,7 @@ def fit_head(
             verdict = judge(trained["loss"])
         is_better = not verdict["reason"]
         if is_better:
-            leave_prior(head, prior)
+            record_prior(head, prior)
         elif old_prior is not None:
             prior = np.asarray(old_prior)
         else:
@@ -173,7 +159,7 @@ def fit_head(
         trained["prior"] = prior.tolist()
         result = HeadFit(kept=is_better, **verdict, **trained)
         if is_better:
-            keep()  # last of all, as whatever fails before it puts the old head back
+            commit()  # last of all, as whatever fails before it puts the old head back
     return result
 
 
@@ -208,97 +194,3 @@ def _prior(recipe, material, old):
 def _log_where(known, numbers):
     """Their logarithms, and 0 elsewhere."""
     return np.log(numbers, where=known, out=np.zeros(known.size))
-
-
-def _train(task, stream, material, recipe, seed, verbose):
-    """Runs `fit`; returns {field of `HeadFit`: value} of loss to learning_rate."""
-    say(f"Training the head on {_total(material):,} features", verbose)
-    head, numbers = task.head, numbers_for("noise of the head", seed)
-    seed_layers(head, numbers)
-    epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)
-    passes = _passes(epochs, len(stream))
-    steps = epochs * len(stream)
-    strategy = task.strategy
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        optimizer = head_optimizer(steps, recipe.optimizer, task.optimizer, strategy)
-        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        trainee = _trainee(
-            task, material.features.features, optimizer, passes * len(stream)
-        )
-        if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
-            trainee.optimizer.build(trainee.trainable_variables)
-    with noise_from(numbers), without_retracing_warnings():
-        history = trainee.fit(
-            stream.repeat(passes),
-            epochs=epochs // passes,
-            verbose=0,
-            shuffle=False,  # the stream is shuffled
-            callbacks=[
-                keras.callbacks.TerminateOnNaN(),
-                _Progress(epochs, passes, verbose),
-            ],
-        )
-    return {
-        "loss": [float(value) for value in history.history["loss"]],
-        "epochs": epochs,
-        "optimizer": type(optimizer).__name__,
-        "learning_rate": float(f"{rate:.6g}"),
-    }
-
-
-def _total(material):
-    return int((material.real + material.pseudo).sum())
-
-
-def _passes(epochs, num_batches):
-    """How many epochs to hand to `fit` as one: a divisor of `epochs`.
-
-    To begin an epoch costs a tenth of a second, more than a few small steps take.
-    """
-    most = max(1, _ROUND_STEPS // num_batches)
-    return max(n for n in range(1, most + 1) if epochs % n == 0)
-
-
-class _Progress(keras.callbacks.Callback):
-    """One bar for all epochs: Keras's own would print a line for each."""
-
-    def __init__(self, epochs, passes, verbose):
-        super().__init__()
-        self.passes = passes
-        self.bar = progress_bar(epochs, "epoch", verbose, stateful_metrics=["loss"])
-
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", float("nan"))
-        self.bar.update((epoch + 1) * self.passes, [("loss", loss)])
-
-
-def _trainee(task, features, optimizer, steps):
-    """A compiled model around the head: the head's own compile state is not touched."""
-    head, graph = task.head, functional(task.head)
-    if graph is not None:  # To call it would leave a node on it each time.
-        inputs, outputs = graph.inputs, graph.outputs[0]
-    else:
-        inputs = keras.Input(features.shape[1:], dtype=features.dtype.name)
-        outputs = keras.tree.flatten(head(inputs))[0]
-    trainee = keras.Model(inputs, outputs, name="trainee")
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    several = on_tensorflow and not task.strategy
-    trainee.compile(
-        optimizer,
-        task.loss,
-        # XLA is slower for a head on a CPU, and neither works under a strategy
-        # (keras#19246). A run of many small steps is mostly the overhead of each.
-        jit_compile=False if on_tensorflow else "auto",
-        steps_per_execution=min(32, steps) if several else 1,
-    )
-    return trainee
-
-
-def _initialize(head, seed):
-    """New initial weights for the head, from its own initializers."""
-    with initial_weights_from(repr(tuple(int(number) for number in seed))):
-        fresh = keras.models.clone_model(head)
-    for variable, new in zip(
-        head.trainable_variables, fresh.trainable_variables, strict=True
-    ):
-        variable.assign(new)

@@ -1,4 +1,4 @@
-"""Where a model's variables live: on one device, on several, or on several machines."""
+"""The distribution of a model: one device, several devices, or several workers."""
 
 import contextlib
 
@@ -16,23 +16,24 @@ __all__ = [
 
 
 def scope_of(model):
-    """The scope that a Keras model has to be made in, to train like `model`."""
-    strategy = getattr(model, "distribute_strategy", None)  # None but on TensorFlow.
+    """The strategy scope that a Keras model must be built in to train like `model`."""
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow only
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def model_strategy(model):
-    """The strategy that the model was made under; None where that was in none.
+    """The strategy that the model was created under, or None.
 
-    Keras gives every model on TensorFlow a strategy, mostly TensorFlow's default one.
-    A MirroredStrategy of one device is none of these: its variables need its scope.
+    Keras gives every model on TensorFlow a strategy, usually the default one, which
+    counts as None. A MirroredStrategy of one device does not: its variables need its
+    scope.
     """
     with scope_of(model):
         return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
 
 
 def spans_workers(model):
-    """Whether the model was made under a strategy of several processes."""
+    """Whether the model was created under a strategy of several processes."""
     strategy = getattr(model, "distribute_strategy", None)
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return False
@@ -41,10 +42,10 @@ def spans_workers(model):
 
 
 def batch_multiple():
-    """What the rows of a batch must be a multiple of, for devices to share them.
+    """The number that batch sizes must be a multiple of.
 
-    `keras.distribution` of Keras on jax cuts each batch into equal parts, and fails
-    where it cannot (Keras 3.15). 1 without a distribution.
+    On jax, `keras.distribution` splits each batch into equal parts, and fails if it
+    cannot (Keras 3.15). 1 without a distribution.
     """
     distribution = keras.distribution.distribution()
     if distribution is None:
@@ -55,7 +56,7 @@ def batch_multiple():
 
 @contextlib.contextmanager
 def undistributed():
-    """Batches of any size, on one device, for what is too small to share."""
+    """Context manager without `keras.distribution`: any batch size, on one device."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -65,13 +66,14 @@ def undistributed():
 
 
 def check_one_worker(model):
-    """Raises, on each worker by itself, for a model that several workers share."""
+    """Raises ValueError, on each worker, if several workers share the model."""
     if spans_workers(model):
         raise ValueError(
-            f"{model.name!r} was made under a MultiWorkerMirroredStrategy of several "
-            f"workers, under which Keras 3 trains no model (keras-team/keras#20585), "
-            f"its head neither. Retrain a copy that was made outside the strategy, "
-            f"copy = keras.models.clone_model(model) with "
+            f"{model.name!r} was created under a MultiWorkerMirroredStrategy of "
+            f"several workers, under which Keras 3 cannot train "
+            f"(keras-team/keras#20585). Retrain a copy that was created outside the "
+            f"strategy, copy = keras.models.clone_model(model) with "
             f"copy.set_weights(model.get_weights()), with the same data and seed on "
-            f"each worker, and bring it back: model.set_weights(copy.get_weights())."
+            f"each worker, and copy the weights back: "
+            f"model.set_weights(copy.get_weights())."
         )

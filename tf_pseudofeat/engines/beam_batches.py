@@ -1,0 +1,51 @@
+"""Batches of features and labels, from rows."""
+
+import apache_beam as beam
+import numpy as np
+
+from tf_pseudofeat.core.validation import whole_number
+
+__all__ = ["BatchRows", "batch_arrays"]
+
+
+def batch_arrays(batch):
+    """A batch as arrays `(features [B, ...], labels [B])`; raises for anything else."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ValueError(
+            f"Moments are combined of batches (features [B, D], labels [B]); received "
+            f"a {type(batch).__name__}. BatchRows() makes them of rows."
+        )
+    features, labels = map(np.asarray, batch)
+    if features.ndim < 2 or labels.ndim < 1 or len(features) != len(labels):
+        raise ValueError(
+            f"Moments are combined of batches (features [B, D], labels [B]); received "
+            f"shapes {features.shape} and {labels.shape}. BatchRows() makes them of "
+            f"rows."
+        )
+    return features, labels
+
+
+class BatchRows(beam.PTransform):
+    """Rows `(feature [D], label)` -> batches `(features [B, D], labels [B])`.
+
+    Args:
+        batch_size: B; the last of a bundle is smaller.
+    """
+
+    def __init__(self, batch_size=1024):
+        super().__init__()
+        self._batch_size = whole_number("batch_size", batch_size)
+
+    def expand(self, rows):
+        """A PCollection of batches."""
+        size = self._batch_size
+        return (
+            rows
+            | "Collect" >> beam.BatchElements(min_batch_size=size, max_batch_size=size)
+            | "Stack" >> beam.Map(_stacked)
+        )
+
+
+def _stacked(rows):
+    features, labels = zip(*rows, strict=True)
+    return np.stack(features), np.stack(labels)

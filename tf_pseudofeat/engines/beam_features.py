@@ -1,0 +1,129 @@
+"""Step 2 on Apache Beam: the trunk in `RunInference`, and batches of its features."""
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.ml.inference import base as inference
+
+from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.engines.beam_batches import BatchRows
+
+__all__ = ["ExtractFeatures", "FeaturesModelHandler"]
+
+
+class FeaturesModelHandler(inference.ModelHandler):
+    """The trunk for Beam's `RunInference`: inputs -> features.
+
+    It loads the endpoint `features` of a SavedModel, once in each process, and not a
+    `.keras` file: a worker then needs no code of the model's own layers and loads no
+    more than TensorFlow, `tf.saved_model.load` reads from `gs://` as well, and a newer
+    version of the model is a new folder, which `RunInference` can change to while it
+    runs (`model_metadata_pcoll`). `export_classifier(model, path, layer_name=...)`
+    writes it.
+
+    Args:
+        path: folder of the SavedModel, `served/1`.
+        **batching: `min_batch_size`, `max_batch_size` and the other arguments of
+            `apache_beam.ml.inference.base.ModelHandler`.
+
+    Raises:
+        OSError: In a worker: there is no SavedModel at `path`.
+        ValueError: In a worker: it has no endpoint `features`.
+
+    Example:
+
+    >>> images | RunInference(FeaturesModelHandler("served/1", max_batch_size=256))
+    """
+
+    def __init__(self, path, **batching):
+        super().__init__(**batching)
+        self._path = path
+
+    def load_model(self):
+        """The SavedModel."""
+        model = tf.saved_model.load(self._path)
+        if "features" not in model.signatures:
+            raise ValueError(
+                f"{self._path} has endpoints {sorted(model.signatures)}, and none "
+                f"'features'. Export it with export_classifier(model, path, "
+                f"layer_name=...)."
+            )
+        return model
+
+    def run_inference(self, batch, model, inference_args=None):
+        """Features of a list of inputs.
+
+        Args:
+            batch: list of arrays `[...]`; of dicts of them by name where the model has
+                several inputs.
+            model: what `load_model` gave.
+            inference_args: not looked at.
+
+        Returns:
+            results: a `PredictionResult` for each, `inference` its feature `[D]`.
+        """
+        endpoint = model.signatures["features"]
+        _, specs = endpoint.structured_input_signature
+        features = endpoint(
+            **{
+                name: tf.constant(
+                    np.stack([x[name] if isinstance(x, dict) else x for x in batch]),
+                    spec.dtype,
+                )
+                for name, spec in specs.items()
+            }
+        )["features"].numpy()
+        return [
+            inference.PredictionResult(x, feature, self._path)
+            for x, feature in zip(batch, features, strict=True)
+        ]
+
+    def update_model_path(self, model_path=None):
+        """Where `RunInference` was told of a newer model."""
+        self._path = model_path or self._path
+
+    def get_num_bytes(self, batch):
+        """Bytes of inputs, for `RunInference`'s metrics."""
+        return sum(array.nbytes for array in tf.nest.flatten(list(batch)))
+
+    def get_metrics_namespace(self):
+        """Where `RunInference` counts inferences, batches and seconds."""
+        return "tf_pseudofeat"
+
+
+class ExtractFeatures(beam.PTransform):
+    """Rows `(input, label)` -> batches `(features [B, D], labels [B])`.
+
+    The trunk runs by `RunInference`, and the label goes beside its input, as the key.
+
+    Args:
+        path: folder of a SavedModel with the endpoint `features`.
+        batch_size: inputs that the trunk sees at a time.
+        **run_inference: further arguments of `RunInference`, such as
+            `model_metadata_pcoll`.
+
+    Example:
+
+    >>> batches = images | ExtractFeatures("served/1")
+    """
+
+    def __init__(self, path, batch_size=256, **run_inference):
+        super().__init__()
+        size = whole_number("batch_size", batch_size)
+        self._handler = FeaturesModelHandler(
+            path, min_batch_size=size, max_batch_size=size
+        )
+        self._run_inference = run_inference
+
+    def expand(self, rows):
+        """A PCollection of batches."""
+        run = inference.RunInference(
+            inference.KeyedModelHandler(self._handler), **self._run_inference
+        )
+        return (
+            rows
+            | "LabelAsKey" >> beam.MapTuple(lambda x, label: (label, x))
+            | "RunTrunk" >> run
+            | "Feature" >> beam.MapTuple(lambda label, y: (y.inference, label))
+            | BatchRows()
+        )
