@@ -42,9 +42,8 @@ class LabeledFeatures:
         ValueError: If lengths differ or are 0, features are not real or not finite,
             labels are not class ids, or weights are negative, not finite, or all 0.
 
-    Example:
-
-    >>> features, labels = LabeledFeatures(np.eye(3), [0, 1, 1])
+    Examples:
+        >>> features, labels = LabeledFeatures(np.eye(3), [0, 1, 1])
     """
 
     features: np.ndarray

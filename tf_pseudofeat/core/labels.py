@@ -29,10 +29,9 @@ def class_ids(labels, num_classes=None):
     Raises:
         ValueError: If the labels have another form, or a class id is out of range.
 
-    Example:
-
-    >>> class_ids([[0.0, 1.0], [1.0, 0.0]])
-    array([1, 0])
+    Examples:
+        >>> class_ids([[0.0, 1.0], [1.0, 0.0]])
+        array([1, 0])
     """
     if num_classes is not None:
         num_classes = whole_number("num_classes", num_classes)

@@ -48,12 +48,11 @@ class StoredArray:
             another file system; when rows are read, if it was truncated.
         OSError: If a file cannot be read.
 
-    Example:
-
-    >>> np.save("features-00000.npy", np.zeros((5, 3), "float32"))
-    >>> features = StoredArray(["features-00000.npy"])
-    >>> features.shape, features[[4, 0]].shape
-    ((5, 3), (2, 3))
+    Examples:
+        >>> np.save("features-00000.npy", np.zeros((5, 3), "float32"))
+        >>> features = StoredArray(["features-00000.npy"])
+        >>> features.shape, features[[4, 0]].shape
+        ((5, 3), (2, 3))
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike]) -> None:
@@ -128,12 +127,12 @@ class StoredArray:
         """Reads rows in the given order.
 
         Args:
-                rows: integers `[M]`, where negative ones count from the end, or a mask
-                    `[N]`.
-                axis: must be 0.
+            rows: integers `[M]`, where negative ones count from the end, or a mask
+                `[N]`.
+            axis: must be 0.
 
-            Returns:
-                array: `[M, ...]`.
+        Returns:
+            array: `[M, ...]`.
         """
         if axis != 0:
             raise ValueError(f"Only rows can be taken, axis=0; received axis={axis}.")

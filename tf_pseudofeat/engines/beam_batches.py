@@ -32,7 +32,7 @@ class BatchRows(beam.PTransform):
         batch_size: B; the last of a bundle is smaller.
     """
 
-    def __init__(self, batch_size=1024):
+    def __init__(self, batch_size: int = 1024) -> None:
         super().__init__()
         self._batch_size = whole_number("batch_size", batch_size)
 

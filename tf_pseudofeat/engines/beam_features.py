@@ -1,5 +1,9 @@
 """Step 2 on Apache Beam: the trunk in `RunInference`, and batches of its features."""
 
+import os
+from collections.abc import Sequence
+from typing import Any
+
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
@@ -30,12 +34,11 @@ class FeaturesModelHandler(inference.ModelHandler):
         OSError: In a worker: there is no SavedModel at `path`.
         ValueError: In a worker: it has no endpoint `features`.
 
-    Example:
-
-    >>> images | RunInference(FeaturesModelHandler("served/1", max_batch_size=256))
+    Examples:
+        >>> images | RunInference(FeaturesModelHandler("served/1", max_batch_size=256))
     """
 
-    def __init__(self, path, **batching):
+    def __init__(self, path: str | os.PathLike, **batching: Any) -> None:
         super().__init__(**batching)
         self._path = path
 
@@ -50,7 +53,12 @@ class FeaturesModelHandler(inference.ModelHandler):
             )
         return model
 
-    def run_inference(self, batch, model, inference_args=None):
+    def run_inference(
+        self,
+        batch: Sequence[Any],
+        model: Any,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[np.ndarray]:
         """Features of a list of inputs.
 
         Args:
@@ -102,12 +110,13 @@ class ExtractFeatures(beam.PTransform):
         **run_inference: further arguments of `RunInference`, such as
             `model_metadata_pcoll`.
 
-    Example:
-
-    >>> batches = images | ExtractFeatures("served/1")
+    Examples:
+        >>> batches = images | ExtractFeatures("served/1")
     """
 
-    def __init__(self, path, batch_size=256, **run_inference):
+    def __init__(
+        self, path: str | os.PathLike, batch_size: int = 256, **run_inference: Any
+    ) -> None:
         super().__init__()
         size = whole_number("batch_size", batch_size)
         self._handler = FeaturesModelHandler(

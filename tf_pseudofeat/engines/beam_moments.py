@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import uuid
 
 import apache_beam as beam
@@ -87,12 +88,13 @@ class CombineClassMoments(beam.CombineFn):
         ValueError: `num_classes`, `kind` or `rank` does not fit, at once. In a worker,
             as `moments_of`, or where no batch came at all.
 
-    Example:
-
-    >>> moments = batches | beam.CombineGlobally(CombineClassMoments(10, "tied"))
+    Examples:
+        >>> moments = batches | beam.CombineGlobally(CombineClassMoments(10, "tied"))
     """
 
-    def __init__(self, num_classes, kind="full", rank=None):
+    def __init__(
+        self, num_classes: int, kind: str = "full", rank: int | None = None
+    ) -> None:
         self._num_classes = whole_number("num_classes", num_classes)
         check_rank(kind, rank)
         self._kind, self._rank = zero_moments(1, 1, kind).kind, rank
@@ -199,7 +201,7 @@ class WriteMoments(beam.PTransform):
         path: of the `.npz` file, in any of Beam's file systems.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         super().__init__()
         elsewhere = isinstance(path, str) and "://" in path
         self._path = path if elsewhere else str(local_path(path))

@@ -1,5 +1,6 @@
 """Features from Apache Beam as shards, which `load_features` reads."""
 
+import os
 import uuid
 
 import apache_beam as beam
@@ -32,7 +33,9 @@ class WriteFeatureShards(beam.PTransform):
             already, or cannot be written to. In a worker: see `ShardWriter`.
     """
 
-    def __init__(self, folder, rows_per_shard=None):
+    def __init__(
+        self, folder: str | os.PathLike, rows_per_shard: int | None = None
+    ) -> None:
         super().__init__()
         if "://" in str(folder):
             raise ValueError(

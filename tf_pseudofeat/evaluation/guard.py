@@ -44,11 +44,11 @@ class Guard:
         ValueError: The monitor is no name of a score, or a number is out of its range.
         TypeError: The monitor is of another kind.
 
-    Example:
-
-    >>> Guard("f1", confidence=0.95).name
-    'f1'
-    >>> retrain_head(model, "features", data, validation_data=val, monitor=Guard("f1"))
+    Examples:
+        >>> Guard("f1", confidence=0.95).name
+        'f1'
+        >>> guard = Guard("f1")
+        >>> retrain_head(model, "features", data, validation_data=val, monitor=guard)
 
     References:
         [1] docs/results/deployment, "How sure the guard has to be".

@@ -177,12 +177,11 @@ def choose_thresholds(
             nor logits.
         TypeError: `model` is not a Keras 3 model, `validation_data` no data.
 
-    Example:
-
-    >>> thresholds = choose_thresholds(model, val_ds, "f1", temperature=True)
-    >>> print(thresholds)
-    >>> names = [f"digit {number}" for number in range(10)]
-    >>> export_classifier(model, "served", class_names=names, thresholds=thresholds)
+    Examples:
+        >>> thresholds = choose_thresholds(model, val_ds, "f1", temperature=True)
+        >>> print(thresholds)
+        >>> names = [f"digit {number}" for number in range(10)]
+        >>> export_classifier(model, "served", class_names=names, thresholds=thresholds)
 
     References:
         Guo et al., "On calibration of modern neural networks", ICML 2017, for the

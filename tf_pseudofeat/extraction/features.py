@@ -98,10 +98,10 @@ def extract_features(
             unknown.
         OSError: If `cache_dir` cannot be written to, or the disk is full.
 
-    Example:
-
-    >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
-    >>> features, labels = extract_features(trunk, train_ds, augment=augment, views=3)
+    Examples:
+        >>> augment = keras.layers.RandomTranslation(0.1, 0.1)
+        >>> data = extract_features(trunk, train_ds, augment=augment, views=3)
+        >>> features, labels = data
     """
     extraction = resolve_extraction(extraction, options).literal()
     check_data(data, extraction.steps)

@@ -44,11 +44,10 @@ class Extraction:
         TypeError: If `augment` is not callable or is a class, or `cache_dir` is not a
             path.
 
-    Example:
-
-    >>> shifts = keras.layers.RandomTranslation(0.1, 0.1)
-    >>> Extraction(augment=shifts, views=2, per_class=1000).num_views
-    2
+    Examples:
+        >>> shifts = keras.layers.RandomTranslation(0.1, 0.1)
+        >>> Extraction(augment=shifts, views=2, per_class=1000).num_views
+        2
     """
 
     augment: object = "auto"

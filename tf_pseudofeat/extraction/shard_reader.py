@@ -55,9 +55,8 @@ def load_features(folder: str | os.PathLike, verify: bool = True) -> LabeledFeat
             changed; the message names the file.
         OSError: If a file cannot be read.
 
-    Example:
-
-    >>> features, labels = load_features("features")
+    Examples:
+        >>> features, labels = load_features("features")
     """
     folder = local_path(folder, "folder")
     _check_indexed(folder)

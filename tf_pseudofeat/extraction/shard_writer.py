@@ -75,11 +75,10 @@ class ShardWriter:
             other or earlier batches, or are NaN or infinite.
         OSError: If the folder cannot be written to.
 
-    Example:
-
-    >>> with ShardWriter("features", prefix="worker-3") as writer:
-    ...     writer.add(features, labels)
-    >>> write_index("features")
+    Examples:
+        >>> with ShardWriter("features", prefix="worker-3") as writer:
+        ...     writer.add(features, labels)
+        >>> write_index("features")
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class ClassConditionalGaussian(GaussianParameters):
     Call arguments:
         features: floats `[B, ...]`, with the shape of the fitted features.
 
-    Returns:
+    Call returns:
         log_density: float32 `[B, C]`, -inf for a class without examples.
 
     Raises:
@@ -81,13 +81,12 @@ class ClassConditionalGaussian(GaussianParameters):
             infinite, a class has one example (unless "tied"), or float32 cannot hold a
             mean or deviation. In `sample`, if a class has no example.
 
-    Example:
-
-    >>> features = np.random.default_rng(0).normal(size=(100, 3))
-    >>> gaussian = ClassConditionalGaussian(num_classes=2)
-    >>> gaussian.adapt(features, [0] * 90 + [1] * 10)
-    >>> gaussian.sample([1, 1, 0], seed=(1, 2)).shape
-    TensorShape([3, 3])
+    Examples:
+        >>> features = np.random.default_rng(0).normal(size=(100, 3))
+        >>> gaussian = ClassConditionalGaussian(num_classes=2)
+        >>> gaussian.adapt(features, [0] * 90 + [1] * 10)
+        >>> gaussian.sample([1, 1, 0], seed=(1, 2)).shape
+        TensorShape([3, 3])
 
     References:
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in

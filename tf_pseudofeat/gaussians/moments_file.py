@@ -65,9 +65,9 @@ def load_moments(file: object) -> ClassMoments:
             statistics of any examples; or if it is not a regular file, or on another
             file system.
 
-    Example:
-
-    >>> moments = merge_moments(load_moments("monday.npz"), load_moments("tuesday.npz"))
+    Examples:
+        >>> days = [load_moments("monday.npz"), load_moments("tuesday.npz")]
+        >>> moments = merge_moments(*days)
     """
     if hasattr(file, "read"):
         moments = read_moments(file)

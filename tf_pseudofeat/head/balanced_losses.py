@@ -79,10 +79,9 @@ class BalancedSoftmax(BalancedLoss):
         ValueError: A class has no example, or there are fewer than two; in a call,
             outputs of another number of classes.
 
-    Example:
-
-    >>> loss = BalancedSoftmax(class_counts(labels), from_logits=True)
-    >>> model.compile("adam", loss)
+    Examples:
+        >>> loss = BalancedSoftmax(class_counts(labels), from_logits=True)
+        >>> model.compile("adam", loss)
 
     References:
         Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", arXiv
@@ -121,9 +120,8 @@ class ClassBalancedCrossentropy(BalancedLoss):
     Raises:
         ValueError: As `BalancedSoftmax`, or `beta` is not in [0, 1).
 
-    Example:
-
-    >>> model.compile("adam", ClassBalancedCrossentropy(class_counts(labels)))
+    Examples:
+        >>> model.compile("adam", ClassBalancedCrossentropy(class_counts(labels)))
 
     References:
         Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", arXiv

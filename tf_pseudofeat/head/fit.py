@@ -107,11 +107,11 @@ def fit_head(
         TypeError: `material.features` or `scoring` is no `LabeledFeatures`, `monitor`
             no score.
 
-    Example:
-
-    >>> material = prepare_material(LabeledFeatures(features, labels), HeadRecipe(), 10)
-    >>> fit_head(Task(head, 10, "sparse_categorical_crossentropy"), material).kept
-    True
+    Examples:
+        >>> data = LabeledFeatures(features, labels)
+        >>> material = prepare_material(data, HeadRecipe(), 10)
+        >>> fit_head(Task(head, 10, "sparse_categorical_crossentropy"), material).kept
+        True
     """
     recipe = HeadRecipe() if recipe is None else recipe
     kinds = (("task", task, Task), ("material", material, Material))

@@ -70,12 +70,11 @@ def adjust_logits(
     Warns:
         UserWarning: The prior seems to have been taken off already.
 
-    Example:
-
-    >>> adjusted = adjust_logits(model, class_counts(labels))
-    >>> adjusted.predict(images).argmax(axis=-1)
-    >>> deployed = adjust_logits(retrained, report, target_prior="training")
-    >>> balanced = adjust_logits(deployed, target_prior="uniform")
+    Examples:
+        >>> adjusted = adjust_logits(model, class_counts(labels))
+        >>> adjusted.predict(images).argmax(axis=-1)
+        >>> deployed = adjust_logits(retrained, report, target_prior="training")
+        >>> balanced = adjust_logits(deployed, target_prior="uniform")
 
     References:
         Menon et al., "Long-tail learning via logit adjustment", arXiv 2007.07314, ICLR

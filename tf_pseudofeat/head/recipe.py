@@ -84,10 +84,9 @@ class HeadRecipe:
         ValueError: A value is out of its range, or two fields contradict each other.
         TypeError: A value is of the wrong kind.
 
-    Example:
-
-    >>> HeadRecipe(gaussian={"covariance_type": "tied"}, blend=0.5).blend
-    0.5
+    Examples:
+        >>> HeadRecipe(gaussian={"covariance_type": "tied"}, blend=0.5).blend
+        0.5
 
     References:
         [1] Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022,

@@ -46,11 +46,10 @@ class Task:
             `class_names` are not C different ones.
         TypeError: `head` is not a Keras 3 model, or `class_names` no list.
 
-    Example:
-
-    >>> task = Task(head, 10, "sparse_categorical_crossentropy")
-    >>> data = LabeledFeatures(features, labels)
-    >>> fit_head(task, prepare_material(data, recipe, 10), recipe)
+    Examples:
+        >>> task = Task(head, 10, "sparse_categorical_crossentropy")
+        >>> data = LabeledFeatures(features, labels)
+        >>> fit_head(task, prepare_material(data, recipe, 10), recipe)
     """
 
     head: keras.Model

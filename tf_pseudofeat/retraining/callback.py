@@ -79,11 +79,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             When `fit` begins: see `retrain_head`. After its first epoch: its
             validation data do not fit, or recipe="auto" has none.
 
-    Example:
-
-    >>> retrainer = PseudoFeatureHeadRetrainer("features", train_ds)
-    >>> model.fit(train_ds, epochs=100, callbacks=[retrainer])
-    >>> print(retrainer.report)
+    Examples:
+        >>> retrainer = PseudoFeatureHeadRetrainer("features", train_ds)
+        >>> model.fit(train_ds, epochs=100, callbacks=[retrainer])
+        >>> print(retrainer.report)
     """
 
     def __init__(

@@ -77,10 +77,9 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             is not compiled; see also `retrain_head`.
         TypeError: In `fit`: `build` does not return a Keras model.
 
-    Example:
-
-    >>> classifier = make_pipeline(StandardScaler(), PseudoFeatureClassifier())
-    >>> cross_val_score(classifier, X, y, scoring="balanced_accuracy")
+    Examples:
+        >>> classifier = make_pipeline(StandardScaler(), PseudoFeatureClassifier())
+        >>> cross_val_score(classifier, X, y, scoring="balanced_accuracy")
 
     References:
         Konno and Iwazume, arXiv 1807.06538, 2018.

@@ -142,9 +142,8 @@ def diagnose(
         ValueError: See `retrain_head`.
         TypeError: See `retrain_head`.
 
-    Example:
-
-    >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
+    Examples:
+        >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
     """
     began = time.perf_counter()
     resolved = resolve_task(

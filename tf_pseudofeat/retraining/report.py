@@ -109,9 +109,8 @@ class RetrainingReport(Page):
                 predicted share of each class, by its name or "class_3"; in [0, 1] but
                 for the log loss and the Brier score. What has no value is left out.
 
-        Example:
-
-        >>> mlflow.log_metrics(report.metrics())
+        Examples:
+            >>> mlflow.log_metrics(report.metrics())
         """
         flat = {"kept": float(self.kept)}
         for when in ("before", "after"):

@@ -100,10 +100,9 @@ def retrain_head(
         RuntimeError: Another thread is retraining the head.
         OSError: `cache_dir` cannot be written to, or its disk is full.
 
-    Example:
-
-    >>> report = retrain_head(model, "features", train_ds, validation_data=val_ds)
-    >>> print(report)
+    Examples:
+        >>> report = retrain_head(model, "features", train_ds, validation_data=val_ds)
+        >>> print(report)
 
     References:
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in

@@ -49,11 +49,10 @@ def tune(
         ValueError: See `retrain_head`.
         TypeError: See `retrain_head`.
 
-    Example:
-
-    >>> tuning = tune(model, "features", train_ds, val_ds)
-    >>> print(tuning)
-    >>> retrain_head(model, "features", train_ds, recipe=tuning.recipe)
+    Examples:
+        >>> tuning = tune(model, "features", train_ds, val_ds)
+        >>> print(tuning)
+        >>> retrain_head(model, "features", train_ds, recipe=tuning.recipe)
     """
     if "recipe" in options:
         raise TypeError("`tune` takes no `recipe`: it is what it finds.")

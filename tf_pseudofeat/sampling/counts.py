@@ -71,10 +71,9 @@ def multiply_minority(
     Raises:
         ValueError: One of the two is out of its range.
 
-    Example:
-
-    >>> pseudo_counts([0] * 10 + [1] * 2, multiply_minority(20))
-    {1: 38}
+    Examples:
+        >>> pseudo_counts([0] * 10 + [1] * 2, multiply_minority(20))
+        {1: 38}
     """
     if not isinstance(multiplier, numbers.Real) or not 1 <= multiplier < np.inf:
         raise ValueError(
@@ -131,10 +130,9 @@ def pseudo_counts(
             of a single class.
         TypeError: The strategy is none of these.
 
-    Example:
-
-    >>> pseudo_counts([0, 0, 0, 1], "auto")
-    {1: 2}
+    Examples:
+        >>> pseudo_counts([0, 0, 0, 1], "auto")
+        {1: 2}
     """
     ids = class_ids(labels)
     counts = np.bincount(ids)

@@ -87,14 +87,13 @@ def interleave(
             features and Gaussians differ in shape.
         TypeError: `counts` is no dict.
 
-    Example:
-
-    >>> features = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
-    >>> labels = np.repeat([0, 1], [50, 10])
-    >>> gaussian = ClassConditionalGaussian(num_classes=2)
-    >>> gaussian.adapt(features, labels)
-    >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
-    10
+    Examples:
+        >>> features = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+        >>> labels = np.repeat([0, 1], [50, 10])
+        >>> gaussian = ClassConditionalGaussian(num_classes=2)
+        >>> gaussian.adapt(features, labels)
+        >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
+        10
     """
     data = LabeledFeatures(features, labels, sample_weight)
     if counts:

@@ -101,10 +101,9 @@ class GaussianOverSampler(_OverSampler):
     Warns:
         UserWarning: Draws beside whole numbers are rounded.
 
-    Example:
-
-    >>> sampler = GaussianOverSampler(random_state=0)
-    >>> features, labels = sampler.fit_resample(features, labels)
+    Examples:
+        >>> sampler = GaussianOverSampler(random_state=0)
+        >>> features, labels = sampler.fit_resample(features, labels)
 
     References:
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
@@ -180,10 +179,9 @@ class PerturbedOverSampler(_OverSampler):
     Warns:
         UserWarning: Draws beside whole numbers are rounded.
 
-    Example:
-
-    >>> sampler = PerturbedOverSampler(random_state=0)
-    >>> features, labels = sampler.fit_resample(features, labels)
+    Examples:
+        >>> sampler = PerturbedOverSampler(random_state=0)
+        >>> features, labels = sampler.fit_resample(features, labels)
 
     References:
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in

@@ -99,11 +99,10 @@ def export_classifier(
         ValueError: What is asked for does not fit the model, `gaussian` comes without
             `layer_name`, or `path` is on another system, `gs://...`.
 
-    Example:
-
-    >>> export_classifier(model, "served", class_names=["cat", "dog"])
-    'served/1'
-    >>> tf.saved_model.load("served/1").signatures["serving_default"]
+    Examples:
+        >>> export_classifier(model, "served", class_names=["cat", "dog"])
+        'served/1'
+        >>> tf.saved_model.load("served/1").signatures["serving_default"]
     """
     path = local_path(path)
     folder, version = (path.parent, path) if _is_version(path) else (path, None)

@@ -35,10 +35,9 @@ class Lowering:
     Raises:
         NotImplementedError: The backend is neither.
 
-    Example:
-
-    >>> lowered = Lowering()
-    >>> predict = lowered(lambda x: model(x, training=False), [model], signature)
+    Examples:
+        >>> lowered = Lowering()
+        >>> predict = lowered(lambda x: model(x, training=False), [model], signature)
     """
 
     def __init__(self):

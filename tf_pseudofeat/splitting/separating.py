@@ -104,9 +104,8 @@ def separating_layers(
         TypeError: `model` is not a Keras 3 model.
         ValueError: The model has no graph, or no such output.
 
-    Example:
-
-    >>> print(separating_layers(model))
+    Examples:
+        >>> print(separating_layers(model))
     """
     check_is_keras_3(model)
     if functional(model) is None:

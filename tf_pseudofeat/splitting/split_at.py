@@ -59,11 +59,10 @@ def split_at(
             called several times, or the last one; it has several outputs or a masked
             one; or a skip connection, an input or an output bypasses it.
 
-    Example:
-
-    >>> trunk, head = split_at(model, "features")
-    >>> head.compile("adam", "sparse_categorical_crossentropy")
-    >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
+    Examples:
+        >>> trunk, head = split_at(model, "features")
+        >>> head.compile("adam", "sparse_categorical_crossentropy")
+        >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
     """
     check_arguments(model, layer_name, call_index)
     chosen = None if output is None else choose_output(model, output)

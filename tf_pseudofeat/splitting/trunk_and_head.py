@@ -89,10 +89,9 @@ class Split:
             ValueError: If they differ, the features are not finite, or the trunk
                 outputs a mask.
 
-        Example:
-
-        >>> split_at(model, "features").check(model, images[:8])
-        0.0
+        Examples:
+            >>> split_at(model, "features").check(model, images[:8])
+            0.0
         """
         return self.compare(model, x, tolerance, trained)[0]
 
