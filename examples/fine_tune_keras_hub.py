@@ -1,6 +1,6 @@
 """Fine-tunes a KerasHub image classifier, retrains its head, and exports both.
 
-    pip install keras-hub
+    pip install -e ".[keras-hub]"
     python -m examples.fine_tune_keras_hub
 
 The task takes raw images of 8 x 8. Its preprocessor enlarges and scales them in `fit`,

@@ -1,6 +1,6 @@
 """Tunes a network and the recipe of its head together, with KerasTuner.
 
-    pip install keras-tuner
+    pip install -e ".[keras-tuner]"
     python -m examples.tune_with_keras_tuner
 
 Each trial trains a small network on imbalanced digits and retrains its head; `units`,
