@@ -22,7 +22,7 @@ def task(images):
     hub.keras.utils.set_random_seed(0)
     task = hub.small_classifier(images.num_classes)
     x = hub.colored(images.train_images)
-    hub.fine_tune(task, x, images.train_labels, epochs=2)
+    hub.fine_tune(task, x, images.train_labels, epochs=8)
     return task
 
 
@@ -50,7 +50,7 @@ def test_what_is_retrained_is_what_is_served(images, task, tmp_path):
     )
     assert report.kept and report.scored_on == "validation data"
     assert report.before["balanced_accuracy"] < report.after["balanced_accuracy"]
-    assert scores[0] < scores[1]  # by 10 points, on images that chose nothing
+    assert scores[0] < scores[1]  # on images that chose nothing
     for before, after in zip(weights, task.backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
 

@@ -36,7 +36,7 @@ assert right[1][y_test >= 5].mean() > right[0][y_test >= 5].mean()
     "table_where_the_threshold_decides": """
 remedies = {remedy.name: remedy for remedy in diagnosis.remedies}
 plain, moved = remedies["as it is"], remedies["a threshold of its own"]
-assert 0.015 < np.mean(cancelled) < 0.03
+assert 0.015 < np.mean(canceled) < 0.03
 assert plain.scores["accuracy"] > 0.95 and plain.scores["recall"][1] < 0.1
 assert moved.score > 2 * plain.score and diagnosis.recommended is moved
 for name in ("logit adjustment, tau 1", "retraining, by default"):
