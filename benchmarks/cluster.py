@@ -25,7 +25,7 @@ import tf_pseudofeat as tfpf
 from benchmarks.made_up import features_of
 from benchmarks.table import machine
 from examples.resnet import resnet
-from tf_pseudofeat.beam import (
+from tf_pseudofeat.engines.beam import (
     CombineClassMoments,
     ExtractFeatures,
     WriteFeatureShards,

@@ -9,7 +9,7 @@ import pathlib
 import platform
 
 from benchmarks.race import Measurement
-from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.core.files import whole_file
 
 __all__ = ["machine", "markdown", "read_json", "write_json"]
 

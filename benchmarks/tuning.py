@@ -5,7 +5,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from benchmarks.race import Contender, race
-from tf_pseudofeat.search import search_recipe
+from tf_pseudofeat.retraining.search import search_recipe
 
 __all__ = ["measure"]
 

@@ -11,8 +11,8 @@ import imblearn.under_sampling
 import numpy as np
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.chosen import ClassTotals
+from tf_pseudofeat.extraction.chosen import ClassTotals
+from tf_pseudofeat.head.adjust import shift_bias
 
 __all__ = ["ARMS", "run_arm"]
 

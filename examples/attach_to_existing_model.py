@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from absl import app, flags, logging
 
-from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.core.files import whole_file
 
 from .data import imbalance, load_images, training_stream
 

@@ -27,13 +27,13 @@ from absl import app, flags, logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.beam import (
+from tf_pseudofeat.engines.beam import (
     CombineClassMoments,
     ExtractFeatures,
     WriteFeatureShards,
     WriteMoments,
 )
-from tf_pseudofeat.shards import check_free
+from tf_pseudofeat.extraction.shards import check_free
 
 from .beam_sources import Digits, FeatureRows, ReadRanges, TfdsImages
 from .data import prepared_set

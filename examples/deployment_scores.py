@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.budget import minority_classes
-from tf_pseudofeat.comparison import score_predictions
+from tf_pseudofeat.evaluation.comparison import score_predictions
+from tf_pseudofeat.sampling.budget import minority_classes
 
 __all__ = ["SCORES", "THRESHOLDS", "logits_of", "way_scores"]
 

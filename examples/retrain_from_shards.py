@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.core.files import whole_file
 
 FLAGS = flags.FLAGS
 

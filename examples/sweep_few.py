@@ -26,8 +26,8 @@ import numpy as np
 from absl import app, flags
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.views import Shifts
+from tf_pseudofeat.extraction.views import Shifts
+from tf_pseudofeat.head.adjust import shift_bias
 
 from .compare import Results
 from .data import load_images

@@ -17,7 +17,7 @@ from absl import app, flags
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.views import Shifts
+from tf_pseudofeat.extraction.views import Shifts
 
 from .compare import Results
 from .data import imbalance, load_images

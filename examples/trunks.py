@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.files import whole_file
-from tf_pseudofeat.views import choose_views
+from tf_pseudofeat.core.files import whole_file
+from tf_pseudofeat.extraction.views import choose_views
 
 from .data import (
     imbalance,

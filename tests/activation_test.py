@@ -4,8 +4,8 @@ import keras
 import pytest
 from keras import layers, ops
 
-from tf_pseudofeat.activation import output_activation
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.split import split_at
 
 
 def model_ending_in(*last):

@@ -11,17 +11,17 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tests.each_backend import gradient
-from tf_pseudofeat.activation import output_activation
-from tf_pseudofeat.adjust import (
+from tf_pseudofeat.evaluation.scores import balanced_accuracy
+from tf_pseudofeat.head.adjust import (
     LogitAdjustment,
     adjust_logits,
     final_dense,
     shift_bias,
 )
-from tf_pseudofeat.export import export_classifier
-from tf_pseudofeat.report import RetrainingReport
-from tf_pseudofeat.scores import balanced_accuracy
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.retraining.report import RetrainingReport
+from tf_pseudofeat.serving.export import export_classifier
+from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.split import split_at
 
 X = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
 COUNTS = [100, 20, 4]

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import tf_pseudofeat as tfpf
 from tests import heads
-from tf_pseudofeat.covariance import COVARIANCE_TYPES
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
 
 __all__ = ["main_path", "write_inputs"]
 

@@ -32,7 +32,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import tf_pseudofeat as tfpf
 from tests import heads
-from tf_pseudofeat.moments import no_moments
+from tf_pseudofeat.gaussians.moments import no_moments
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 4)).astype("float32")

@@ -18,12 +18,12 @@ from keras import layers
 
 from examples.data import imbalance, load_images
 from examples.retrain_from_shards import retrain
-from tf_pseudofeat.export import export_classifier
-from tf_pseudofeat.features import extract_features
-from tf_pseudofeat.moments import ClassMoments, moments_of
-from tf_pseudofeat.moments_file import load_moments
-from tf_pseudofeat.shards import load_features
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.shards import load_features
+from tf_pseudofeat.gaussians.moments import ClassMoments, moments_of
+from tf_pseudofeat.gaussians.moments_file import load_moments
+from tf_pseudofeat.serving.export import export_classifier
+from tf_pseudofeat.splitting.split import split_at
 
 beam = pytest.importorskip("apache_beam")
 from apache_beam.ml.inference.base import RunInference  # noqa: E402
@@ -32,7 +32,7 @@ from apache_beam.testing.util import assert_that  # noqa: E402
 
 from examples import beam_extract  # noqa: E402
 from examples.beam_sources import Digits, FeatureRows  # noqa: E402
-from tf_pseudofeat.beam import (  # noqa: E402
+from tf_pseudofeat.engines.beam import (  # noqa: E402
     BatchRows,
     ClassMomentsCoder,
     CombineClassMoments,
@@ -116,7 +116,7 @@ def as_a_runner_might(combine, batches, rng):
 def test_any_bundling_in_any_order_gives_what_one_machine_does(
     kind, waiting_bytes, monkeypatch
 ):
-    monkeypatch.setattr("tf_pseudofeat.beam._WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr("tf_pseudofeat.engines.beam._WAITING_BYTES", waiting_bytes)
     features, labels = make_data()
     expected = moments_of(features, labels, C, kind)
     for seed in range(20):
@@ -127,7 +127,7 @@ def test_any_bundling_in_any_order_gives_what_one_machine_does(
 
 
 def test_few_rows_wait_for_others_and_take_no_more_than_the_statistics(monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.beam._WAITING_BYTES", 2**16)
+    monkeypatch.setattr("tf_pseudofeat.engines.beam._WAITING_BYTES", 2**16)
     combine = CombineClassMoments(2, "tied")
     gathered, rows = combine.create_accumulator(), np.ones((64, 256), "float32")
     waiting, settled = [], 0
@@ -512,16 +512,15 @@ def test_a_feature_file_is_read_in_batches(tmp_path):
         FeatureRows(str(tmp_path / "h.npz")).ranges()
 
 
-def test_the_readme_s_pipeline_runs(served, tmp_path, monkeypatch):
-    (code,) = re.findall(
-        r"^```py\n(.*?)^```$", (PACKAGE.parent / "README.md").read_text(), re.S | re.M
-    )
+def test_the_pipeline_of_the_guide_runs(served, tmp_path, monkeypatch):
+    guide = (PACKAGE.parent / "docs" / "guide" / "clusters.md").read_text()
+    (code,) = re.findall(r"^```py\n(.*?)^```$", guide, re.S | re.M)
     images, labels = images_and_labels()
     rows = list(zip(images, labels.tolist(), strict=True))
     code = code.replace('"served/1"', repr(served[1]))
     monkeypatch.chdir(tmp_path)
     session = {"rows": rows}
-    exec(compile(code, "README.md", "exec"), session)
+    exec(compile(code, "clusters.md", "exec"), session)
     assert session["gaussian"].moments.count[:C].sum() == len(rows)
     assert len(load_features("shards").labels) == len(rows)
 
@@ -588,10 +587,14 @@ def test_a_model_without_features(served, tmp_path):
 def test_without_beam_an_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)  # as if it were not there
     with pytest.raises(ImportError, match=r"pip install 'tf-pseudofeat\[beam\]'"):
-        runpy.run_path(str(PACKAGE / "beam.py"))
+        runpy.run_path(str(PACKAGE / "engines" / "beam.py"))
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "file",
+    sorted(PACKAGE.rglob("*.py")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 def test_nothing_else_in_the_package_imports_it(file):
     imports = re.findall(r"^\s*(?:from|import) .*", file.read_text(), re.M)
     of_beam = [line for line in imports if re.search(r"\bbeam\b|apache_beam", line)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 
-from tf_pseudofeat.budget import (
+from tf_pseudofeat.sampling.budget import (
     check_several_classes,
     class_counts,
     minority_classes,

@@ -1,4 +1,4 @@
-"""`BUILD` is the floor table: here it is held against what the files import."""
+"""`BUILD`: evaluated here, and its deps held against what the folders import."""
 
 import ast
 import functools
@@ -13,7 +13,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = ("tf_pseudofeat", "tests", "examples", "benchmarks")
-RULES = ("py_binary", "py_library", "py_test")
 
 # Distributions that are not called what they are imported as.
 DISTRIBUTIONS = {
@@ -32,53 +31,75 @@ UNDECLARED = {
 }
 
 
-def read(file: str) -> str:
+def read(file):
     return (ROOT / file).read_text(encoding="utf-8")
 
 
-def modules() -> list[str]:
-    """Every Python file of the project's folders, as BUILD writes it."""
-    paths = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-    return sorted(path.relative_to(ROOT).as_posix() for path in paths)
+def evaluated(package):
+    """{label: attributes} of the targets of one BUILD file.
+
+    The language of BUILD files is a subset of Python's, and so is run as Python.
+    """
+    targets = {}
+
+    def rule(kind, name, **attributes):
+        label = f"//{package}:{name}"
+        assert label not in targets, f"two targets {label}"
+        targets[label] = attributes | {"rule": kind, "deps": attributes.get("deps", [])}
+
+    def matching(pattern):
+        return folder.glob(f"{pattern}/*" if pattern.endswith("**") else pattern)
+
+    def glob(patterns, exclude=(), allow_empty=False):
+        found = {path for pattern in patterns for path in matching(pattern)}
+        skipped = {path for pattern in exclude for path in matching(pattern)}
+        files = sorted(path for path in found - skipped if path.is_file())
+        assert files or allow_empty, f"//{package}: nothing matches {patterns}"
+        return [path.relative_to(folder).as_posix() for path in files]
+
+    folder = ROOT / package
+    rules = ("filegroup", "py_binary", "py_library", "py_test", "test_suite")
+    names = {kind: functools.partial(rule, kind) for kind in rules}
+    names |= {"glob": glob, "load": lambda *_: None, "package": lambda **_: None}
+    exec(compile(read(folder / "BUILD"), str(folder / "BUILD"), "exec"), names)
+    return targets
 
 
-def targets_of(build: str) -> dict[str, dict]:
-    """{name: attributes} of the py_* targets; those of the package get a "floor"."""
-    floors = {
-        number: int(line.removeprefix("# Floor "))
-        for number, line in enumerate(build.splitlines(), start=1)
-        if re.fullmatch(r"# Floor \d+", line)
-    }
-    found = {}
-    for call in (
-        getattr(statement, "value", None) for statement in ast.parse(build).body
-    ):
-        if not isinstance(call, ast.Call) or call.func.id not in RULES:
-            continue
-        target = {k.arg: _literal(k.value) for k in call.keywords}
-        assert target["name"] not in found, f"BUILD has two targets {target['name']}"
-        found[target["name"]] = target | {"deps": target.get("deps", [])}
-        target = found[target["name"]]
-        target["rule"] = call.func.id
-        if target["srcs"][0].startswith("tf_pseudofeat/"):
-            above = [number for number in floors if number < call.lineno]
-            assert above, f"BUILD: {target['name']} stands below no '# Floor' line"
-            target["floor"] = floors[above[-1]]
-    return found
+def label_of(package, label):
+    """`//a/b` and `:b` in full: `//a/b:b`."""
+    if label.startswith(":"):
+        return f"//{package}{label}"
+    return (
+        label if ":" in label or label[0] == "@" else f"{label}:{label.split('/')[-1]}"
+    )
 
 
-def _literal(node: ast.expr):
-    """An attribute's value; what Bazel has to work out is an empty list here."""
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return []
+PACKAGES = sorted(
+    path.parent.relative_to(ROOT).as_posix().removeprefix(".")
+    for path in [
+        ROOT / "BUILD",
+        *(p for f in FOLDERS for p in ROOT.glob(f"{f}/**/BUILD")),
+    ]
+)
+TARGETS = {
+    label: target | {"package": package}
+    for package in PACKAGES
+    for label, target in evaluated(package).items()
+}
+ROOMS = [package for package in PACKAGES if package.startswith("tf_pseudofeat/")]
+LIBRARIES = {p: f"//{p}:{p.split('/')[-1]}" for p in [*ROOMS, "examples", "benchmarks"]}
+LIBRARIES |= {"": "//:tf_pseudofeat", "tests": "//tests:support"}
 
 
-def imports_of(code: str, folder: str = "") -> set[str]:
-    """The dotted names that some code imports, be it inside a function.
+def files_of(package):
+    """The Python files of a package of BUILD, those of the tests included."""
+    folders = ["tf_pseudofeat/*.py"] if not package else [f"{package}/**/*.py"]
+    return sorted(ROOT.glob(folders[0]))
 
-    `from a import b` gives "a.b"; whether b is a module is for `label_of` to say.
+
+def imports_of(code, folder=""):
+    """The dotted modules that some code imports, be it inside a function.
+
     `examples` imports from itself by `from .`, as a wheel has it under another name.
     """
     found = set()
@@ -103,124 +124,138 @@ def imports_of(code: str, folder: str = "") -> set[str]:
     return found
 
 
-def label_of(name: str, owners: dict[str, str]) -> str | None:
-    """The label of a dotted name; None for the standard library."""
+def owner(name):
+    """The label of the library that a dotted name is of; None: standard library."""
     top, *rest = name.split(".")
     if top in sys.stdlib_module_names:
         return None
     if top not in FOLDERS:
         return f"@pypi//{DISTRIBUTIONS.get(top, top)}"
-    of_index = not rest or name in _names_of_index(top)
-    file = f"{top}/__init__.py" if of_index else f"{top}/{rest[0]}.py"
-    if not (ROOT / file).exists():
-        raise ValueError(f"import of {name}: there is no {file}")
-    return f":{owners.get(file, file)}"
+    if top == "tf_pseudofeat":
+        return LIBRARIES.get(f"{top}/{rest[0]}" if rest else "", LIBRARIES[""])
+    return LIBRARIES[top]
 
 
-@functools.cache
-def _names_of_index(package: str) -> set[str]:
-    """What `__init__` takes in: there, a function hides a module of its name."""
-    index = f"{package}/__init__.py"
-    return {
-        f"{package}.{alias.asname or alias.name}"
-        for node in ast.parse(read(index) if (ROOT / index).exists() else "").body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-
-
-def wanted_deps(target: dict, owners: dict[str, str]) -> set[str]:
-    """The deps a target should have: what its code imports, and nothing else."""
+def wanted(files):
+    """The labels of all that some files import."""
     names = set()
-    for file in target["srcs"]:
-        names |= imports_of(read(file), file.split("/")[0])
-    for file in target.get("data", []):
-        if file.endswith(".md"):  # the test runs its Python blocks
-            blocks = re.findall(r"^```python\n(.*?)^```", read(file), re.M | re.S)
-            names = names.union(*map(imports_of, blocks))
-    if target["rule"] == "py_test":
-        names.add("pytest")
+    for file in files:
+        names |= imports_of(file.read_text("utf-8"), file.relative_to(ROOT).parts[0])
     tops = {name.partition(".")[0] for name in names}
     names |= {UNDECLARED[top] for top in tops & UNDECLARED.keys()}
-    return {label_of(name, owners) for name in names} - {None, f":{target['name']}"}
+    return {owner(name) for name in names} - {None}
 
 
-TARGETS = targets_of(read("BUILD"))
-OWNERS = {file: name for name, target in TARGETS.items() for file in target["srcs"]}
-PACKAGE = {name: target for name, target in TARGETS.items() if "floor" in target}
+@pytest.mark.parametrize("package", LIBRARIES)
+def test_deps_are_the_direct_imports(package):
+    target = TARGETS[LIBRARIES[package]]
+    listed = [label_of(package, label) for label in target["deps"]]
+    expected = wanted(files_of(package)) - {LIBRARIES[package]}
+    missing, unused = sorted(expected - {*listed}), sorted({*listed} - expected)
+    assert not missing, f"{package}/BUILD: imports, and its deps lack: {missing}"
+    assert not unused, f"{package}/BUILD: does not import, and deps have: {unused}"
+    assert len(listed) == len(expected), f"{package}/BUILD: a dep twice: {listed}"
 
 
-def packages_of(targets: dict[str, dict]) -> set[str]:
-    labels = {label for target in targets.values() for label in target["deps"]}
-    return {label.removeprefix("@pypi//") for label in labels if label[0] == "@"}
+def test_every_label_is_a_target():
+    for name, target in TARGETS.items():
+        labels = [*target["deps"], *target.get("tests", []), *target.get("data", [])]
+        for label in labels:
+            if label[0] in ":/":
+                full = label_of(target["package"], label)
+                assert full in TARGETS, f"{name} names {full}: there is no such target"
+            elif label[0] != "@":
+                assert (ROOT / target["package"] / label).exists(), (name, label)
 
 
-def normal(requirement: str) -> str:
-    """`TF-Keras>=2.20` as a label has it: `tf_keras`."""
-    return re.match(r"[\w.-]+", requirement)[0].lower().replace("-", "_")
+def test_every_file_belongs_to_one_library_or_is_a_test():
+    owned = [
+        f"{target['package']}/{file}".removeprefix("/")
+        for target in TARGETS.values()
+        for file in target.get("srcs", [])
+        if target["rule"] in ("py_library", "py_test") and file.endswith(".py")
+    ]
+    files = sorted(
+        path.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    assert sorted(owned) == files
 
 
-def test_every_file_belongs_to_exactly_one_target():
-    listed = [file for target in TARGETS.values() for file in target["srcs"]]
-    twice = sorted({file for file in listed if listed.count(file) > 1})
-    missing = sorted(set(modules()) - set(listed))
-    gone = sorted(set(listed) - set(modules()))
-    assert not twice, f"BUILD: in the srcs of more than one target: {twice}"
-    assert not missing, f"BUILD: in the srcs of no target: {missing}"
-    assert not gone, f"BUILD: in srcs, and there is no such file: {gone}"
+def test_a_file_is_built_the_way_it_is_run():
+    for label, target in TARGETS.items():
+        if target["rule"] == "py_test":
+            # Run as a script, a file of tests passes without running one.
+            (file,) = target["srcs"]
+            runner = target["main_module"], target["args"]
+            assert runner == ("pytest", [f"tests/{file}"]), label
+    for folder in ("examples", "benchmarks"):
+        programs = {
+            f"{folder}.{path.stem}"
+            for path in (ROOT / folder).glob("*.py")
+            if "__name__ == " in path.read_text("utf-8")
+        }
+        built = {
+            target["main_module"]
+            for target in TARGETS.values()
+            if target["rule"] == "py_binary" and target["package"] == folder
+        }
+        assert built == programs, f"{folder}/BUILD"
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_deps_are_the_direct_imports(name):
-    wanted, listed = wanted_deps(TARGETS[name], OWNERS), TARGETS[name]["deps"]
-    missing, unused = sorted(wanted - set(listed)), sorted(set(listed) - wanted)
-    assert not missing, f"BUILD: {name} imports, and its deps lack: {missing}"
-    assert not unused, f"BUILD: {name} does not import, and its deps have: {unused}"
-    assert len(listed) == len(wanted), f"BUILD: {name} has a dep twice: {listed}"
+# What may import what.
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_file_is_built_the_way_it_is_run(name):
-    target = TARGETS[name]
-    (file,) = target["srcs"]
-    if file.endswith("_test.py"):
-        assert target["rule"] == "py_test", f"BUILD: {name} must be a py_test"
-        # Run as a script, a file of tests passes without running one.
-        runner = target.get("main_module"), target.get("args")
-        assert runner == ("pytest", [file]), f"BUILD: {name} must run pytest on {file}"
-    elif 'if __name__ == "__main__":' in read(file):
-        assert target["rule"] == "py_binary", f"BUILD: {name} must be a py_binary"
-        if file.startswith("examples/"):  # `from .` needs a module, not a script
-            main = "main_module", file[:-3].replace("/", ".")
-        else:
-            main = "main", file
-        assert target.get(main[0]) == main[1], f"BUILD: {name} needs {main}"
-    else:
-        assert target["rule"] == "py_library", f"BUILD: {name} must be a py_library"
-
-
-@pytest.mark.parametrize("name", PACKAGE)
-def test_imports_of_the_package_point_strictly_down(name):
-    floor = PACKAGE[name]["floor"]
-    for below in sorted(wanted_deps(PACKAGE[name], OWNERS)):
-        if below[0] == ":":
-            assert below[1:] in PACKAGE, f"{name} imports {below}: not in the package"
-            stands_on = PACKAGE[below[1:]]["floor"]
-            assert stands_on < floor, (
-                f"BUILD: {name}, on floor {floor}, imports {below}, on floor "
-                f"{stands_on}: move what both need to a floor below them"
-            )
-
-
-def test_there_is_no_circle():
-    graph = {
-        name: {label[1:] for label in wanted_deps(target, OWNERS) if label[0] == ":"}
-        for name, target in TARGETS.items()
-    }
+def circle_in(graph):
+    """Names that import each other, in a loop; None where there is no loop."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        pytest.fail(f"these import each other: {' <- '.join(error.args[1])}")
+        return " <- ".join(error.args[1])
+    return None
+
+
+def test_rooms_import_lower_rooms_only():
+    below = {room: wanted(files_of(room)) & {*LIBRARIES.values()} for room in ROOMS}
+    graph = {LIBRARIES[r]: deps - {LIBRARIES[r]} for r, deps in below.items()}
+    for room, labels in graph.items():
+        assert labels < {LIBRARIES[room] for room in ROOMS}, f"{room} imports {labels}"
+    assert not circle_in(graph), f"rooms import each other: {circle_in(graph)}"
+
+
+def test_files_of_a_room_do_not_import_each_other_in_a_loop():
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    graph = {}
+    for name, path in modules.items():
+        names = imports_of(path.read_text("utf-8"), name.split(".")[0])
+        names |= {imported.rpartition(".")[0] for imported in names}
+        graph[name] = names & modules.keys()
+    assert sum(map(len, graph.values())) > 500  # the names are understood
+    assert not circle_in(graph), f"these import each other: {circle_in(graph)}"
+
+
+def test_the_package_imports_neither_examples_nor_tests():
+    for room in ["", *ROOMS]:
+        others = {"//examples:examples", "//benchmarks:benchmarks", "//tests:support"}
+        assert not wanted(files_of(room)) & others, room
+
+
+# What is installed.
+
+
+def packages_of(labels):
+    return {label.removeprefix("@pypi//") for label in labels if label[0] == "@"}
+
+
+def normal(requirement):
+    """`TF-Keras>=2.20` as a label has it: `tf_keras`."""
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("-", "_")
 
 
 def test_every_package_is_pinned():
@@ -229,8 +264,9 @@ def test_every_package_is_pinned():
         for line in read("requirements_lock.txt").splitlines()
         if not line.startswith("#")
     }
-    missing = sorted(packages_of(TARGETS) - pinned)
-    assert not missing, f"requirements_lock.txt lacks: {missing}"
+    used = packages_of(label for target in TARGETS.values() for label in target["deps"])
+    assert len(used) > 20
+    assert not used - pinned, f"requirements_lock.txt lacks: {sorted(used - pinned)}"
 
 
 def requirements():
@@ -254,25 +290,23 @@ def test_what_is_imported_is_installed():
     always, extras = requirements()
     always = set(map(normal, always))
     extras = {name: always | set(map(normal, more)) for name, more in extras.items()}
-    installed = {
-        "tf_pseudofeat": set().union(*extras.values()),
-        "examples": set().union(
-            *(more for name, more in extras.items() if name != "test")
-        ),
-        "tests": extras["test"],
-        "benchmarks": extras["test"],
-    }
-    for name, target in TARGETS.items():
-        used = packages_of({name: target})
-        missing = sorted(used - installed[target["srcs"][0].split("/")[0]])
-        assert not missing, f"{name} imports, and nothing requires: {missing}"
-    for name, target in PACKAGE.items():  # an extra is for imports inside functions
-        body = ast.parse(read(target["srcs"][0])).body
+    of_examples = ("beam", "examples", "jax", "keras-hub", "keras-tuner", "serving")
+    installed = dict.fromkeys(PACKAGES, set().union(*extras.values()))
+    installed["examples"] = set().union(*(extras[name] for name in of_examples))
+    for package, label in LIBRARIES.items():
+        missing = packages_of(TARGETS[label]["deps"]) - installed[package]
+        assert not missing, f"{package} imports, and nothing requires: {missing}"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if "engines" not in room])
+def test_an_extra_is_for_imports_inside_functions(room):
+    always = set(map(normal, requirements()[0]))
+    for file in files_of(room):
+        body = ast.parse(file.read_text("utf-8")).body
         at_once = [n for n in body if isinstance(n, ast.Import | ast.ImportFrom)]
         names = imports_of("\n".join(map(ast.unparse, at_once)))
-        labels = {label_of(imported, OWNERS) for imported in names} - {None}
-        missing = sorted(packages_of({name: {"deps": labels}}) - always)
-        assert not missing, f"`dependencies` lack, for {name}: {missing}"
+        missing = packages_of({owner(name) for name in names} - {None}) - always
+        assert not missing, f"`dependencies` lack, for {file}: {sorted(missing)}"
 
 
 def test_the_version_is_the_same_everywhere():

@@ -10,13 +10,13 @@ import tensorflow as tf
 from keras import layers, ops
 from sklearn.metrics import balanced_accuracy_score
 
-from tf_pseudofeat import callback as callback_module
-from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining import callback as callback_module
+from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.splitting.split import split_at
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_one_object_serves_two_fits():
 
 
 def test_interrupt_of_the_retraining_leaves_what_fit_had_learnt(monkeypatch):
-    from tf_pseudofeat import head as head_module
+    from tf_pseudofeat.head import head as head_module
 
     model, recorder = make_model(), Recorder()
 

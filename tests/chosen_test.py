@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.chosen import ClassTotals, choose_rows, chosen_chunks
+from tf_pseudofeat.extraction.chosen import ClassTotals, choose_rows, chosen_chunks
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.permutation(np.repeat([0, 1, 3], [70, 20, 3]))

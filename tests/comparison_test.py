@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from tf_pseudofeat.comparison import (
+from tf_pseudofeat.evaluation.comparison import (
     LOWER_IS_BETTER,
     SCORE_NAMES,
     beyond_chance,
@@ -17,9 +17,9 @@ from tf_pseudofeat.comparison import (
     score_predictions,
     standard_errors,
 )
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.probability_scores import probability_scores
-from tf_pseudofeat.scores import classification_scores
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.evaluation.probability_scores import probability_scores
+from tf_pseudofeat.evaluation.scores import classification_scores
 
 
 def pair(rng, sizes=(300, 60, 40), spread=1.0):

@@ -8,13 +8,13 @@ import pytest
 from sklearn.covariance import OAS, oas
 from sklearn.decomposition import PCA
 
-from tf_pseudofeat.covariance import (
+from tf_pseudofeat.gaussians.covariance import (
     COVARIANCE_TYPES,
     estimate_covariance,
     moment_kind,
 )
-from tf_pseudofeat.low_rank import LowRankScale
-from tf_pseudofeat.moments import moments_of, no_moments
+from tf_pseudofeat.gaussians.low_rank import LowRankScale
+from tf_pseudofeat.gaussians.moments import moments_of, no_moments
 
 OWN_TYPES = ("full", "diag", "spherical", "low_rank")  # a covariance for each class
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

@@ -7,13 +7,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
-from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.covariance_types import CovarianceType, as_scale, plain
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.moments import moments_of
-from tf_pseudofeat.oversamplers import GaussianOverSampler
-from tf_pseudofeat.triangular import TriangularScale
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
+from tf_pseudofeat.gaussians.covariance_types import CovarianceType, as_scale, plain
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.triangular import TriangularScale
+from tf_pseudofeat.sampling.interleave import interleave
+from tf_pseudofeat.sampling.oversamplers import GaussianOverSampler
 
 SIZE = 4
 LABELS = np.repeat([0, 1, 2], [40, 25, 12])

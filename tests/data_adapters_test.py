@@ -12,7 +12,7 @@ import scipy.sparse
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.data_adapters import (
+from tf_pseudofeat.data.data_adapters import (
     batches_of,
     check_data,
     first_batch,
@@ -22,9 +22,9 @@ from tf_pseudofeat.data_adapters import (
     map_batches,
     num_batches,
 )
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.features import extract_features
-from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.retraining.retrain import retrain_head
 
 N, SIZE = 196, 28
 RNG = np.random.default_rng(0)

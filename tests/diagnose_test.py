@@ -9,11 +9,11 @@ from sklearn import metrics
 
 import tf_pseudofeat as tfpf
 from tests.small_fraud import NAMES, classifier, payments, word
-from tf_pseudofeat.comparison import beyond_chance, difference_error
-from tf_pseudofeat.diagnose import _recommend, diagnose
-from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.thresholds import moved, predictions_of
+from tf_pseudofeat.evaluation.comparison import beyond_chance, difference_error
+from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.evaluation.thresholds import moved, predictions_of
+from tf_pseudofeat.retraining.diagnose import _recommend, diagnose
 
 TRAINING, VALIDATION = payments(0), payments(1, (600, 60))
 THRESHOLD, ADJUSTED = "a threshold of its own", "logit adjustment, tau 1"

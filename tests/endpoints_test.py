@@ -10,9 +10,9 @@ import scipy.special
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.endpoints import endpoints
-from tf_pseudofeat.export import export_classifier
-from tf_pseudofeat.thresholds import Thresholds, choose_thresholds
+from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
+from tf_pseudofeat.serving.endpoints import endpoints
+from tf_pseudofeat.serving.export import export_classifier
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 4)).astype("float32")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.covariance_types import as_scale
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.moments import merge, moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
+from tf_pseudofeat.gaussians.covariance_types import as_scale
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
 
 KINDS = ("full", "tied", "diag")
 # The rounding of "low_rank" is not reckoned here; gaussian_test.py has its densities.
@@ -217,7 +217,7 @@ def test_merges_in_odd_orders_are_within_their_rounding(name, way, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_of_pieces_is_within_its_rounding(kind, monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.moments._BUFFER_ROWS", 10)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.moments._BUFFER_ROWS", 10)
     features = (1e8 + 8 * steps(41)).astype("float32")
     labels = classes_of(41)
     batches = zip(np.split(features, [3, 4, 20]), np.split(labels, [3, 4, 20]))  # noqa: B905

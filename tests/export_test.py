@@ -17,8 +17,8 @@ from keras import layers
 
 from tests import programs
 from tests.each_backend import needs_savedmodel
-from tf_pseudofeat.export import export_classifier, next_version
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.serving.export import export_classifier, next_version
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(7, 4)).astype("float32")
@@ -232,7 +232,9 @@ def test_every_endpoint_says_that_the_batch_may_have_any_size(tmp_path):
 
 @pytest.mark.parametrize("classes_at_a_time", [1, 2, 3])
 def test_densities_of_low_rank_are_served(tmp_path, monkeypatch, classes_at_a_time):
-    monkeypatch.setattr("tf_pseudofeat.diagonal._DEVIATIONS", 5 * classes_at_a_time)
+    monkeypatch.setattr(
+        "tf_pseudofeat.gaussians.diagonal._DEVIATIONS", 5 * classes_at_a_time
+    )
     model, gaussian = dense_model(), ClassConditionalGaussian(3, "low_rank", rank=2)
     gaussian.adapt(RNG.normal(size=(60, 5)), np.arange(60) % 3)
     export_classifier(model, tmp_path / "1", layer_name="features", gaussian=gaussian)
@@ -432,7 +434,7 @@ KILLED = """
     import os, signal, sys
     import keras
     import tensorflow as tf
-    from tf_pseudofeat.export import export_classifier
+    from tf_pseudofeat.serving.export import export_classifier
 
     save = tf.saved_model.save
 

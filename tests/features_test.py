@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.data_adapters import check_data, first_batch
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.features import extract_features
+from tf_pseudofeat.data.data_adapters import check_data, first_batch
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.features import extract_features
 
 NUM = 23
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.files import (
+from tf_pseudofeat.core.files import (
     UNFINISHED,
     local_path,
     missing_folders,

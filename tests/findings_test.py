@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tf_pseudofeat.comparison import SCORE_NAMES
-from tf_pseudofeat.findings import (
+from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
+from tf_pseudofeat.evaluation.findings import (
     assumed_prior,
     class_label,
     in_words,

@@ -13,15 +13,18 @@ from imblearn.pipeline import make_pipeline
 from imblearn.under_sampling import NearMiss, RandomUnderSampler, TomekLinks
 from keras import layers
 
-from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.foreseen import check_foreseen, known_counts
-from tf_pseudofeat.job import check_job
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.material import prepare_material
-from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.head.material import prepare_material
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.retraining.foreseen import check_foreseen, known_counts
+from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.sampling.oversamplers import (
+    GaussianOverSampler,
+    PerturbedOverSampler,
+)
 
 RNG = np.random.default_rng(0)
 Y = RNG.permutation(np.repeat([0, 1, 2], [60, 30, 10]))

@@ -17,9 +17,9 @@ from scipy import stats
 
 from benchmarks.compiled import compiled
 from tests.each_backend import gradient
-from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.sampling import sample_gaussians
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.sampling import sample_gaussians
 
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 NUM_CLASSES = 3
@@ -134,7 +134,9 @@ def test_densities_of_many_classes_are_made_some_at_a_time(
     features, labels = make_data((5,) * 9, size=6)
     gaussian = fitted((features, labels), covariance_type, num_classes=9)
     expected = gaussian(features)
-    monkeypatch.setattr("tf_pseudofeat.diagonal._DEVIATIONS", 6 * classes_at_a_time)
+    monkeypatch.setattr(
+        "tf_pseudofeat.gaussians.diagonal._DEVIATIONS", 6 * classes_at_a_time
+    )
     for call in (gaussian, compiled(gaussian)):
         np.testing.assert_allclose(call(features), expected, rtol=1e-5, atol=1e-5)
     slope = gradient(lambda x: keras.ops.sum(gaussian(x)[:, 4]), features)
@@ -330,7 +332,7 @@ def test_a_loop_over_many_classes_draws_what_their_products_do(monkeypatch, labe
     loc, scale = fitted().parameters()
     labels, seed = np.array(labels, "int32"), tf.constant([5, 6])
     expected = sample_gaussians(loc, scale, labels, seed)
-    monkeypatch.setattr("tf_pseudofeat.triangular._UNROLLED_CLASSES", 2)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.triangular._UNROLLED_CLASSES", 2)
     for draw in (sample_gaussians, tf.function(sample_gaussians)):
         received = draw(loc, scale, labels, seed)
         np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-6)

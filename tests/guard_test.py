@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from tf_pseudofeat.comparison import SCORE_NAMES, difference_error
-from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.predictions import Predictions
+from tf_pseudofeat.evaluation.comparison import SCORE_NAMES, difference_error
+from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.evaluation.predictions import Predictions
 
 
 def decided(ids, guess, weight=None, sure=0.9):

@@ -10,11 +10,11 @@ from keras import layers
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from tests import heads
-from tf_pseudofeat import head as head_module
-from tf_pseudofeat import optimizers
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.optimizers import head_optimizer
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import head as head_module
+from tf_pseudofeat.head import optimizers
+from tf_pseudofeat.head.optimizers import head_optimizer
 
 COUNTS = [60, 20, 10]
 

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from tf_pseudofeat.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.sampling.interleave import interleave
 
 # The package shows the function by this name, so the module is asked for by name.
-interleave_module = importlib.import_module("tf_pseudofeat.interleave")
+interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")
 
 NUM_REAL, SIZE = 60, 4
 COUNTS = {1: 37, 2: 11}

@@ -10,9 +10,9 @@ from imblearn.over_sampling import SMOTE
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.job import check_job
-from tf_pseudofeat.split import Split
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.splitting.split import Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype("float32")

@@ -8,10 +8,10 @@ import pytest
 import scipy.special
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.comparison import score_predictions, standard_errors
-from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.judge import Judge
-from tf_pseudofeat.predictions import Predictions
+from tf_pseudofeat.evaluation.comparison import score_predictions, standard_errors
+from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.evaluation.judge import Judge
+from tf_pseudofeat.evaluation.predictions import Predictions
 
 SIZES = [600, 60]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.separating import separating_layers
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.splitting.separating import separating_layers
+from tf_pseudofeat.splitting.split import split_at
 
 RNG = np.random.default_rng(0)
 N = 120

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tf_pseudofeat.features import extract_features
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.sampling.interleave import interleave
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4)).astype("float32")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.labels import (
+from tf_pseudofeat.core.labels import (
     check_class_names,
     class_ids,
     ids_of_names,

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tf_pseudofeat.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.low_rank import LowRankScale
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.low_rank import LowRankScale
+from tf_pseudofeat.sampling.interleave import interleave
 
 SIZE, NUM = 6, 30_000
 SHAPE_ROWS = 1200  # the tests of shape compare every row with every other

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from tf_pseudofeat.arguments import check_rank, resolve_rank
-from tf_pseudofeat.low_rank import (
+from tf_pseudofeat.core.arguments import check_rank, resolve_rank
+from tf_pseudofeat.gaussians.low_rank import (
     add_rows,
     low_rank_part,
     rows_at_a_time,
     turned,
 )
-from tf_pseudofeat.moments import merge, moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
 
 SIZE = 24
 ORDERS = ("shuffled", "strong first", "weak first", "by direction")
@@ -151,7 +151,7 @@ def moments_in_a_tree(features, labels, rank):
 
 
 def moments_in_batches(features, labels, rank, monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.moments._BUFFER_ROWS", 8)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.moments._BUFFER_ROWS", 8)
     parts = np.array_split(np.arange(len(labels)), 9)
     batches = ((features[part], labels[part]) for part in parts)
     return moments_of_batches(batches, 4, "low_rank", rank)
@@ -187,7 +187,7 @@ def test_the_sketch_of_a_class_is_that_of_its_deviations(way, rank, monkeypatch)
 
 
 def test_a_long_stream_of_many_rows_of_a_class_stays_within_its_bound(monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.low_rank._CHUNK_ROWS", 64)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.low_rank._CHUNK_ROWS", 64)
     features, labels = class_rows((2000, 0, 0, 500))
     moments = moments_of(features, labels, 4, "low_rank", 3)
     rows = features[labels == 0] - features[labels == 0].mean(axis=0, dtype=np.float64)

@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.data_adapters import batches_of, check_data, map_batches, num_batches
-from tf_pseudofeat.extraction import Extraction
+from tf_pseudofeat.data.data_adapters import (
+    batches_of,
+    check_data,
+    map_batches,
+    num_batches,
+)
+from tf_pseudofeat.extraction.extraction import Extraction
 
 X = np.arange(14.0).reshape(7, 2).astype("float32")
 Y = np.array([0, 1, 2, 0, 1, 2, 0])

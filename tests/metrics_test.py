@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat import metrics, scores
+from tf_pseudofeat.evaluation import metrics, scores
 
 NUM_CLASSES = 4
 MINORITY = [1, 3]

@@ -11,8 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from tf_pseudofeat.moments import merge, moments_of
-from tf_pseudofeat.moments_file import load_moments, save_moments
+from tf_pseudofeat.gaussians.moments import merge, moments_of
+from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
 
 FIELDS = ("count", "mean", "scatter", "sketch")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.moments import (
+from tf_pseudofeat.gaussians.moments import (
     ClassMoments,
     merge,
     moments_of,

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from tf_pseudofeat.npy_header import read_npy_header
+from tf_pseudofeat.core.npy_header import read_npy_header
 
 
 def saved(array, **options):

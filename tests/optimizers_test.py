@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.optimizers import head_optimizer, unused
+from tf_pseudofeat.head.optimizers import head_optimizer, unused
 
 X = np.random.default_rng(0).normal(size=(90, 4)).astype("float32")
 Y = np.repeat([0, 1, 2], [50, 30, 10])

@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.outputs import Output, all_outputs, choose_output
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.split import Split, split_at
-from tf_pseudofeat.tune import tune
+from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.tune import tune
+from tf_pseudofeat.splitting.outputs import Output, all_outputs, choose_output
+from tf_pseudofeat.splitting.split import Split, split_at
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6)).astype("float32")

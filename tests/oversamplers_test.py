@@ -10,11 +10,14 @@ from imblearn.utils.estimator_checks import parametrize_with_checks
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from tf_pseudofeat.budget import multiply_minority
-from tf_pseudofeat.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
-from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.sampling.oversamplers import (
+    GaussianOverSampler,
+    PerturbedOverSampler,
+)
 
 OURS = [GaussianOverSampler, PerturbedOverSampler]
 

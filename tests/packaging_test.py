@@ -63,8 +63,8 @@ def test_the_sdist_has_every_file_so_that_it_can_be_tested(built, tracked):
 def test_the_wheel_has_the_package_and_the_commands(built, tracked):
     with zipfile.ZipFile(built[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    own = {file for file in tracked if file.startswith("tf_pseudofeat/")}
-    examples = {file for file in tracked if re.fullmatch(r"examples/[^/]*", file)}
+    own = {file for file in tracked if re.match(r"tf_pseudofeat/.*\.(py|typed)$", file)}
+    examples = {f for f in tracked if re.fullmatch(r"examples/[^/]*\.(py|html)", f)}
     assert names == own | {f"tf_pseudofeat_{file}" for file in examples}
     assert "tf_pseudofeat/py.typed" in names
     assert "tf_pseudofeat_examples/serve_page.html" in names

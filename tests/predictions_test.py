@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from tf_pseudofeat.predictions import Predictions, output_kind
-from tf_pseudofeat.readings import reading_of
+from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
+from tf_pseudofeat.splitting.readings import reading_of
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(40, 3)) * 3

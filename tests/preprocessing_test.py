@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.job import check_job
-from tf_pseudofeat.preprocessing import (
+from tests.tiny_tasks import image_classifier, text_classifier, texts_of
+from tf_pseudofeat.data.preprocessing import (
     as_arrays,
     predict_batch,
     predicts_otherwise,
@@ -18,10 +18,9 @@ from tf_pseudofeat.preprocessing import (
     preprocessed,
     preprocesses,
 )
+from tf_pseudofeat.retraining.job import check_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rolled back")
-
-WORDS = ["a", "boring", "dull", "film", "fun", "great", "plot", "the", "was"]
 
 
 def images_of(labels, dtype="uint8", side=12):
@@ -30,60 +29,6 @@ def images_of(labels, dtype="uint8", side=12):
     bright = 70 + 50 * labels[:, None, None, None]
     noise = rng.normal(0, 25, (len(labels), side, side, 3))
     return np.clip(bright + noise, 0, 255).astype(dtype)
-
-
-def texts_of(labels):
-    rng = np.random.default_rng(4)
-    words = [["the", "dull", "boring", "film"], ["a", "fun", "great", "plot"]]
-    rows = [rng.choice(words[k], 3 + rng.integers(3)) for k in labels]
-    return np.array([" ".join(row) for row in rows])
-
-
-def image_classifier(side=12):
-    hub = pytest.importorskip("keras_hub", reason="the extra `test` has keras-hub")
-    keras.utils.set_random_seed(1)
-    backbone = hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[64],
-        stackwise_num_blocks=[1],
-        stackwise_num_strides=[1],
-        block_type="basic_block",
-        image_shape=(side, side, 3),
-    )
-    converter = hub.layers.ImageConverter(
-        image_size=(side, side), scale=1 / 127.5, offset=-1.0
-    )
-    return hub.models.ImageClassifier(
-        backbone=backbone,
-        preprocessor=hub.models.ImageClassifierPreprocessor(converter),
-        num_classes=3,
-        activation="softmax",
-        name="images",
-    )
-
-
-def text_classifier():
-    hub = pytest.importorskip("keras_hub", reason="the extra `test` has keras-hub")
-    keras.utils.set_random_seed(2)
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = hub.tokenizers.BertTokenizer(special + WORDS, lowercase=True)
-    return hub.models.BertTextClassifier(
-        backbone=hub.models.BertBackbone(
-            vocabulary_size=14,
-            num_layers=1,
-            num_heads=2,
-            hidden_dim=8,
-            intermediate_dim=16,
-            max_sequence_length=8,
-        ),
-        preprocessor=hub.models.BertTextClassifierPreprocessor(
-            tokenizer, sequence_length=8
-        ),
-        num_classes=2,
-        activation="softmax",
-        name="texts",
-    )
 
 
 def trained(model, x, y, epochs=3):

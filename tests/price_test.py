@@ -11,7 +11,7 @@ from sklearn import metrics
 
 import tf_pseudofeat as tfpf
 from tests.small_fraud import NAMES, classifier, payments
-from tf_pseudofeat.guard import Guard
+from tf_pseudofeat.evaluation.guard import Guard
 
 TRAINING, VALIDATION = payments(0), payments(1, (1000, 100))
 # Two epochs, for speed; and the bias alone, which trains nothing.

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.priors import by_class, positive_shares
+from tf_pseudofeat.head.priors import by_class, positive_shares
 
 LABELS = [2, 0, 0, 1, 0, 1]
 COUNTS = [3, 2, 1]

@@ -12,8 +12,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.probability_scores import (
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     expected_calibration_error,
     probability_scores,
@@ -164,7 +164,7 @@ def test_unknown_probabilities_have_no_score():
 
 
 def test_what_takes_minutes_to_rank_is_not_ranked(monkeypatch):
-    module = importlib.import_module("tf_pseudofeat.probability_scores")
+    module = importlib.import_module("tf_pseudofeat.evaluation.probability_scores")
     monkeypatch.setattr(module, "_MOST_RANKED", P.size - 1)
     received = probability_scores(predictions(), MINORITY)
     assert received["average_precision"] is received["roc_auc"] is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_pseudofeat.progress import progress_bar, say
+from tf_pseudofeat.core.progress import progress_bar, say
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tf_pseudofeat.budget import multiply_minority, pseudo_counts
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.moments import merge, moments_of, moments_of_batches
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
+from tf_pseudofeat.sampling.budget import multiply_minority, pseudo_counts
+from tf_pseudofeat.sampling.interleave import interleave
+from tf_pseudofeat.splitting.split import split_at
 
 # The package shows the function by this name, so the module is asked for by name.
-interleave_module = importlib.import_module("tf_pseudofeat.interleave")
+interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")
 
 CASES = int(os.environ.get("PROPERTY_CASES", 0))
 

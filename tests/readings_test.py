@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.readings import reading_of
+from tf_pseudofeat.splitting.readings import reading_of
 
 LABELS = np.repeat([0, 1], [260, 40])
 INPUTS = np.random.default_rng(0).normal(size=(300, 3)).astype("float32")

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE
 
-from tf_pseudofeat import recipe as recipe_module
-from tf_pseudofeat.budget import multiply_minority
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import fit_head
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.material import prepare_material
-from tf_pseudofeat.options import resolve_extraction, resolve_options
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.split import Split, split_at
-from tf_pseudofeat.task import Task
-from tf_pseudofeat.tune import tune
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.extraction.extraction import Extraction, resolve_extraction
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import recipe as recipe_module
+from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.material import prepare_material
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.head.task import Task
+from tf_pseudofeat.retraining.options import resolve_options
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.tune import tune
+from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.splitting.split import Split, split_at
 
 RNG = np.random.default_rng(0)
 Y = np.repeat([0, 1, 2], [60, 30, 8])
@@ -257,7 +257,7 @@ def test_a_new_option_is_one_field(monkeypatch):
     class Longer(HeadRecipe):
         temperature: float = 1.0
 
-    monkeypatch.setattr("tf_pseudofeat.options.HeadRecipe", Longer)
+    monkeypatch.setattr("tf_pseudofeat.retraining.options.HeadRecipe", Longer)
     report, _ = retrained(epochs=1, temperature=2.0)
     assert report.recipe.temperature == 2.0
     assert report.to_dict()["recipe"]["temperature"] == 2.0

@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tf_pseudofeat.comparison import SCORE_NAMES, score_predictions, standard_errors
-from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.moments import moments_of
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.report import RetrainingReport
+from tf_pseudofeat.evaluation.comparison import (
+    SCORE_NAMES,
+    score_predictions,
+    standard_errors,
+)
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
+from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.report import RetrainingReport
 
 
 def scores(recall, precision):

@@ -21,11 +21,11 @@ from tests.retraining_digests import (
     small_model,
     stages,
 )
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.sampling.interleave import interleave
 
 # The package shows the function by this name, so the module is asked for by name.
-interleave_module = importlib.import_module("tf_pseudofeat.interleave")
+interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")
 
 ALL_THAT_DRAWS = "all that draws"
 

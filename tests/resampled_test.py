@@ -12,10 +12,13 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
-from tf_pseudofeat.resampled import resampled
-from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.sampling.oversamplers import (
+    GaussianOverSampler,
+    PerturbedOverSampler,
+)
+from tf_pseudofeat.sampling.resampled import resampled
 
 RNG = np.random.default_rng(0)
 Y = RNG.permutation(np.repeat([0, 1, 2], [120, 60, 30]))

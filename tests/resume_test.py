@@ -12,7 +12,7 @@ from examples.data import training_stream
 from examples.resume import EpochBackup, restore, skip_epochs
 from tests.each_backend import needs_savedmodel
 from tests.kill_the_main_job import Job, Kill, plans, run_job
-from tf_pseudofeat.files import whole_file
+from tf_pseudofeat.core.files import whole_file
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(256, size=(32, 4, 4, 1)).astype("uint8")

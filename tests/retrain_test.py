@@ -17,14 +17,14 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 
-from tf_pseudofeat import extraction as extraction_module
-from tf_pseudofeat import features as features_module
-from tf_pseudofeat.adjust import adjust_logits
-from tf_pseudofeat.budget import multiply_minority
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.split import Split
+from tf_pseudofeat.extraction import extraction as extraction_module
+from tf_pseudofeat.extraction import features as features_module
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head.adjust import adjust_logits
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.splitting.split import Split
 
 ROOT = pathlib.Path(__file__).parent.parent
 RARE = [0, 1, 2, 3]
@@ -811,7 +811,7 @@ INTERRUPTED = """
     import os, signal, threading
     import keras, numpy as np
     from keras import layers
-    from tf_pseudofeat.retrain import retrain_head
+    from tf_pseudofeat.retraining.retrain import retrain_head
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background
     rng = np.random.default_rng(0)

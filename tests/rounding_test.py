@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.rounding import cast_draws, check_continuous, warn_of_rounding
+from tf_pseudofeat.sampling.rounding import (
+    cast_draws,
+    check_continuous,
+    warn_of_rounding,
+)
 
 WHOLE = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 DRAWS = np.array(

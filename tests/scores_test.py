@@ -10,7 +10,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from tf_pseudofeat import scores
+from tf_pseudofeat.evaluation import scores
 
 NUM_CLASSES = 4
 MINORITY = [1, 3]

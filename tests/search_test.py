@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.adjust import shift_bias
-from tf_pseudofeat.candidates import Candidates, score_error
-from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.search import search_recipe
+from tf_pseudofeat.evaluation.candidates import Candidates, score_error
+from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.head.adjust import shift_bias
+from tf_pseudofeat.retraining.search import search_recipe
 
 SIZES = [400, 400, 20]
 LABELS = np.repeat([0, 1, 2], SIZES)

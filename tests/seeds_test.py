@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.independence import dependent
-from tf_pseudofeat.seeds import numbers_for, seed_layers
+from tf_pseudofeat.core.seeds import numbers_for, seed_layers
 
 USES = ("views", "noise of the head", "folds")
 SEEDS = ((0, 0), (1, 2), (2, 1), (1, 3), (2, 2), (1, 0), (0, 1), (1, 1))

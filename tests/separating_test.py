@@ -4,9 +4,9 @@ import keras
 import pytest
 from keras import layers, ops
 
-from tf_pseudofeat.graph import Graph, functional
-from tf_pseudofeat.separating import separating_layers, usual_layer
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.splitting.graph import Graph, functional
+from tf_pseudofeat.splitting.separating import separating_layers, usual_layer
+from tf_pseudofeat.splitting.split import split_at
 
 
 def plain():

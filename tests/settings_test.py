@@ -16,10 +16,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
-from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.export import export_classifier
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.retrain import retrain_head
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.serving.export import export_classifier
 
 N, COUNTS = 120, [80, 30, 10]
 RNG = np.random.default_rng(0)

@@ -12,13 +12,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.shards import (
+from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.extraction.shards import (
     ShardWriter,
     indexed_shards,
     load_features,
     write_index,
 )
-from tf_pseudofeat.stored import StoredArray
 
 SECURITY = pathlib.Path(__file__).parent.parent / "SECURITY.md"
 # How often SECURITY.md says that it was tried.
@@ -270,7 +270,7 @@ def test_a_pipe_in_an_array_that_is_in_use_is_not_waited_for(copy):
 
 CUT_IN_USE = """
 import os, shutil, sys
-from tf_pseudofeat.shards import load_features
+from tf_pseudofeat.extraction.shards import load_features
 for number, (first, rows) in enumerate(
     (first, rows) for first in ([79], None) for rows in ([50], slice(0, 90))
 ):

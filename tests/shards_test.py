@@ -14,14 +14,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.shards import (
+from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.extraction.shards import (
     ShardWriter,
     check_free,
     load_features,
     new_set,
     write_index,
 )
-from tf_pseudofeat.stored import StoredArray
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(25, 3)).astype("float32")
@@ -153,7 +153,7 @@ def test_an_empty_set_is_none(tmp_path):
 def test_what_a_killed_run_left_is_said(tmp_path):
     code = (
         "import os, signal, sys, numpy as np\n"
-        "from tf_pseudofeat.shards import ShardWriter\n"
+        "from tf_pseudofeat.extraction.shards import ShardWriter\n"
         "writer = ShardWriter(sys.argv[1], rows_per_shard=2)\n"
         "writer.add(np.zeros((5, 3)), np.zeros(5, int))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from tf_pseudofeat.graph import Graph
-from tf_pseudofeat.separating import separating_layers
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.splitting.graph import Graph
+from tf_pseudofeat.splitting.separating import separating_layers
+from tf_pseudofeat.splitting.split import split_at
 
 # The smallest input that a model takes, where that is above 32 pixels.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}

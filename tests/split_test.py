@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 from tests import programs
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.splitting.split import split_at
 
 RNG = np.random.default_rng(0)
 
@@ -441,7 +441,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.split import split_at
+from tf_pseudofeat.splitting.split import split_at
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 devices = [tf.config.LogicalDeviceConfiguration()] * 2

@@ -13,21 +13,22 @@ import pytest
 import tensorflow as tf
 
 from tests.heads import fit, score
-from tf_pseudofeat import shards, stored
-from tf_pseudofeat import task as task_module
-from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.features import extract_features
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.moments import moments_of
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.shards import ShardWriter, load_features, write_index
-from tf_pseudofeat.stored import StoredArray
-from tf_pseudofeat.tune import tune
+from tf_pseudofeat.core import stored
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.extraction import shards
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.head import task as task_module
+from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.tune import tune
+from tf_pseudofeat.sampling.interleave import interleave
 
-interleave_module = importlib.import_module("tf_pseudofeat.interleave")
+interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")
 N = 300
 RNG = np.random.default_rng(0)
 Y = RNG.permutation(np.repeat([0, 1, 2], [200, 80, 20]))

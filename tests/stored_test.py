@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat import stored
-from tf_pseudofeat.stored import StoredArray
+from tf_pseudofeat.core import stored
+from tf_pseudofeat.core.stored import StoredArray
 
 RNG = np.random.default_rng(0)
 

@@ -13,15 +13,15 @@ import pytest
 import tensorflow as tf
 
 from tests import on_two_devices, on_two_workers, programs
-from tf_pseudofeat.moments import moments_of
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.split import split_at
-from tf_pseudofeat.strategies import (
+from tf_pseudofeat.core.strategies import (
     check_one_worker,
     model_strategy,
     scope_of,
     spans_workers,
 )
+from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.splitting.split import split_at
 
 pytestmark = pytest.mark.tensorflow(reason="tf.distribute")
 ROOT = pathlib.Path(__file__).parent.parent

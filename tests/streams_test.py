@@ -13,14 +13,17 @@ import tensorflow as tf
 
 from tests import heads
 from tests.independence import dependent
-from tf_pseudofeat.features import extract_features
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.sampling.interleave import interleave
+from tf_pseudofeat.sampling.oversamplers import (
+    GaussianOverSampler,
+    PerturbedOverSampler,
+)
 
 # The package shows the function by this name, so the module is asked for by name.
-interleave_module = importlib.import_module("tf_pseudofeat.interleave")
+interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")
 
 # Neighbours in every way.
 SEEDS = ((1, 2), (1, 3), (2, 2), (2, 1))

@@ -4,7 +4,7 @@ import html.parser
 
 import pytest
 
-from tf_pseudofeat.tables import Page, Table
+from tf_pseudofeat.core.tables import Page, Table
 
 TABLE = Table(("class", "n", "recall"), [("ok", "1,200", "98.7"), ["fraud*", "3", "-"]])
 

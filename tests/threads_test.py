@@ -9,8 +9,8 @@ import pytest
 
 import tf_pseudofeat as tfpf
 from tests.model_state import bits
-from tf_pseudofeat.split import split_at
-from tf_pseudofeat.weights import _TRAINED, restored_unless_kept
+from tf_pseudofeat.head.weights import _TRAINED, restored_unless_kept
+from tf_pseudofeat.splitting.split import split_at
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 4)).astype("float32")
@@ -51,7 +51,7 @@ def in_thread(function):
     return raised[0] if raised else None
 
 
-HEAD = "tf_pseudofeat.head"
+HEAD = "tf_pseudofeat.head.head"
 
 
 # One model, several threads.
@@ -210,7 +210,7 @@ class Interrupting:
         if not module.startswith("tf_pseudofeat."):
             return None
         # The last line of all is after the commit, and the way back is not interrupted.
-        if function == "retrain_head" or module == "tf_pseudofeat.weights":
+        if function == "retrain_head" or module == "tf_pseudofeat.head.weights":
             return None
         return self._line
 

@@ -10,13 +10,13 @@ import tensorflow as tf
 from scipy import optimize
 from sklearn import metrics
 
-from tf_pseudofeat.bias_search import fit_bias
-from tf_pseudofeat.comparison import folds_of
-from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.scores import DECISION_SCORES
-from tf_pseudofeat.seeds import numbers_for
-from tf_pseudofeat.thresholds import (
+from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.evaluation.bias_search import fit_bias
+from tf_pseudofeat.evaluation.comparison import folds_of
+from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.evaluation.scores import DECISION_SCORES
+from tf_pseudofeat.evaluation.thresholds import (
     Thresholds,
     choose_thresholds,
     fit_temperature,

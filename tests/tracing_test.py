@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.tracing import compiled, forward, without_retracing_warnings
+from tf_pseudofeat.core.tracing import compiled, forward, without_retracing_warnings
+from tf_pseudofeat.retraining.retrain import retrain_head
 
 RETRACED = "5 out of the last 5 calls to <function> triggered tf.function retracing."
 

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = [
     path
     for folder in ("tf_pseudofeat", "examples", "benchmarks")
-    for path in sorted((ROOT / folder).glob("*.py"))
+    for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 # Each of them can run what a file says.
 MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "yaml"}

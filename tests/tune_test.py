@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.tune import tune
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.tune import tune
 
 RARE = [0, 1, 2]
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.features import read_features
-from tf_pseudofeat.views import Shifts, choose_views
+from tf_pseudofeat.extraction.features import read_features
+from tf_pseudofeat.extraction.views import Shifts, choose_views
 
 IMAGES = np.random.default_rng(0).normal(size=(40, 16, 16, 3)).astype("f4")
 ROWS = np.random.default_rng(1).normal(size=(40, 5)).astype("f4")

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.endpoints import endpoints
-from tf_pseudofeat.export import export_classifier
-from tf_pseudofeat.warmup import warmup_records
+from tf_pseudofeat.serving.endpoints import endpoints
+from tf_pseudofeat.serving.export import export_classifier
+from tf_pseudofeat.serving.warmup import warmup_records
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 1)).astype("uint8")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.weights import (
+from tf_pseudofeat.head.weights import (
     blend_weights,
     left_prior,
     product_layers,

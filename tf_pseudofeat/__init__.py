@@ -4,40 +4,21 @@ Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in De
 Learning", arXiv 1807.06538, 2018.
 """
 
-from tf_pseudofeat.adjust import adjust_logits
-from tf_pseudofeat.balanced_losses import BalancedSoftmax, ClassBalancedCrossentropy
-from tf_pseudofeat.budget import class_counts, multiply_minority, pseudo_counts
-from tf_pseudofeat.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.classifier import PseudoFeatureClassifier
-from tf_pseudofeat.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.diagnose import Diagnosis, Remedy, diagnose
-from tf_pseudofeat.export import export_classifier, next_version
-from tf_pseudofeat.extraction import Extraction
-from tf_pseudofeat.features import extract_features
-from tf_pseudofeat.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.guard import Guard
-from tf_pseudofeat.head import fit_head
-from tf_pseudofeat.interleave import interleave
-from tf_pseudofeat.labeled import LabeledFeatures
-from tf_pseudofeat.material import Material, prepare_material
-from tf_pseudofeat.metrics import (
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.evaluation.guard import Guard
+from tf_pseudofeat.evaluation.metrics import (
     BalancedAccuracy,
     GeometricMean,
     MeanMinorityAccuracy,
     MinClassAccuracy,
 )
-from tf_pseudofeat.moments import ClassMoments, merge, moments_of, moments_of_batches
-from tf_pseudofeat.moments_file import load_moments, save_moments
-from tf_pseudofeat.oversamplers import GaussianOverSampler, PerturbedOverSampler
-from tf_pseudofeat.predictions import Predictions
-from tf_pseudofeat.probability_scores import (
+from tf_pseudofeat.evaluation.predictions import Predictions
+from tf_pseudofeat.evaluation.probability_scores import (
     expected_calibration_error,
     probability_scores,
 )
-from tf_pseudofeat.recipe import HeadRecipe
-from tf_pseudofeat.report import RetrainingReport
-from tf_pseudofeat.retrain import retrain_head
-from tf_pseudofeat.scores import (
+from tf_pseudofeat.evaluation.scores import (
     accuracy,
     balanced_accuracy,
     class_recalls,
@@ -46,14 +27,44 @@ from tf_pseudofeat.scores import (
     mean_minority_accuracy,
     min_class_accuracy,
 )
-from tf_pseudofeat.search import Trial, Tuning
-from tf_pseudofeat.separating import SeparatingLayer, separating_layers
-from tf_pseudofeat.shards import ShardWriter, load_features, write_index
-from tf_pseudofeat.split import Split, split_at
-from tf_pseudofeat.stored import StoredArray
-from tf_pseudofeat.task import Task
-from tf_pseudofeat.thresholds import Thresholds, choose_thresholds
-from tf_pseudofeat.tune import tune
+from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
+from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments import (
+    ClassMoments,
+    merge,
+    moments_of,
+    moments_of_batches,
+)
+from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
+from tf_pseudofeat.head.adjust import adjust_logits
+from tf_pseudofeat.head.balanced_losses import (
+    BalancedSoftmax,
+    ClassBalancedCrossentropy,
+)
+from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.material import Material, prepare_material
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.head.task import Task
+from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
+from tf_pseudofeat.retraining.classifier import PseudoFeatureClassifier
+from tf_pseudofeat.retraining.diagnose import Diagnosis, Remedy, diagnose
+from tf_pseudofeat.retraining.report import RetrainingReport
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.search import Trial, Tuning
+from tf_pseudofeat.retraining.tune import tune
+from tf_pseudofeat.sampling.budget import class_counts, multiply_minority, pseudo_counts
+from tf_pseudofeat.sampling.interleave import interleave
+from tf_pseudofeat.sampling.oversamplers import (
+    GaussianOverSampler,
+    PerturbedOverSampler,
+)
+from tf_pseudofeat.serving.export import export_classifier, next_version
+from tf_pseudofeat.splitting.separating import SeparatingLayer, separating_layers
+from tf_pseudofeat.splitting.split import Split, split_at
 from tf_pseudofeat.version import __version__
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""What every step stands on: labels, labeled features, files, seeds, devices."""

@@ -1,0 +1,201 @@
+"""What scores and predictions mean, in sentences."""
+
+import numpy as np
+
+from tf_pseudofeat.evaluation.comparison import (
+    LOWER_IS_BETTER,
+    SCORE_NAMES,
+    beyond_chance,
+)
+
+__all__ = [
+    "assumed_prior",
+    "class_label",
+    "in_words",
+    "number",
+    "price",
+    "ranking",
+    "score_label",
+    "too_few",
+]
+
+_LABELS = {
+    "macro_f1": "macro F1",
+    "f1": "F1 of the minority",
+    "average_precision": "average precision of the minority",
+    "roc_auc": "ROC-AUC",
+    "brier_score": "Brier score",
+}
+_NOT_PERCENT = ("log_loss", "brier_score")
+_MOST_CLASSES = 4  # that one sentence names
+_FEWEST = 10  # examples of a class that a score can be trusted with
+# Of two standard errors, as a sentence names whichever of many scores fell.
+_CONFIDENCE = 0.975
+
+
+def score_label(name):
+    """What people call a score: "balanced accuracy", "ROC-AUC", "log loss"."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def class_label(place, class_names):
+    """A class in a sentence: its quoted name, or its id."""
+    return f"class {place}" if class_names is None else repr(class_names[place])
+
+
+def number(value, name="accuracy"):
+    """A score as it is printed, in percent where it is a share; "-" where it is not.
+
+    Of a user's own score nobody knows what it is.
+    """
+    if value is None or value != value:
+        return "-"
+    if name in _NOT_PERCENT:
+        return f"{value:.3f}"
+    return f"{100 * value:.1f}" if name in SCORE_NAMES else f"{value:.4g}"
+
+
+def in_words(items):
+    """Some things in a row: "a", "a and b", "a, b and c"."""
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def price(before, after, error, class_names=None):
+    """The sentence of what got worse by more than chance.
+
+    Args:
+        before: scores, see `score_predictions`.
+        after: the same of the other classifier.
+        error: standard error of each difference.
+        class_names: of the C classes, or None.
+
+    Returns:
+        sentence: "" where no error is known.
+    """
+    if not error:
+        return ""
+    worse = [
+        f"{score_label(name)} {number(before[name], name)} -> "
+        f"{number(after[name], name)}"
+        for name in SCORE_NAMES
+        if _is_worse(name, before[name], after[name], error[name])
+    ]
+    for name in ("recall", "precision"):
+        worse += _worse_classes(
+            name, before[name], after[name], error[name], class_names
+        )
+    if not worse:
+        return "Nothing is worse by more than chance."
+    return f"Worse by more than chance: {'; '.join(worse)}."
+
+
+def _is_worse(name, old, new, error):
+    if old is None or new is None:
+        return False
+    lost = new - old if name in LOWER_IS_BETTER else old - new
+    return beyond_chance(lost, error, _CONFIDENCE)
+
+
+def _worse_classes(name, old, new, error, class_names):
+    """Phrases of the classes that lost most, and of how many others did."""
+    lost = [
+        place
+        for place, numbers in enumerate(zip(old, new, error, strict=True))
+        if _is_worse(name, *numbers)
+    ]
+    lost.sort(key=lambda place: new[place] - old[place])
+    phrases = [
+        f"{name} of {class_label(place, class_names)} {number(old[place])} -> "
+        f"{number(new[place])}"
+        for place in lost[:_MOST_CLASSES]
+    ]
+    more = len(lost) - len(phrases)
+    others = f"{name} of {more} other {'class' if more == 1 else 'classes'}"
+    return [*phrases, others] if more else phrases
+
+
+def ranking(before, after, error):
+    """The sentence of whether classes are ranked better, or only decided otherwise."""
+    if not error:
+        return ""
+    gains = {}
+    for name in ("average_precision", "roc_auc"):
+        if before[name] is not None and after[name] is not None:
+            gains[name] = after[name] - before[name]
+    if "average_precision" not in gains:
+        return ""
+    numbers = in_words(
+        [
+            f"{score_label(name)} {number(before[name])} -> {number(after[name])}"
+            for name in gains
+        ]
+    )
+    better = [n for n, g in gains.items() if beyond_chance(g, error[n], _CONFIDENCE)]
+    worse = [n for n, g in gains.items() if beyond_chance(-g, error[n], _CONFIDENCE)]
+    if better and not worse:
+        return f"Classes are ranked better: {numbers}."
+    if worse and not better:
+        return f"Classes are ranked worse: {numbers}."
+    if better:
+        return f"Classes are ranked otherwise, better and worse: {numbers}."
+    return (
+        f"Classes are ranked as before ({numbers}, within chance): what changed is "
+        f"where the decision lies."
+    )
+
+
+def assumed_prior(prior, counts, class_names=None):
+    """The sentence of which class shares the outputs assume.
+
+    Args:
+        prior: class shares `[C]`; NaN or 0 for a class without examples.
+        counts: training examples of each class `[C]`.
+        class_names: of the C classes, or None.
+    """
+    prior, counts = np.array(prior, float), np.array(counts, float)
+    known = (prior > 0) & (counts > 0)
+    if not known.any():
+        return ""
+    shares = prior[known] / prior[known].sum()
+    data = counts[known] / counts[known].sum()
+    if _same(shares, np.full(shares.size, 1 / shares.size)):
+        return "The outputs assume that all classes are equally common."
+    if _same(shares, data):
+        return "The outputs assume the class shares of the training data."
+    rare, *_, common = np.lexsort((shares, data))
+    places = np.flatnonzero(known)
+    named = [
+        f"{class_label(places[i], class_names)} {number(shares[i])} percent, in the "
+        f"training data {number(data[i])}"
+        for i in (rare, common)
+    ]
+    return f"The outputs assume class shares of their own: {'; '.join(named)}."
+
+
+def _same(shares, others):
+    return bool(np.allclose(shares, others, rtol=0.02))
+
+
+def too_few(counts, class_names=None):
+    """The warning of classes with no validation example, or with fewer than ten.
+
+    Args:
+        counts: validation examples of each class `[C]`.
+        class_names: of the C classes, or None.
+
+    Returns:
+        sentence: "" where every class has ten.
+    """
+    few = np.flatnonzero(np.asarray(counts) < _FEWEST)
+    if not few.size:
+        return ""
+    named = [
+        f"{counts[place]} of {class_label(place, class_names)}"
+        for place in few[:_MOST_CLASSES]
+    ]
+    named += [f"few of {few.size - len(named)} more"] if few.size > len(named) else []
+    return (
+        f"The validation data have {in_words(named)}: what is said of a class with "
+        f"fewer than {_FEWEST} examples is hardly more than chance."
+    )

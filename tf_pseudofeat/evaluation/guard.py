@@ -1,0 +1,277 @@
+"""When a retrained head may stay: for a gain of a score that is more than chance."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.core.arguments import check_is_object
+from tf_pseudofeat.core.keras_internals import metric_falls
+from tf_pseudofeat.evaluation.comparison import (
+    LOWER_IS_BETTER,
+    SCORE_NAMES,
+    beyond_chance,
+    difference_error,
+    score_decisions,
+)
+from tf_pseudofeat.evaluation.probability_scores import (
+    PROBABILITY_SCORES,
+    probability_score,
+)
+
+__all__ = ["Guard"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Guard:
+    """What a retrained head has to gain on validation data, and may not lose.
+
+    Attributes:
+        monitor: the score that must rise: its name, see `classification_scores` and
+            `probability_scores`, of which "log_loss", "brier_score" and
+            "calibration_error" must fall; a function `(labels, outputs) -> float`,
+            higher for better; or a Keras metric. None: any head may stay.
+        confidence: of the one-sided test that the gain is no chance, from 0.5, where
+            every gain counts, up to 1. By default a gain of 0.88 standard errors: a
+            surer guard forgoes more than it saves [1].
+        max_recall_drop: the share of its recall that no class may lose, whatever the
+            monitor says, if that is more than chance; None for any.
+
+    Raises:
+        ValueError: The monitor is no name of a score, or a number is out of its range.
+        TypeError: The monitor is of another kind.
+
+    Example:
+
+    >>> Guard("f1", confidence=0.95).name
+    'f1'
+    >>> retrain_head(model, "features", data, validation_data=val, monitor=Guard("f1"))
+
+    References:
+        [1] docs/results/deployment, "How sure the guard has to be".
+    """
+
+    monitor: object = "balanced_accuracy"
+    confidence: float = 0.8
+    max_recall_drop: float | None = 0.5
+
+    @classmethod
+    def of(cls, monitor: object) -> Self:
+        """A `Guard` as it is, and anything else as the monitor of a new one."""
+        return monitor if isinstance(monitor, cls) else cls(monitor)
+
+    def __post_init__(self):
+        _check_monitor(self.monitor)
+        _check_range("confidence", self.confidence, 0.5)
+        if self.max_recall_drop is not None:
+            _check_range("max_recall_drop", self.max_recall_drop, 0.0)
+
+    @property
+    def name(self) -> str | None:
+        """What the monitor is called; None where there is none."""
+        if self.monitor is None or isinstance(self.monitor, str):
+            return self.monitor
+        name = getattr(self.monitor, "name", None)
+        return name or getattr(self.monitor, "__name__", type(self.monitor).__name__)
+
+    @property
+    def sign(self) -> float:
+        """1.0 where higher is better, -1.0 where lower is."""
+        if isinstance(self.monitor, keras.metrics.Metric):
+            falls = metric_falls(self.monitor)
+        else:
+            falls = isinstance(self.monitor, str) and self.monitor in LOWER_IS_BETTER
+        return -1.0 if falls else 1.0
+
+    def score(self, predictions: Any, minority: Sequence[int]) -> float:
+        """The monitored score of `Predictions`, a float; NaN where it has no value."""
+        monitor = self.monitor
+        if isinstance(monitor, str):
+            return _named_score(monitor, predictions, minority)
+        if isinstance(monitor, keras.metrics.Metric):
+            return _metric_score(monitor, predictions)
+        score = monitor(predictions.labels, predictions.outputs)
+        try:
+            return float(score)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`monitor` {self.name!r} gives one number, higher for better; "
+                f"received {score!r}."
+            ) from error
+
+    def try_on(self, predictions: Any) -> None:
+        """Raises where a function or metric of the user's own fails on `Predictions`.
+
+        Raises:
+            ValueError: It does; the cause is what it raised.
+        """
+        if self.monitor is None or isinstance(self.monitor, str):
+            return
+        try:
+            self.score(predictions, [])
+        except Exception as error:
+            raise ValueError(
+                f"`monitor` {self.name!r} failed on labels of shape "
+                f"{list(np.shape(predictions.labels))} and outputs of shape "
+                f"{list(predictions.outputs.shape)}: {error}"
+            ) from error
+
+    def check(self, predictions: Any, minority: Sequence[int]) -> None:
+        """Raises where the monitored score of `Predictions` has no value."""
+        if self.monitor is None:
+            return
+        present = np.unique(predictions.ids)
+        if present.size < 2:
+            raise ValueError(
+                f"`monitor` {self.name!r} needs examples of two classes or more to "
+                f"score on; all {predictions.ids.size} are of class {present[0]}."
+            )
+        if not math.isnan(self.score(predictions, minority)):
+            return
+        if not isinstance(self.monitor, str):
+            raise ValueError(
+                f"`monitor` {self.name!r} gives NaN for the data to score on, "
+                f"{predictions.ids.size} examples of {present.size} classes."
+            )
+        unknown = isinstance(self.monitor, str) and predictions.probabilities is None
+        if unknown and self.name in PROBABILITY_SCORES:
+            raise ValueError(
+                f"`monitor` {self.name!r} needs probabilities, and the model's outputs "
+                f"are neither probabilities nor logits. Monitor a score of decisions."
+            )
+        raise ValueError(
+            f"`monitor` {self.name!r} cannot be scored: the data to score on have no "
+            f"example of the minority classes {minority}, or of no others. Give them "
+            f"some, or monitor another score."
+        )
+
+    def objection(self, before: Any, after: Any, minority: Sequence[int]) -> str:
+        """Why the classifier after must not replace the one before, or "".
+
+        Args:
+            before: `Predictions` on validation data.
+            after: the same with the retrained head.
+            minority: list of class ids.
+        """
+        if self.monitor is None:
+            return ""
+        return self._no_gain(before, after, minority) or self.collapse(before, after)
+
+    def _no_gain(self, before, after, minority):
+        old, new = self.score(before, minority), self.score(after, minority)
+        words = f"{self.name} on the validation data"
+        change = f"from {old:.4f} to {new:.4f}"
+        gain = self.sign * (new - old)
+        if math.isnan(gain):
+            return f"{words} went {change}"
+        if round(gain, 12) == 0:
+            return f"{words} did not change ({old:.4f}), which is a tie"
+        if gain < 0:
+            return f"{words} {'fell' if new < old else 'rose'} {change}"
+
+        def difference(rows):
+            pair = (self.score(p.select(rows), minority) for p in (before, after))
+            old, new = pair
+            return np.array(self.sign * (new - old))
+
+        if self.confidence == 0.5:
+            return ""
+        error = float(difference_error(difference, before.ids))
+        if beyond_chance(gain, error, self.confidence):
+            return ""
+        return (
+            f"{words} went {change}, which may be chance: the standard error of the "
+            f"difference is {'not known' if math.isnan(error) else f'{error:.4f}'}"
+        )
+
+    def collapse(self, before: Any, after: Any) -> str:
+        """Which class loses too much of its recall, in words; "" where none does."""
+        if self.max_recall_drop is None:
+            return ""
+        old, new = _recalls(before), _recalls(after)
+        lost = np.flatnonzero(new < (1 - self.max_recall_drop) * old)
+        if not lost.size:
+            return ""
+
+        def difference(rows):
+            return _recalls(before.select(rows)) - _recalls(after.select(rows))
+
+        error = difference_error(difference, before.ids)
+        for place in lost:
+            if beyond_chance(old[place] - new[place], error[place]):
+                return (
+                    f"the recall of class {place} on the validation data fell from "
+                    f"{100 * old[place]:.1f} to {100 * new[place]:.1f} percent"
+                )
+        return ""
+
+
+def _recalls(predictions):
+    return np.array(score_decisions(predictions, [])["recall"], float)  # None is NaN
+
+
+def _named_score(name, predictions, minority):
+    if name in PROBABILITY_SCORES:
+        score = probability_score(name, predictions, minority)
+    else:
+        score = score_decisions(predictions, minority)[name]
+    return math.nan if score is None else score
+
+
+def _metric_score(metric, predictions):
+    metric.reset_state()
+    try:
+        metric.update_state(
+            predictions.labels,
+            predictions.outputs,
+            sample_weight=predictions.sample_weight,
+        )
+        return float(keras.ops.convert_to_numpy(metric.result()))
+    finally:
+        metric.reset_state()
+
+
+def _check_monitor(monitor):
+    if isinstance(monitor, str):
+        if monitor not in SCORE_NAMES:
+            raise ValueError(
+                f"`monitor` is one of {SCORE_NAMES}, a function (labels, outputs) -> "
+                f"float, a Keras metric, or None; received {monitor!r}."
+            )
+        return
+    check_is_object("monitor", monitor, "...")
+    if isinstance(monitor, keras.losses.Loss) or _is_loss_function(monitor):
+        raise ValueError(
+            "`monitor` is a score, higher for better, and this is a loss; received "
+            f"{monitor!r:.200}. Pass 'log_loss' or 'brier_score', or a function with "
+            f"a minus before it."
+        )
+    is_metric = isinstance(monitor, keras.metrics.Metric)
+    if monitor is not None and not is_metric and not callable(monitor):
+        raise TypeError(
+            f"`monitor` is the name of a score, a function (labels, outputs) -> float, "
+            f"a Keras metric, or None; received {monitor!r:.200}."
+        )
+
+
+def _is_loss_function(monitor):
+    """Whether it is a loss of Keras or scikit-learn, which the user did not write."""
+    name, module = (getattr(monitor, at, "") for at in ("__name__", "__module__"))
+    if str(module).startswith("keras."):
+        return ".losses." in str(module)
+    of_sklearn = str(module).startswith("sklearn.metrics")
+    return of_sklearn and str(name).endswith(("_loss", "_error"))
+
+
+def _check_range(name, value, lowest):
+    try:
+        fits = lowest <= value < 1 and not isinstance(value, bool)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`{name}` is a number from {lowest:g} to below 1; received {value!r}."
+        )

@@ -1,0 +1,119 @@
+"""How well a classifier ranks examples, and how far its probabilities can be trusted.
+
+A class is ranked well where its examples have more of its probability than others,
+whatever the threshold. A prior or a threshold that is moved leaves the ranking of two
+classes as it was.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from tf_pseudofeat.evaluation.scores import known_mean, rare_places
+
+__all__ = ["PROBABILITY_SCORES", "expected_calibration_error", "probability_scores"]
+
+PROBABILITY_SCORES = (
+    "average_precision",
+    "roc_auc",
+    "log_loss",
+    "brier_score",
+    "calibration_error",
+)
+
+# Numbers to rank; more take minutes.
+_MOST_RANKED = 10_000_000
+
+
+def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, Any]:
+    """The scores of ranking and of calibration.
+
+    Args:
+        predictions: `Predictions`.
+        minority: list of class ids.
+
+    Returns:
+        scores: dict of "average_precision", the mean over the minority classes, and
+            "roc_auc", the mean over all classes, each class against the rest;
+            "log_loss", in nats; "brier_score", the mean square of all C differences
+            of an example, from 0 to 2; "calibration_error", see
+            `expected_calibration_error`. "class_average_precision", a list of C.
+            None for what has no value: probabilities that nobody knows; a class
+            without an example, or without others; more than ten million probabilities
+            to rank.
+    """
+    scores = dict.fromkeys(PROBABILITY_SCORES)
+    scores["class_average_precision"] = [None] * predictions.num_classes
+    return scores | _ranking(predictions, minority) | _trust(predictions)
+
+
+def probability_score(name, predictions, minority):
+    """One of them, by name, without the time that the others take."""
+    of_ranking = name in ("average_precision", "roc_auc")
+    if of_ranking:
+        return _ranking(predictions, minority).get(name)
+    return _trust(predictions).get(name)
+
+
+def _trust(predictions):
+    """Scores of probabilities; {} where nobody knows them."""
+    p, weight = predictions.probabilities, predictions.sample_weight
+    if p is None:
+        return {}
+    classes = range(predictions.num_classes)
+    squares = np.square(p - np.eye(len(classes))[predictions.ids]).sum(axis=1)
+    return {
+        "log_loss": float(
+            log_loss(predictions.ids, p, labels=classes, sample_weight=weight)
+        ),
+        "brier_score": float(np.average(squares, weights=weight)),
+        "calibration_error": expected_calibration_error(predictions),
+    }
+
+
+def expected_calibration_error(predictions: Any, bins: int = 15) -> float:
+    """How far the probability of the likeliest class is from the share that is right.
+
+    The mean over examples of |confidence - accuracy| in the bin of their confidence, of
+    `bins` that divide 0 to 1 evenly.
+
+    References:
+        Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    p, weight = predictions.probabilities, predictions.sample_weight
+    weight = np.ones(len(p)) if weight is None else weight
+    right = p.argmax(axis=1) == predictions.ids
+    confidence = p.max(axis=1)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weight * (confidence - right), minlength=bins)
+    return float(np.abs(gaps).sum() / weight.sum())
+
+
+def _ranking(predictions, minority):
+    """Scores of ranking; {} where there is nothing to rank, or too much."""
+    if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
+        return {}
+    odds, weight = predictions.log_odds, predictions.sample_weight
+    classes = predictions.num_classes
+    truth = np.eye(classes)[predictions.ids]  # [N, C]
+    counted = truth if weight is None else truth[weight > 0]
+    examples = counted.sum(axis=0)
+    known = np.flatnonzero((examples > 0) & (examples < len(counted)))
+    if not known.size:
+        return {}
+    truth, odds = truth[:, known], odds[:, known]
+    precisions = np.full(classes, np.nan)
+    precisions[known] = average_precision_score(
+        truth, odds, average=None, sample_weight=weight
+    )
+    area = roc_auc_score(truth, odds, average="macro", sample_weight=weight)
+    mean = float(known_mean(precisions[rare_places(minority, classes)]))
+    return {
+        "average_precision": None if np.isnan(mean) else mean,
+        "roc_auc": float(area),
+        "class_average_precision": [
+            None if np.isnan(value) else float(value) for value in precisions
+        ],
+    }

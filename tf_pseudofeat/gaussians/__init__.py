@@ -1,0 +1,1 @@
+"""Step 3: a Gaussian per class, from moments that merge."""

@@ -1,0 +1,1 @@
+"""Step 5: the layers after the cut are trained again, or adjusted without training."""

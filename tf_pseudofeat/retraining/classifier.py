@@ -1,0 +1,325 @@
+"""The whole method as a scikit-learn classifier."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+
+from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.seeds import initial_weights_from, noise_from
+from tf_pseudofeat.core.tracing import without_retracing_warnings
+from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.readings import reading_of
+
+__all__ = ["PseudoFeatureClassifier"]
+
+_PARTS: dict[str, Any] = {"recipe": HeadRecipe, "extraction": Extraction}
+
+
+class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
+    """Trains a Keras classifier, and retrains its head for its rare classes.
+
+    All steps of the paper see the examples of this `fit` alone, so nothing leaks from
+    the test folds of a cross-validation. It works in `cross_val_score`, `Pipeline`,
+    `CalibratedClassifierCV`, and in `GridSearchCV` with the fields of `recipe` and
+    `extraction` as parameters: `{"recipe__tau": [0.5, 1.0]}`.
+
+    Args:
+        build: a function `(input_shape, num_classes)` that returns a compiled Keras
+            classifier for inputs `[B, *input_shape]` with outputs `[B, num_classes]`,
+            or `[B, 1]` for two classes, whose loss takes class ids. By default a
+            perceptron with two hidden layers for a table; scale its columns, for
+            example with a `StandardScaler` before it.
+        layer: the layer whose output is the feature; by default the last separating
+            one, see `retrain_head`, as for `recipe`, `extraction` and `monitor`.
+        recipe: `HeadRecipe`; `HeadRecipe(blend=1, tau=0)` leaves the trained head.
+            Or "auto", which needs a `validation_fraction`.
+        extraction: `Extraction`.
+        monitor: the score that must rise on the validation examples, or None.
+        validation_fraction: share of the examples, of each class, that is not trained
+            on, but guards the retraining. 0 for no guard and all examples.
+        epochs: of the training of the whole model.
+        batch_size: of that.
+        callbacks: list of Keras callbacks for that; each `fit` has copies of its own.
+        random_state: int for reproducible weights, `RandomState`, or None. What
+            `tf.random.set_seed` was given counts, too.
+        verbose: 0 for silence.
+
+    Attributes:
+        classes_: the labels `[C]`, sorted.
+        model_: the trained Keras model, whose outputs are in the order of `classes_`.
+        report_: the `RetrainingReport`.
+        history_: {name of a loss or metric: its value for each epoch}.
+        n_features_in_: number of columns.
+        feature_names_in_: their names, where `X` was a DataFrame.
+
+    Raises:
+        ValueError: In `fit`: labels of a regression or of a single class, a model that
+            is not compiled; see also `retrain_head`.
+        TypeError: In `fit`: `build` does not return a Keras model.
+
+    Example:
+
+    >>> classifier = make_pipeline(StandardScaler(), PseudoFeatureClassifier())
+    >>> cross_val_score(classifier, X, y, scoring="balanced_accuracy")
+
+    References:
+        Konno and Iwazume, arXiv 1807.06538, 2018.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[tuple[int, ...], int], keras.Model] | None = None,
+        layer: str | None = None,
+        *,
+        recipe: HeadRecipe | str | None = None,
+        extraction: Extraction | None = None,
+        monitor: object = "balanced_accuracy",
+        validation_fraction: float = 0.0,
+        epochs: int = 50,
+        batch_size: int = 32,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | str = 0,
+    ) -> None:
+        self.build = build
+        self.layer = layer
+        self.recipe = recipe
+        self.extraction = extraction
+        self.monitor = monitor
+        self.validation_fraction = validation_fraction
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # Parameters.
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name; with `deep` those of `recipe` and `extraction`, too."""
+        params = super().get_params(deep=False)
+        for name, kind in _PARTS.items() if deep else ():
+            part = kind() if params[name] is None else params[name]
+            if isinstance(part, kind):  # and not "auto"
+                for field in dataclasses.fields(kind):
+                    params[f"{name}__{field.name}"] = getattr(part, field.name)
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Sets parameters by name; `recipe__tau` is `tau` of the `recipe`."""
+        plain, changed = {}, {name: {} for name in _PARTS}
+        for key, value in params.items():
+            name, _, field = key.partition("__")
+            if not field or name not in _PARTS:
+                plain[key] = value
+                continue
+            names = [field.name for field in dataclasses.fields(_PARTS[name])]
+            if field not in names:
+                raise ValueError(
+                    f"Invalid parameter {field!r} of {name!r}; those are {names}."
+                )
+            changed[name][field] = value
+        super().set_params(**plain)
+        for name, fields in changed.items():
+            part = getattr(self, name)
+            if fields:
+                part = part if isinstance(part, _PARTS[name]) else _PARTS[name]()
+                setattr(self, name, dataclasses.replace(part, **fields))
+        return self
+
+    # Training.
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Trains a new model, and retrains its head.
+
+        Args:
+            X: numbers `[N, ...]`: a table, an array or DataFrame `[N, D]`, or images.
+            y: labels `[N]`, of any kind that can be sorted.
+            sample_weight: how much each example counts `[N]`, or None.
+
+        Returns:
+            self: fitted.
+        """
+        for name in ("model_", "report_", "history_"):  # of labels that may be others
+            self.__dict__.pop(name, None)
+        self._check_settings()
+        X, ids, sample_weight = self._checked(X, y, sample_weight)
+        rng = check_random_state(self.random_state)
+        seeds = rng.randint(2**31 - 1, size=4).tolist()
+        parts = [X, ids] if sample_weight is None else [X, ids, sample_weight]
+        validation = None
+        if self.validation_fraction:
+            split = train_test_split(
+                *parts,
+                test_size=self.validation_fraction,
+                random_state=seeds[0],
+                stratify=ids,
+            )
+            parts, validation = split[::2], tuple(split[1::2])
+        data = tuple(parts)
+        model = self._built(X.shape[1:], seeds[1])
+        settings = {
+            "validation_data": validation,
+            "recipe": copy.deepcopy(self.recipe),  # a fit must not change parameters
+            "extraction": self.extraction,
+            "monitor": self.monitor,
+            "seed": tuple(seeds[2:]),
+            "verbose": self.verbose,
+        }
+        check_job(model, self.layer, data, trained=False, **settings)
+        noise = noise_from(np.random.default_rng(seeds))
+        with noise, without_retracing_warnings():
+            history = model.fit(
+                _Shuffled(data, self.batch_size, seeds[0]),
+                validation_data=validation,
+                epochs=self.epochs,
+                shuffle=False,  # which would be by the backend's global seed
+                callbacks=copy.deepcopy(self.callbacks),
+                verbose=self.verbose,
+            )
+        self.report_ = retrain_head(model, self.layer, data, **settings)
+        self.model_, self.history_ = model, history.history
+        return self
+
+    def _check_settings(self):
+        whole_number("epochs", self.epochs)
+        whole_number("batch_size", self.batch_size)
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                f"`validation_fraction` is from 0 to below 1; received "
+                f"{self.validation_fraction!r}."
+            )
+
+    def _checked(self, X, y, sample_weight):
+        """Numbers `[N, ...]`, class ids `[N]` and weights; sets `classes_`."""
+        X, y = validate_data(self, X, y, allow_nd=True)
+        check_classification_targets(y)
+        self.classes_, ids = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"A classifier needs two classes or more; received 1 class, "
+                f"{self.classes_[0]!r}."
+            )
+        if sample_weight is not None:
+            sample_weight = _floats(_check_sample_weight(sample_weight, X), "weights")
+        self._input_shape = X.shape[1:]
+        return _floats(X), ids.astype(np.int64), sample_weight
+
+    def _built(self, input_shape, seed):
+        build = _perceptron if self.build is None else self.build
+        with initial_weights_from(seed):
+            model = build(input_shape, len(self.classes_))
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"`build` returns a Keras model; received {type(model).__name__}."
+            )
+        if not model.compiled:
+            raise ValueError(
+                f"`build` returned {model.name!r} without a loss. Compile it: "
+                f"model.compile('adam', 'sparse_categorical_crossentropy')."
+            )
+        return model
+
+    # Use.
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label that is decided for, `[N]`, of inputs `[N, ...]`."""
+        predicted = self._predictions(X).predicted
+        return self.classes_[predicted]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities `[N, C]` of inputs `[N, ...]`, in the order of `classes_`.
+
+        Raises:
+            ValueError: The model's outputs are no probabilities or logits.
+        """
+        predictions = self._predictions(X)
+        if predictions.probabilities is None:
+            raise ValueError(
+                f"{self.model_.name!r} gives outputs that are neither probabilities "
+                f"nor logits. Let it end in a softmax, or use `predict`."
+            )
+        return predictions.probabilities
+
+    def _predictions(self, X):
+        check_is_fitted(self, "model_")
+        X = _floats(validate_data(self, X, reset=False, allow_nd=True))
+        if X.shape[1:] != self._input_shape:
+            raise ValueError(
+                f"X has shape {list(X.shape)}; this classifier was fitted to examples "
+                f"of shape {list(self._input_shape)}."
+            )
+        with without_retracing_warnings():
+            outputs = self.model_.predict(X, batch_size=1024, verbose=0)
+        reading = reading_of(output_activation(self.model_), self.model_.loss)
+        kind = output_kind(reading, outputs)
+        return Predictions(None, outputs, kind, threshold=reading.threshold)
+
+
+class _Shuffled(keras.utils.PyDataset):
+    """Batches of arrays, in another order each epoch, which follows from a seed."""
+
+    def __init__(self, arrays, batch_size, seed):
+        super().__init__()
+        self._arrays, self._batch_size = arrays, batch_size
+        self._rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def on_epoch_end(self):
+        self._order = self._rng.permutation(len(self._arrays[0]))
+
+    @property
+    def num_batches(self):
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, index):
+        start = index * self._batch_size
+        rows = self._order[start : start + self._batch_size]
+        return tuple(array[rows] for array in self._arrays)
+
+
+def _floats(numbers, name="X"):
+    """Float32 of real numbers; whole ones, which may be token ids, as they are."""
+    if numbers.dtype.kind not in "fb":
+        return numbers
+    with np.errstate(over="ignore"):
+        floats = numbers.astype(np.float32)
+    if not np.isfinite(floats).all():
+        raise ValueError(
+            f"{name} contains a value too large for float32, {np.abs(numbers).max():g}."
+        )
+    return floats
+
+
+def _perceptron(input_shape, num_classes):
+    """For tables `[B, D]`."""
+    model = keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(32, activation="relu", name="features"),
+            keras.layers.Dense(num_classes, activation="softmax"),
+        ],
+        name="perceptron",
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model

@@ -1,0 +1,250 @@
+"""What a retraining did, in numbers: for the eye, for a file and as a picture."""
+
+import dataclasses
+from typing import Any
+
+from tf_pseudofeat.core.tables import Page, Table
+from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
+from tf_pseudofeat.evaluation.findings import (
+    assumed_prior,
+    number,
+    price,
+    ranking,
+    score_label,
+)
+from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.gaussians.covariance import CovarianceReport
+from tf_pseudofeat.head.recipe import HeadRecipe, plain
+from tf_pseudofeat.retraining.picture import draw_report
+from tf_pseudofeat.retraining.search import Tuning
+
+__all__ = ["RetrainingReport"]
+
+_PER_CLASS = ("recall", "precision", "class_f1", "class_average_precision")
+_PER_CLASS += ("predicted_share",)
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainingReport(Page):
+    """Before and after of one retraining; prints, and renders, as a page of tables.
+
+    Attributes:
+        layer_name: where the model was split.
+        feature_shape: shape of one feature.
+        real: training examples per class, a list of C.
+        used: real features per class that the head was trained on, a list of C; of
+            several views of an example each counts.
+        pseudo: pseudo-features per class and epoch, a list of C; negative where a
+            sampler took examples away.
+        minority: class ids that count as minority in the scores.
+        prior: the class shares that the model's outputs assume as it was left, a list
+            of C; after a rollback those of the training data, or those that an earlier
+            retraining left.
+        scored_on: "validation data", or "training data" where there was none.
+        before: scores of the model as it came, see `classification_scores` and
+            `probability_scores`.
+        after: scores with the retrained head.
+        standard_error: of each score's difference, by the same names; {} on training
+            data, where a gain proves nothing.
+        kept: whether the retrained head stayed in the model.
+        reason: why it did not, or "".
+        notes: sentences of what to know: where nothing changed, and why.
+        loss: mean training loss of each epoch; where epochs have few steps, of each
+            stretch of several.
+        recipe: the `HeadRecipe` that reproduces the retraining, with `extraction`,
+            `seed` and the same data; its `epochs` are those that were run.
+        extraction: `Extraction`: which examples were looked at.
+        view_source: what changed them a little, in words, or "none"; see `Extraction`.
+        monitor: the score that guarded the retraining, or None.
+        seed: two whole numbers.
+        optimizer: name of the optimizer's class.
+        learning_rate: at the first step.
+        seconds: wall-clock seconds of each stage.
+        class_names: of the C classes, or None.
+        covariance: `CovarianceReport` of the Gaussians, None with a sampler.
+        tuning: `Tuning` that chose the settings, None where they were given.
+    """
+
+    layer_name: str
+    feature_shape: tuple[int, ...]
+    real: list[int]
+    used: list[int]
+    pseudo: list[int]
+    minority: list[int]
+    prior: list[float]
+    scored_on: str
+    before: dict
+    after: dict
+    standard_error: dict
+    kept: bool
+    reason: str
+    notes: list[str]
+    loss: list[float]
+    recipe: HeadRecipe
+    extraction: Extraction
+    view_source: str
+    monitor: str | None
+    seed: tuple[int, int]
+    optimizer: str
+    learning_rate: float
+    seconds: dict[str, float]
+    class_names: tuple[str, ...] | None = None
+    covariance: CovarianceReport | None = None
+    tuning: Tuning | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain dicts, lists, strings and numbers, ready for JSON.
+
+        What is NaN or infinite is None, as JSON knows neither.
+        """
+        return plain(self)
+
+    def metrics(self) -> dict[str, float]:
+        """The scores as one flat dict of numbers, for an experiment tracker.
+
+        Returns:
+            metrics: {"before_accuracy": 0.86, "after_recall_of_fraud": 0.75, ...}: each
+                score of `SCORE_NAMES`, and recall, precision, F1, average precision and
+                predicted share of each class, by its name or "class_3"; in [0, 1] but
+                for the log loss and the Brier score. What has no value is left out.
+
+        Example:
+
+        >>> mlflow.log_metrics(report.metrics())
+        """
+        flat = {"kept": float(self.kept)}
+        for when in ("before", "after"):
+            scores = getattr(self, when)
+            flat |= {f"{when}_{name}": scores[name] for name in SCORE_NAMES}
+            for name in _PER_CLASS:
+                label = name.removeprefix("class_")
+                for place, value in enumerate(scores[name]):
+                    flat[f"{when}_{label}_of_{self._key(place)}"] = value
+        return {name: v for name, v in flat.items() if v is not None and v == v}
+
+    def to_frame(self) -> Any:
+        """The table of classes as a pandas DataFrame, a row for each class.
+
+        Returns:
+            frame: indexed by class name or id, with the columns "examples", "used",
+                "pseudo", "minority", "prior", "true_share", and of recall, precision,
+                F1, average precision and predicted share "..._before", "..._after".
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("`to_frame` needs pandas: pip install pandas.") from error
+        classes = range(len(self.real))
+        columns = {
+            "examples": self.real,
+            "used": self.used,
+            "pseudo": self.pseudo,
+            "minority": [place in self.minority for place in classes],
+            "prior": self.prior,
+            "true_share": self.before["true_share"],
+        }
+        for name in _PER_CLASS:
+            label = name.removeprefix("class_")
+            columns[f"{label}_before"] = self.before[name]
+            columns[f"{label}_after"] = self.after[name]
+        names = self.class_names or classes
+        return pandas.DataFrame(columns, index=pandas.Index(names, name="class"))
+
+    def _key(self, place):
+        return f"class_{place}" if self.class_names is None else self.class_names[place]
+
+    def _parts(self):
+        stages = ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
+        return [
+            "\n".join([self._headline(), self._recipe_line()]),
+            self._scores(),
+            self._classes(),
+            "\n".join([*self._sentences(), f"* minority. Seconds: {stages}."]),
+        ]
+
+    def _headline(self):
+        verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
+        made = sum(number for number in self.pseudo if number > 0)
+        kept = sum(self.used) + sum(self.pseudo) - made  # without what a sampler took
+        views = 1 if self.view_source == "none" else max(1, self.extraction.num_views)
+        real = f"{kept:,} real" if views == 1 else f"{kept:,} features of views"
+        return (
+            f"Head after {self.layer_name!r} retrained on {real} and {made:,} "
+            f"pseudo-features of shape {list(self.feature_shape)}: {verdict}."
+        )
+
+    def _recipe_line(self):
+        recipe = self.recipe
+        how = [f"views: {self.view_source}"]
+        if self.view_source != "none" and self.extraction.num_views > 1:
+            how[0] += f", {self.extraction.num_views} of each example"
+        if self.extraction.per_class is not None:
+            how.append(f"at most {self.extraction.per_class:,} examples a class")
+        how += [f"blend {recipe.blend:g}", f"tau {recipe.tau:g}"]
+        return "; ".join(how).capitalize() + "."
+
+    def _scores(self):
+        rows = []
+        for name in SCORE_NAMES:
+            unit = ", nats" if name == "log_loss" else ""
+            row = [
+                score_label(name) + unit,
+                number(self.before[name], name),
+                number(self.after[name], name),
+            ]
+            error = self.standard_error.get(name)
+            rows.append([*row, number(error, name)] if self.standard_error else row)
+        header = [f"percent, on {self.scored_on}", "before", "after"]
+        return Table((*header, "+-") if self.standard_error else tuple(header), rows)
+
+    def _classes(self):
+        header = ("class", "examples", "used", "pseudo", "recall", "after")
+        header += ("precision", "after", "true share", "predicted", "after")
+        rows = []
+        for place, counts in enumerate(
+            zip(self.real, self.used, self.pseudo, strict=True)
+        ):
+            row = [self.label(place), *(f"{count:,}" for count in counts)]
+            for name in ("recall", "precision"):
+                row += [
+                    number(self.before[name][place]),
+                    number(self.after[name][place]),
+                ]
+            row.append(number(self.before["true_share"][place]))
+            row += [
+                number(scores["predicted_share"][place])
+                for scores in (self.before, self.after)
+            ]
+            rows.append(row)
+        return Table(header, rows)
+
+    def label(self, place: int) -> str:
+        """A class as tables and pictures name it, with a star for the minority."""
+        name = str(place) if self.class_names is None else self.class_names[place]
+        return name + ("*" if place in self.minority else "")
+
+    def _sentences(self):
+        sentences = [
+            price(self.before, self.after, self.standard_error, self.class_names),
+            ranking(self.before, self.after, self.standard_error),
+        ]
+        if self.kept:
+            sentences.append(assumed_prior(self.prior, self.real, self.class_names))
+        elif any(sentences):
+            sentences.insert(0, "Of the new head, which the model does not have:")
+        return [sentence for sentence in [*sentences, *self.notes] if sentence]
+
+    def plot(self) -> Any:
+        """Draws recall and precision of each class before and after, and the loss.
+
+        Returns:
+            figure: a `matplotlib.figure.Figure`, which a notebook shows;
+                `figure.savefig("report.png")`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        return draw_report(self)

@@ -1,0 +1,1 @@
+"""Step 6: the model as a SavedModel with named endpoints."""

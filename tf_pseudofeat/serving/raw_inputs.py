@@ -1,0 +1,66 @@
+"""What `predict` of a KerasHub task takes, as an input of a SavedModel."""
+
+import keras
+import tensorflow as tf
+
+from tf_pseudofeat.data.preprocessing import preprocess_batch
+
+__all__ = ["check_in_graph", "raw_signature"]
+
+_WAY_OUT = (
+    "Pass preprocess=False to export the layers alone: requests then carry what "
+    "`model.preprocessor(x)` gives."
+)
+
+
+def raw_signature(model, network, input_name=None):
+    """The one raw input of a model that preprocesses: images, or texts.
+
+    Args:
+        model: task of KerasHub with its preprocessor.
+        network: functional model with its graph.
+        input_name: by default "image" or "text".
+
+    Returns:
+        signature: `tf.TensorSpec`: `[B, height, width, channels]` float32, with open
+            sides where the preprocessor resizes; or `[B]` string.
+
+    Raises:
+        ValueError: The preprocessor takes something else.
+    """
+    converter = getattr(model.preprocessor, "image_converter", None)
+    if converter is not None and len(network.inputs) == 1:
+        return tf.TensorSpec(
+            _image_shape(converter, network.inputs[0].shape),
+            tf.float32,
+            name=input_name or "image",
+        )
+    if converter is None and getattr(model.preprocessor, "tokenizer", None) is not None:
+        return tf.TensorSpec((None,), tf.string, name=input_name or "text")
+    raise ValueError(
+        f"What the preprocessor of {model.name!r} takes, a "
+        f"{type(model.preprocessor).__name__}, is neither one image nor one text, so "
+        f"it is not known what requests are to look like. {_WAY_OUT}"
+    )
+
+
+def check_in_graph(model, signature):
+    """Raises where the preprocessor cannot run inside of a SavedModel."""
+    function = tf.function(lambda x: preprocess_batch(model, x), autograph=False)
+    try:
+        return function.get_concrete_function(signature).structured_outputs
+    except Exception as error:  # whatever a preprocessor raises
+        raise ValueError(
+            f"The preprocessor of {model.name!r}, a "
+            f"{type(model.preprocessor).__name__}, does not run in a TensorFlow graph: "
+            f"{type(error).__name__}: {error!s:.300}. {_WAY_OUT}"
+        ) from error
+
+
+def _image_shape(converter, shape):
+    if converter.image_size is None:
+        return (None, *shape[1:])
+    first = keras.config.image_data_format() == "channels_first"
+    if getattr(converter, "data_format", None) is not None:
+        first = converter.data_format == "channels_first"
+    return (None, shape[1], None, None) if first else (None, None, None, shape[3])
