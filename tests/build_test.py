@@ -291,7 +291,7 @@ def test_what_is_imported_is_installed():
     always, extras = requirements()
     always = set(map(normal, always))
     extras = {name: always | set(map(normal, more)) for name, more in extras.items()}
-    of_examples = ("beam", "examples", "jax", "serving")
+    of_examples = ("beam", "examples", "jax", "keras-hub", "keras-tuner", "serving")
     installed = dict.fromkeys(PACKAGES, set().union(*extras.values()))
     installed["examples"] = set().union(*(extras[name] for name in of_examples))
     for package, label in LIBRARIES.items():
