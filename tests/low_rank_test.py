@@ -253,7 +253,7 @@ def test_a_turned_factor_is_orthogonal_in_units_of_the_deviation():
 def test_a_rank_is_a_whole_number_from_1(rank):
     for check in (lambda: check_rank("low_rank", rank), lambda: resolve_rank(rank, 8)):
         with pytest.raises(
-            ValueError, match=r"`rank` must be a whole number from 1; rec"
+            ValueError, match=r"`rank` must be a whole number of at least 1; rec"
         ):
             check()
 
