@@ -41,6 +41,8 @@ from tf_pseudofeat.engines.beam import (  # noqa: E402
     FeaturesModelHandler,
     WriteFeatureShards,
     WriteMoments,
+)
+from tf_pseudofeat.engines.beam_shards import (  # noqa: E402
     _write_index,
     _WriteShards,
 )

@@ -673,7 +673,7 @@ def test_a_file_with_a_shape_that_is_none(tmp_path, shape):
     "changes, message",
     [
         ({"count": np.ones(4)}, r"a `count` of float64 \[4\]; kind 'full'"),
-        ({"count": np.full(3, 1.5)}, "a count that is no whole number, 1.5"),
+        ({"count": np.full(3, 1.5)}, "a count that is not a whole number, 1.5"),
         ({"mean": np.ones((3, 4), "f4")}, "a `mean` of float32"),
         ({"mean": np.ones(3)}, r"means of shape \[3\]"),
         ({"mean": np.full((3, 4), np.nan)}, "NaN or infinity in `mean`"),
@@ -842,7 +842,7 @@ def test_only_known_classes_are_sampled(labels):
 
 @pytest.mark.parametrize("seed", [1, (1,), (1, 2, 3), (1.0, 2.0), None, "ab"])
 def test_a_seed_of_anything_else_is_refused(seed):
-    with pytest.raises(ValueError, match=r"`seed` must be two whole numbers"):
+    with pytest.raises(ValueError, match=r"`seed` must be two integers"):
         fitted().sample([0], seed)
 
 

@@ -203,7 +203,7 @@ def test_head_without_weights():
     model = compiled(inputs, layers.Softmax(name="softmax")(x))
     x = numbers(6)
     assert split_at(model, "logits").check(model, x) <= 1e-6
-    with pytest.raises(ValueError, match=r"no weight that can be trained.*earlier"):
+    with pytest.raises(ValueError, match=r"no trainable weights.*earlier"):
         retrain_head(model, "logits", (x, LABELS), **QUIET)
     assert separating_layers(model)[0].head_parameters == 0
 

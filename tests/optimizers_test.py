@@ -47,7 +47,7 @@ def test_what_is_excluded_from_weight_decay_stays_excluded(again):
 def test_an_optimizer_that_cannot_be_made_again_is_told_before_any_work():
     model = make_model(keras.optimizers.Adam(WithoutConfig()))
     message = (
-        r"cannot be made like the model's own Adam: .*'WithoutConfig'.*`optimizer`"
+        r"cannot be created like the model's own Adam: .*'WithoutConfig'.*`optimizer`"
     )
     with pytest.raises(ValueError, match=message):
         tfpf.retrain_head(model, "features", (X, Y), verbose=0)

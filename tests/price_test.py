@@ -172,7 +172,7 @@ def test_a_tie_is_rolled_back():
     model = classifier()
     with rolled_back(model, "did not change .*which is a tie"):
         report = retrain(model, tau=0.0, **BIAS)
-    assert "Not one decision changed." in report.notes
+    assert "No decision changed." in report.notes
     assert report.before["balanced_accuracy"] == report.after["balanced_accuracy"]
 
 
@@ -319,5 +319,5 @@ def test_a_class_that_is_known_by_heart_is_noted():
         tau=0.7,
         **BIAS,
     )
-    assert noted(report, "knows its training examples of 'fraud' by heart and misses")
-    assert not noted(retrain(classifier(), tau=0.7, **BIAS), "by heart")
+    assert noted(report, "has memorized its training examples of 'fraud' and misses")
+    assert not noted(retrain(classifier(), tau=0.7, **BIAS), "memorized")

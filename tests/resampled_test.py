@@ -115,22 +115,25 @@ def changing(function):
     [
         (
             make_pipeline(StandardScaler(), over_sampling.SMOTE()),
-            "Pipeline gives 360 features, and not one of the 210 real .*into the model",
+            "Pipeline returns 360 features, and none of the 210 real .*into the model",
         ),
         (
             make_pipeline(MaxAbsScaler(), under_sampling.RandomUnderSampler()),
-            "Pipeline gives 90 features, and not one",
+            "Pipeline returns 90 features, and none",
         ),
         (
             make_pipeline(PCA(2), over_sampling.SMOTE()),
-            r"shape \[360, 2\] for features \[N, 4\].*adds and removes examples",
+            r"shape \[360, 2\] for features \[N, 4\].*add and remove examples",
         ),
         (changing(lambda x, y: (x, y[1:])), r"210 features and labels .*\[209\]"),
-        (changing(lambda x, y: (x, y + 1)), "other labels: .*0 to 2; .* label 3"),
-        (changing(lambda x, y: (x, y + 0.5)), r"other labels: .* label \d.5"),
-        (changing(lambda x, y: (x, y.astype(str))), "other labels: .*must be numbers"),
+        (changing(lambda x, y: (x, y + 1)), "invalid labels: .*0 to 2; .* label 3"),
+        (changing(lambda x, y: (x, y + 0.5)), r"invalid labels: .* label \d.5"),
+        (
+            changing(lambda x, y: (x, y.astype(str))),
+            "invalid labels: .*must be numbers",
+        ),
         (changing(lambda x, y: (x[:, 0], y)), r"shape \[210\] for features \[N, 4\]"),
-        (changing(lambda x, y: (x[:, ::-1], y)), "not one of the 210 real ones"),
+        (changing(lambda x, y: (x[:, ::-1], y)), "none of the 210 real ones"),
         (changing(lambda x, y: (x * np.nan, y)), "FunctionSampler are NaN or infinite"),
     ],
 )
@@ -158,7 +161,7 @@ def test_a_retraining_on_scaled_features_leaves_the_head():
     model.compile("sgd", "sparse_categorical_crossentropy")
     before = model.get_weights()
     scaled = make_pipeline(StandardScaler(), over_sampling.SMOTE())
-    with pytest.raises(ValueError, match="changes features"):
+    with pytest.raises(ValueError, match="transforms features"):
         retrain_head(model, "features", (X, Y), sampler=scaled, verbose=0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -149,7 +149,7 @@ class Guard:
             f"monitor another score."
         )
 
-    def objection(self, before: Any, after: Any, minority: Sequence[int]) -> str:
+    def rollback_reason(self, before: Any, after: Any, minority: Sequence[int]) -> str:
         """Why the retrained head must not replace the original one, or "".
 
         Args:

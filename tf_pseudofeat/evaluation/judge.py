@@ -71,7 +71,7 @@ class Judge:
         after = self._task.predict(self._scoring)
         pair = (self._before, after)
         verdict["after"] = score_predictions(after, self._minority)
-        verdict["reason"] = self._guard.objection(*pair, self._minority)
+        verdict["reason"] = self._guard.rollback_reason(*pair, self._minority)
         if self._errors:
             verdict["standard_error"] = standard_errors(*pair, self._minority)
         notes = [*self._about_data(), *self._about_change(verdict, after)]
@@ -156,10 +156,10 @@ class Judge:
             return
         old, new = (name.score(p, self._minority) for p in pair)
         yield (
-            f"Logit adjustment alone, which needs no training, gives "
-            f"{score_label(name.name)} {format_score(old, name.name)} where the "
-            f"retraining gives {format_score(new, name.name)}: adjust_logits(model, "
-            f"counts) of the original model is enough."
+            f"Logit adjustment alone, which needs no training, has "
+            f"{score_label(name.name)} {format_score(old, name.name)} and the "
+            f"retraining {format_score(new, name.name)}: adjust_logits(model, counts) "
+            f"of the original model is enough."
         )
 
 

@@ -237,7 +237,7 @@ def predictions_of(model, data, class_names=None):
     outputs = np.concatenate(outputs)
     if outputs.ndim != 2:
         raise ValueError(
-            f"A classifier with one output [B, C] is needed; {model.name!r} gives "
+            f"A classifier with one output [B, C] is needed; {model.name!r} has "
             f"outputs of shape {list(outputs.shape)}."
         )
     reading = reading_of(output_activation(model), getattr(model, "loss", None))

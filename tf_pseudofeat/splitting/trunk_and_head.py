@@ -148,7 +148,7 @@ class Split:
             raise ValueError(
                 f"head(trunk(x)) is not model.predict(x) for the split at "
                 f"'{self.layer_name}': largest difference {largest:.3g}, tolerance "
-                f"{tolerance:g}; `predict` gives shapes {shapes}. "
+                f"{tolerance:g}; `predict` returns shapes {shapes}. "
                 f"{type(model).__name__} {model.name!r} overrides `predict` or has a "
                 f"`preprocessor`, which its layers do not include. Move that into "
                 f"layers of the model, or apply it to the data and pass "
