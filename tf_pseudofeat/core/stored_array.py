@@ -128,12 +128,12 @@ class StoredArray:
         """Reads rows in the given order.
 
         Args:
-                rows: integers `[M]`, where negative ones count from the end, or a mask
-                    `[N]`.
-                axis: must be 0.
+            rows: integers `[M]`, where negative ones count from the end, or a mask
+                `[N]`.
+            axis: must be 0.
 
-            Returns:
-                array: `[M, ...]`.
+        Returns:
+            array: `[M, ...]`.
         """
         if axis != 0:
             raise ValueError(f"Only rows can be taken, axis=0; received axis={axis}.")
