@@ -435,7 +435,7 @@ KNOWN_AT_ONCE = (
             f"neighbors of {type(sampler).__name__} {there}",
             {"sampler": sampler, "data": few_of_class_2(there)},
             ValueError,
-            rf"needs {needed}, and class 2 has {there} .*\[2\]\).*{way_out}",
+            rf"needs {needed}, but class 2 has {there} .*\[2\]\).*{way_out}",
         )
         for sampler, there, needed, way_out in (
             (SMOTE(), 5, 6, "k_neighbors=4 or less"),

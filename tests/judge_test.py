@@ -276,7 +276,7 @@ def test_without_a_monitor_the_rival_is_judged_by_balanced_accuracy():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING, Guard(None))
     linear.set(1.0, -2.2 + adjusted())
-    assert about(judge([0.5])["notes"], "gives balanced accuracy")
+    assert about(judge([0.5])["notes"], "has balanced accuracy")
 
 
 def test_a_rival_in_a_loss_is_judged_by_its_fall():

@@ -358,7 +358,7 @@ def test_a_split_of_another_model_is_refused():
     [
         ("recipe", TypeError, "does not take a `recipe`"),
         *(
-            (name, ValueError, rf"\['{name}'\] are what the search chooses")
+            (name, ValueError, rf"recipe='auto' chooses \['{name}'\]")
             for name in ("blend", "tau", "target_prior", "optimizer")
         ),
     ],

@@ -117,7 +117,7 @@ class Rare:
 class Guesses:
     """A task and its validation data in one: whose head guesses, anew each time."""
 
-    num_classes, movable = 3, True
+    num_classes, has_logit_bias = 3, True
 
     def __init__(self, labels, rng):
         self.ids, self.rng = labels, rng

@@ -88,7 +88,7 @@ def test_auto_needs_data_to_judge_by(model, digits):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"tau": 0.3}, r"\['tau'\] are what the search"),
+        ({"tau": 0.3}, r"chooses \['tau'\]"),
         ({"blend": 0.5}, r"recipe='auto' chooses \['blend'\]"),
     ],
 )
