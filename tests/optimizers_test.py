@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.head.optimizers import head_optimizer, unused
+from tf_pseudofeat.head.optimizers import fresh_copy, head_optimizer
 
 X = np.random.default_rng(0).normal(size=(90, 4)).astype("float32")
 Y = np.repeat([0, 1, 2], [50, 30, 10])
@@ -28,7 +28,7 @@ def make_model(optimizer):
     return model
 
 
-@pytest.mark.parametrize("again", [unused, lambda old: head_optimizer(9, like=old)])
+@pytest.mark.parametrize("again", [fresh_copy, lambda old: head_optimizer(9, like=old)])
 def test_what_is_excluded_from_weight_decay_stays_excluded(again):
     model = make_model("sgd")
     old = keras.optimizers.AdamW(weight_decay=0.5)

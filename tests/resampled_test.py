@@ -1,4 +1,4 @@
-"""Tests for resampled.py: every sampler of imbalanced-learn, and what is no sampler."""
+"""Tests for resample.py: every sampler of imbalanced-learn, and what is no sampler."""
 
 import warnings
 
@@ -18,7 +18,7 @@ from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,
 )
-from tf_pseudofeat.sampling.resampled import resampled
+from tf_pseudofeat.sampling.resample import resample
 
 RNG = np.random.default_rng(0)
 Y = RNG.permutation(np.repeat([0, 1, 2], [120, 60, 30]))
@@ -68,7 +68,7 @@ def test_what_a_sampler_gives_is_taken_as_it_is(sampler):
             sampler.set_params(**{name: 0})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = resampled(LabeledFeatures(X, Y), sampler, 3)
+        made = resample(LabeledFeatures(X, Y), sampler, 3)
         features, labels = sampler.fit_resample(X, Y)
     assert made.features.dtype == np.float32
     np.testing.assert_allclose(made.features, features, rtol=1e-5, atol=1e-5)
@@ -83,7 +83,7 @@ def test_real_examples_come_back_to_the_bit(dtype):
     data = LabeledFeatures(features, Y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = resampled(data, over_sampling.SMOTE(random_state=0), 3)
+        made = resample(data, over_sampling.SMOTE(random_state=0), 3)
     assert made.features.dtype == dtype
     assert rows(made.features[:210]) == rows(features)
 
@@ -91,7 +91,7 @@ def test_real_examples_come_back_to_the_bit(dtype):
 def test_maps_keep_their_shape_and_labels_their_form():
     one_hot = np.eye(3, dtype="float32")[Y]
     data = LabeledFeatures(X.reshape(210, 2, 2), one_hot)
-    made = resampled(data, over_sampling.SMOTE(random_state=0), 3)
+    made = resample(data, over_sampling.SMOTE(random_state=0), 3)
     assert made.features.shape == (360, 2, 2) and made.labels.shape == (360, 3)
     assert made.class_counts(3).tolist() == [120, 120, 120]
 
@@ -99,11 +99,11 @@ def test_maps_keep_their_shape_and_labels_their_form():
 def test_rounding_of_what_is_made_is_warned_of_and_of_what_is_taken_not():
     data = LabeledFeatures((X * 20).astype("uint8"), Y)
     with pytest.warns(UserWarning, match="dtype uint8: .* rounded"):
-        made = resampled(data, PerturbedOverSampler(noise_scale=9, random_state=0), 3)
+        made = resample(data, PerturbedOverSampler(noise_scale=9, random_state=0), 3)
     assert made.features.min() == 0 and made.features.max() == 255
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        resampled(data, over_sampling.RandomOverSampler(), 3)
+        resample(data, over_sampling.RandomOverSampler(), 3)
 
 
 def changing(function):
@@ -141,12 +141,12 @@ def test_what_is_no_sampler_is_refused(sampler, message):
     features = X.copy()
     features[:3] = 0  # of dead units; a scaling leaves it as it is
     with pytest.raises(ValueError, match=message):
-        resampled(LabeledFeatures(features, Y), sampler, 3)
+        resample(LabeledFeatures(features, Y), sampler, 3)
 
 
 def test_features_that_are_all_0_are_those_that_came_back():
     data = LabeledFeatures(0 * X, Y)
-    made = resampled(data, over_sampling.RandomOverSampler(), 3)
+    made = resample(data, over_sampling.RandomOverSampler(), 3)
     assert len(made) == 360
 
 

@@ -118,7 +118,7 @@ class Judge:
         if self._errors:
             yield from self._memorized(verdict["before"]["recall"])
             if not verdict["reason"]:
-                yield from self._free_rival(after)
+                yield from self._logit_adjustment_suffices(after)
 
     def _memorized(self, recalls):
         """Notes on rare classes that are right in training and wrong in validation."""
@@ -137,7 +137,7 @@ class Judge:
                 f"or a larger `tau`, help more than further training."
             )
 
-    def _free_rival(self, after):
+    def _logit_adjustment_suffices(self, after):
         """Notes if logit adjustment, which needs no training, is as good."""
         population, guard = self._material.population, self._guard
         if self._before.kind is None or not (population > 0).all():

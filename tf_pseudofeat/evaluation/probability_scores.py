@@ -45,18 +45,22 @@ def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, A
     """
     scores = dict.fromkeys(PROBABILITY_SCORES)
     scores["class_average_precision"] = [None] * predictions.num_classes
-    return scores | _ranking(predictions, minority) | _trust(predictions)
+    return (
+        scores
+        | _ranking_scores(predictions, minority)
+        | _calibration_scores(predictions)
+    )
 
 
 def probability_score(name, predictions, minority):
     """Computes a single score by name, without the cost of the others."""
     of_ranking = name in ("average_precision", "roc_auc")
     if of_ranking:
-        return _ranking(predictions, minority).get(name)
-    return _trust(predictions).get(name)
+        return _ranking_scores(predictions, minority).get(name)
+    return _calibration_scores(predictions).get(name)
 
 
-def _trust(predictions):
+def _calibration_scores(predictions):
     """Scores of probabilities; {} if unknown."""
     p, weight = predictions.probabilities, predictions.sample_weight
     if p is None:
@@ -90,7 +94,7 @@ def expected_calibration_error(predictions: Any, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / weight.sum())
 
 
-def _ranking(predictions, minority):
+def _ranking_scores(predictions, minority):
     """Scores of ranking; {} if there is nothing to rank, or too much."""
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}

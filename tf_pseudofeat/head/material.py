@@ -17,7 +17,7 @@ from tf_pseudofeat.sampling.counts import (
     pseudo_counts,
 )
 from tf_pseudofeat.sampling.interleave import stream_features
-from tf_pseudofeat.sampling.resampled import resampled
+from tf_pseudofeat.sampling.resample import resample
 from tf_pseudofeat.sampling.rounding import warn_of_rounding
 
 __all__ = ["Material", "prepare_material"]
@@ -107,7 +107,7 @@ def prepare_material(
     Raises:
         ValueError: If a label is not a class, all labels are the same, a class has too
             few examples for its covariance, the sampling strategy does not fit, or a
-            sampler transforms features, see `resampled`.
+            sampler transforms features, see `resample`.
 
     References:
         Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
@@ -119,7 +119,7 @@ def prepare_material(
     if features.sample_weight is not None:
         recipe.check_weighted()
     if recipe.sampler is not None:
-        made = resampled(features, recipe.sampler, num_classes)
+        made = resample(features, recipe.sampler, num_classes)
         return Material(made, real, totals=totals, viewed=viewed)
     examples = real if totals is None else totals.of(num_classes)[0]
     gaussian = recipe.gaussian_for(num_classes, examples)

@@ -6,7 +6,7 @@ import keras
 
 from tf_pseudofeat.core.keras_internals import copy_decay_exclusions
 
-__all__ = ["head_optimizer", "unused"]
+__all__ = ["fresh_copy", "head_optimizer"]
 
 
 def head_optimizer(steps, optimizer=None, like=None, strategy=None):
@@ -24,10 +24,10 @@ def head_optimizer(steps, optimizer=None, like=None, strategy=None):
         return optimizer(steps)
     optimizer = keras.optimizers.get(optimizer)
     # An optimizer keeps the strategy that it was created in.
-    return unused(optimizer) if strategy else optimizer
+    return fresh_copy(optimizer) if strategy else optimizer
 
 
-def unused(optimizer):
+def fresh_copy(optimizer):
     """Returns a new optimizer with the same config; anything else unchanged."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return optimizer

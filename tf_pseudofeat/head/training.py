@@ -4,7 +4,7 @@ import contextlib
 
 import keras
 
-from tf_pseudofeat.core.progress import progress_bar, say
+from tf_pseudofeat.core.progress import print_status, progress_bar
 from tf_pseudofeat.core.seeds import (
     initial_weights_from,
     rng_for,
@@ -25,7 +25,7 @@ _ROUND_STEPS = 200
 
 def train_head(task, stream, material, recipe, seed, verbose):
     """Runs `fit`; returns fields `loss` to `learning_rate` of `HeadFit` as a dict."""
-    say(f"Training the head on {_total(material):,} features", verbose)
+    print_status(f"Training the head on {_total(material):,} features", verbose)
     head, rng = task.head, rng_for("noise of the head", seed)
     seed_layers(head, rng)
     epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)

@@ -19,13 +19,13 @@ from tf_pseudofeat.data.checks import is_one_pass
 from tf_pseudofeat.data.map_batches import first_batches
 from tf_pseudofeat.data.preprocessing import Preprocessed
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
-from tf_pseudofeat.head.optimizers import unused
+from tf_pseudofeat.head.optimizers import fresh_copy
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import fingerprint
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.task import resolve_task
-from tf_pseudofeat.retraining.task_checks import broken_weights
+from tf_pseudofeat.retraining.task_checks import nonfinite_weights
 from tf_pseudofeat.splitting.graph import validation_data_of_fit
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
@@ -167,7 +167,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             logs.update(scores)
         history = getattr(self.model, "history", None)
         if history is not None:
-            _note(history.history, scores, len(history.epoch))
+            _add_to_history(history.history, scores, len(history.epoch))
 
     def _check(self, by_now=False):
         settings = {**self._of_fit, **self.settings}
@@ -196,7 +196,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             self._check(by_now=True)
 
     def _retrain(self):
-        broken = broken_weights(self.model)
+        broken = nonfinite_weights(self.model)
         if broken:
             self.report = None
             warnings.warn(
@@ -243,15 +243,15 @@ def _with_unused_optimizer(settings):
     """Settings for another `fit`, with an optimizer without state."""
     settings, recipe = dict(settings), settings.get("recipe")
     if "optimizer" in settings:
-        settings["optimizer"] = unused(settings["optimizer"])
+        settings["optimizer"] = fresh_copy(settings["optimizer"])
     if isinstance(recipe, HeadRecipe):
         settings["recipe"] = dataclasses.replace(
-            recipe, optimizer=unused(recipe.optimizer)
+            recipe, optimizer=fresh_copy(recipe.optimizer)
         )
     return settings
 
 
-def _note(history, scores, epochs):
+def _add_to_history(history, scores, epochs):
     """Adds the scores of the last epoch to a history, padded with NaN."""
     for name, value in scores.items():
         earlier = history.get(name, [])[: max(0, epochs - 1)]

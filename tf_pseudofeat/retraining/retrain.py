@@ -9,12 +9,12 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.core.progress import say
+from tf_pseudofeat.core.progress import print_status
 from tf_pseudofeat.evaluation.findings import describe_few
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.fit import fit_head
-from tf_pseudofeat.head.optimizers import unused
+from tf_pseudofeat.head.optimizers import fresh_copy
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import rollback_unless_committed
 from tf_pseudofeat.retraining.report import RetrainingReport
@@ -143,7 +143,7 @@ def _retrain(resolved, timer, *, seed, verbose):
         material = resolved.material(extracted)
         covariance = None if recipe.sampler else material.gaussian.report
     if resolved.search:
-        say("Choosing the recipe", verbose)
+        print_status("Choosing the recipe", verbose)
         with timer("tune"):
             tuning, _ = search_recipe(
                 *(task, material, validation),
@@ -154,7 +154,7 @@ def _retrain(resolved, timer, *, seed, verbose):
             )
         recipe = tuning.recipe
     recipe = recipe.resolve(task, material)
-    again = dataclasses.replace(recipe, optimizer=unused(recipe.optimizer))
+    again = dataclasses.replace(recipe, optimizer=fresh_copy(recipe.optimizer))
 
     held_out = validation is not None
     guard = guard if held_out else Guard(None)
@@ -170,7 +170,7 @@ def _retrain(resolved, timer, *, seed, verbose):
             verbose=verbose,
         )
     if not result.kept:
-        say(f"Rolled back: {result.reason}", verbose)
+        print_status(f"Rolled back: {result.reason}", verbose)
         warnings.warn(
             f"The retrained head was rolled back, so the model did not change: "
             f"{result.reason}.",

@@ -7,9 +7,9 @@ import numpy as np
 from tf_pseudofeat.core.distribution import model_strategy
 from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import check_class_names, class_ids
-from tf_pseudofeat.core.progress import say
+from tf_pseudofeat.core.progress import print_status
 from tf_pseudofeat.core.stateless_seed import stateless_seed
-from tf_pseudofeat.data.batches import first_batch, labels_at_hand
+from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
@@ -87,12 +87,14 @@ class RetrainingTask:
         trunk, extraction, validation = self.split.trunk, self.extraction, None
         at = f"at {self.split.layer_name!r}"
         with all_sets_or_none(extraction.cache_dir):
-            say(f"Extracting features {at}", verbose)
+            print_status(f"Extracting features {at}", verbose)
             extracted = read_features(
                 trunk, self.data, extraction, seed=seed, verbose=verbose
             )
             if self.validation_data is not None:
-                say(f"Extracting features of the validation data {at}", verbose)
+                print_status(
+                    f"Extracting features of the validation data {at}", verbose
+                )
                 validation = validation_features(
                     trunk, self.validation_data, extraction, verbose=verbose
                 )
@@ -165,7 +167,7 @@ def resolve_task(
     check_augmented(source.augment, inputs)
     check_trainable(split.head, recipe.freeze_batch_norm)
     num_classes = max(2, outputs.shape[-1])
-    all_labels = labels_at_hand(data, labels)
+    all_labels = known_labels(data, labels)
     class_ids(all_labels, num_classes)
     if weight is not None:
         check_weights(weight, len(labels))

@@ -6,7 +6,7 @@ import numpy as np
 from tf_pseudofeat.core.distribution import check_one_worker, scope_of
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.core.validation import is_infinite
-from tf_pseudofeat.data.batches import first_batch, labels_at_hand
+from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import Preprocessed, as_arrays, preprocessed
@@ -17,7 +17,6 @@ from tf_pseudofeat.head.optimizers import head_optimizer
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
 
 __all__ = [
-    "broken_weights",
     "check_augmented",
     "check_cache_dir",
     "check_first_of_validation",
@@ -25,12 +24,13 @@ __all__ = [
     "check_new_optimizer",
     "check_one_label_each",
     "check_search",
+    "nonfinite_weights",
     "resolve_validation",
     "try_optimizer",
 ]
 
 
-def broken_weights(model):
+def nonfinite_weights(model):
     """The paths of weights that are NaN, or trainable and infinite."""
     broken = []
     for variable in model.weights:
@@ -73,7 +73,7 @@ def check_one_label_each(inputs, labels):
 
 
 def _check_weights(model):
-    broken = broken_weights(model)
+    broken = nonfinite_weights(model)
     if broken:
         raise ValueError(
             f"{len(broken)} weights of {model.name!r} are NaN or infinite, the first "
@@ -132,7 +132,7 @@ def _check_validation(data):
 def check_first_of_validation(data, split, extraction, num_classes):
     """Raises if the trunk does not take the inputs, or a label is not a class."""
     x, labels, _ = first_batch(data, extraction)
-    class_ids(labels_at_hand(data, labels), num_classes)
+    class_ids(known_labels(data, labels), num_classes)
     split.trunk(take_rows(x, np.arange(1)), training=False)
 
 

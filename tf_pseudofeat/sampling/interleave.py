@@ -33,7 +33,7 @@ _CHUNK_ROWS = 4096
 _CHUNK_SIZE = 2**22
 
 # The functions need no autograph, which takes time.
-_as_it_is = tf.autograph.experimental.do_not_convert
+_no_autograph = tf.autograph.experimental.do_not_convert
 
 
 def interleave(
@@ -214,11 +214,11 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
         indices = tf.range(start, tf.minimum(start + chunk_rows, total))
         return rows(_shuffled(indices, shuffle_seed, total), fold(rows_seed, position))
 
-    @_as_it_is
+    @_no_autograph
     def fresh(epoch, position):
         return chunk(fold(set_seed, epoch), position)
 
-    @_as_it_is
+    @_no_autograph
     def fixed(epoch, position):
         """The same chunks in every epoch, in another order, also within chunks."""
         epoch_seed = fold(order_seed, epoch)
@@ -228,7 +228,7 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
         places = _shuffled(places, fold(epoch_seed, position), tf.size(places))
         return tuple(tf.gather(column, places) for column in columns)
 
-    @_as_it_is
+    @_no_autograph
     def begin(epoch, numbered):
         """Identifies the epoch by the random number at its first position."""
         position, number = numbered

@@ -7,7 +7,7 @@ from tf_pseudofeat.data.preprocessing import preprocess_batch
 
 __all__ = ["check_in_graph", "raw_signature"]
 
-_WAY_OUT = (
+_ADVICE = (
     "Pass preprocess=False to export only the layers: requests then carry outputs of "
     "`model.preprocessor(x)`."
 )
@@ -40,7 +40,7 @@ def raw_signature(model, network, input_name=None):
     raise ValueError(
         f"The preprocessor of {model.name!r}, a {type(model.preprocessor).__name__}, "
         f"takes neither one image nor one text, so the format of requests is unknown. "
-        f"{_WAY_OUT}"
+        f"{_ADVICE}"
     )
 
 
@@ -53,7 +53,7 @@ def check_in_graph(model, signature):
         raise ValueError(
             f"The preprocessor of {model.name!r}, a "
             f"{type(model.preprocessor).__name__}, does not run in a TensorFlow graph: "
-            f"{type(error).__name__}: {error!s:.300}. {_WAY_OUT}"
+            f"{type(error).__name__}: {error!s:.300}. {_ADVICE}"
         ) from error
 
 

@@ -8,10 +8,10 @@ from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import class_ids, labels_like
 from tf_pseudofeat.sampling.rounding import cast_draws, warn_of_rounding
 
-__all__ = ["resampled"]
+__all__ = ["resample"]
 
 
-def resampled(data, sampler, num_classes):
+def resample(data, sampler, num_classes):
     """Resamples features, keeping their form.
 
     A sampler may add and remove examples, but not transform features, since the head
