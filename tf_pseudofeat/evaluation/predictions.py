@@ -89,8 +89,7 @@ class Predictions:
 
     @functools.cached_property
     def log_odds(self) -> np.ndarray | None:
-        """Log-odds of each class against the rest, float64 `[N, C]`, or None if
-        unknown.
+        """Log-odds of each class against the rest, float64 `[N, C]`; None if unknown.
 
         They give the same ranking as the probabilities, which round to 0 and 1 sooner.
         """

@@ -147,11 +147,11 @@ def choose_thresholds(
     class_names: Iterable[str] | Mapping[int, str] | None = None,
     seed: Sequence[int] = (1, 2),
 ) -> Thresholds:
-    """Chooses the decision thresholds of a trained classifier; does not change the
-    model.
+    """Chooses the decision thresholds of a trained classifier.
 
     For two classes this is a threshold, for more a bias that is added to the logit of
-    each class. Deploy it with `export_classifier(..., thresholds=...)`.
+    each class. The model does not change. Deploy the result with
+    `export_classifier(..., thresholds=...)`.
 
     Args:
         model: trained Keras classifier with one output `[B, C]`, or `[B, 1]` for two

@@ -32,8 +32,7 @@ def adjust_logits(
     *,
     target_prior: object = None,
 ) -> keras.Model:
-    """Adjusts a classifier to other class shares; returns a model that shares its
-    layers.
+    """Returns a model with the layers of a classifier that assumes other class shares.
 
     Use it if the head was trained on unbalanced data and all classes are equally
     important, or to adapt a retrained head to the class shares of its deployment. It

@@ -111,8 +111,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         self.report = None
 
     def __deepcopy__(self, memo):
-        """Copies the callback for another `fit`, as tuners do; shares data and
-        settings.
+        """Copies the callback for another `fit`, as tuners do; shares its data.
 
         The state of a `fit`, including the report, is not copied.
         """

@@ -39,12 +39,11 @@ def retrain_head(
     verbose: int | str = "auto",
     **options: Any,
 ) -> RetrainingReport:
-    """Retrains the head of a trained classifier on class-balanced real and
-    pseudo-features.
+    """Retrains the head of a trained classifier on real and pseudo-features.
 
     Extracts the features of slightly augmented examples of each class at a layer, fits
     a Gaussian per class, and trains the layers after it on the real features and on
-    pseudo-features of classes with fewer examples. The result is averaged with the old
+    pseudo-features that balance the classes. The result is averaged with the old
     head, and part of the class prior is removed, see `HeadRecipe`.
 
     The layers before it do not change, nor do the model's optimizer, its compiled loss
