@@ -172,7 +172,7 @@ def test_a_ratio_fills_the_smaller_class_whatever_its_id():
 
 @pytest.mark.parametrize("below", [0, -0.5, 1.01, np.nan])
 def test_below_is_a_fraction(below):
-    with pytest.raises(ValueError, match=rf"fraction in \(0, 1\]; received {below}"):
+    with pytest.raises(ValueError, match=rf"must be in \(0, 1\]; received {below}"):
         minority_classes([3, 1], below)
 
 

@@ -311,7 +311,7 @@ def test_more_classes_have_a_bias_each():
     ("settings", "error", "message"),
     [
         ({"validation": None}, ValueError, "Pass `validation_data`"),
-        ({"monitor": "acc"}, ValueError, "`monitor` is one of"),
+        ({"monitor": "acc"}, ValueError, "`monitor` must be one of"),
         ({"class_names": ["ok"]}, ValueError, "1 names, and there are 2"),
         ({"blend": 0.5}, (TypeError, ValueError), "blend"),
     ],

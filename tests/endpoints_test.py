@@ -93,7 +93,7 @@ def per_pixel():
 @pytest.mark.parametrize(
     "model, names, message",
     [
-        (model_ending_in(3, None), ["a", "b"], "2 names, and there are 3"),
+        (model_ending_in(3, None), ["a", "b"], "2 names for 3"),
         (model_ending_in(1, "sigmoid"), ["a"], "1 names, and there are 2"),
         (model_ending_in(3, None), ["a", "b", "a"], "'a' twice"),
         (

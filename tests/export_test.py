@@ -493,7 +493,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     "model, settings, message",
     [
-        (dense_model(), {"class_names": ["a", "b"]}, "2 names, and there are 3"),
+        (dense_model(), {"class_names": ["a", "b"]}, "2 names for 3"),
         (dense_model(), {"gaussian": fitted_gaussian()}, "pass `layer_name`"),
         (
             dense_model(),

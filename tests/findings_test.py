@@ -90,7 +90,7 @@ def test_what_has_no_value_or_no_error_is_not_worse():
         (0.6, 0.5, "Classes are ranked better: "),
         (0.6, 0.6, "Classes are ranked better: "),
         (0.4, 0.5, "Classes are ranked worse: "),
-        (0.6, 0.4, "Classes are ranked otherwise, better and worse: "),
+        (0.6, 0.4, "Classes are ranked differently, better and worse: "),
         (0.51, 0.49, "Classes are ranked as before ("),
     ],
 )
@@ -100,7 +100,7 @@ def test_ranking_is_better_worse_or_as_before(precision, area, verdict):
         f"average precision of the minority 50.0 -> {100 * precision:.1f} and ROC-AUC "
         f"50.0 -> {100 * area:.1f}"
     )
-    end = ", within chance): what changed is where the decision lies."
+    end = ", within chance): only the decision threshold changed."
     end = end if "before" in verdict else "."
     assert describe_ranking(scores(), after, ERROR) == f"{verdict}{numbers}{end}"
 
@@ -173,8 +173,8 @@ def test_shares_are_of_classes_by_name():
 )
 def test_classes_of_fewer_than_ten_examples_are_named(counts, named):
     assert describe_few(counts) == (
-        f"The validation data have {named}: what is said of a class with fewer than 10 "
-        f"examples is hardly more than chance."
+        f"The validation data have {named}: scores of a class with fewer than 10 "
+        f"examples are mostly chance."
     )
 
 

@@ -89,9 +89,9 @@ def test_views_count_as_examples_of_their_own():
     recipe = HeadRecipe(sampler=SMOTE(sampling_strategy={2: 9}, k_neighbors=7))
     counts = np.array([60, 30, 4])
     check_before_extraction(recipe, 3, (4,), counts, most=None, views=2)
-    with pytest.raises(ValueError, match="needs 8, and class 2 has 4"):
+    with pytest.raises(ValueError, match="needs 8, but class 2 has 4"):
         check_before_extraction(recipe, 3, (4,), counts, most=None, views=1)
-    with pytest.raises(ValueError, match=r"needs 8, and class 1 has 6 .*\[1, 2\]"):
+    with pytest.raises(ValueError, match=r"needs 8, but class 1 has 6 .*\[1, 2\]"):
         check_before_extraction(
             *(
                 HeadRecipe(

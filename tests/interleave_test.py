@@ -503,8 +503,8 @@ def test_memory_does_not_grow_with_the_number_planned(fresh):
             r"`batch_size` must be a whole number of at least 1; received 0",
         ),
         ({"batch_size": 2.5}, r"`batch_size` .*received 2.5"),
-        ({"seed": 3}, r"`seed` must be two whole numbers, .*received 3"),
-        ({"seed": (1.5, 2)}, r"`seed` must be two whole numbers"),
+        ({"seed": 3}, r"`seed` must be two integers, .*received 3"),
+        ({"seed": (1.5, 2)}, r"`seed` must be two integers"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

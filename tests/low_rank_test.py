@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from tf_pseudofeat.gaussians.low_rank import (
     add_rows,
     low_rank_part,
+    rotated_factor,
     rows_at_a_time,
-    turned,
 )
 from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
 from tf_pseudofeat.gaussians.moments_merge import merge_moments
@@ -232,18 +232,18 @@ def test_of_no_rows_nothing_is_made(size):
     factor, diagonal = low_rank_part(np.zeros(size), no_sketch(1, 2, size)[0])
     assert factor.shape == (size, 0)
     assert not diagonal.any()
-    assert turned(factor, np.ones(size)).shape == (size, 0)
+    assert rotated_factor(factor, np.ones(size)).shape == (size, 0)
 
 
 def test_a_turned_factor_is_orthogonal_in_units_of_the_deviation():
     rng = np.random.default_rng(0)
     factor, deviation = rng.normal(size=(30, 5)), rng.uniform(0.1, 9.0, size=30)
-    received = turned(factor, deviation)
+    received = rotated_factor(factor, deviation)
     np.testing.assert_allclose(received @ received.T, factor @ factor.T, atol=1e-12)
     scaled = received / deviation[:, np.newaxis]
     gram = scaled.T @ scaled
     np.testing.assert_allclose(gram, np.diag(gram.diagonal()), atol=1e-9)
-    np.testing.assert_allclose(turned(-factor, deviation), received, atol=1e-12)
+    np.testing.assert_allclose(rotated_factor(-factor, deviation), received, atol=1e-12)
 
 
 # Errors.
@@ -253,7 +253,7 @@ def test_a_turned_factor_is_orthogonal_in_units_of_the_deviation():
 def test_a_rank_is_a_whole_number_from_1(rank):
     for check in (lambda: check_rank("low_rank", rank), lambda: resolve_rank(rank, 8)):
         with pytest.raises(
-            ValueError, match=r"`rank` must be a whole number from 1; rec"
+            ValueError, match=r"`rank` must be a whole number of at least 1; rec"
         ):
             check()
 

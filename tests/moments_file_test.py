@@ -253,7 +253,7 @@ def put(array, place, value):
 
 
 NONSENSE = [
-    ("full", "count", lambda a: a + 0.5, "no whole number, "),
+    ("full", "count", lambda a: a + 0.5, "not a whole number, "),
     ("full", "count", lambda a: put(a, 0, -1.0), "a negative count, -1"),
     ("diag", "count", lambda a: put(a, 0, np.nan), "NaN or infinity in `count`"),
     ("full", "count", lambda a: put(a, 1, 0.0), "class 1, which has no example"),

@@ -231,5 +231,5 @@ def test_each_column_of_a_frame_keeps_its_dtype(kind, data):
 def test_columns_without_anything_in_between_are_named(values, dtype, data):
     frame = pd.DataFrame(data[0]).assign(color=pd.Series(values, dtype=dtype))
     for kind in OURS:
-        with pytest.raises(ValueError, match="Column 'color' of dtype .*SMOTENC"):
+        with pytest.raises(ValueError, match="Column 'color' has dtype .*SMOTENC"):
             kind().fit_resample(frame, data[1])

@@ -299,7 +299,7 @@ def measured(report):
 
 
 def test_what_is_said_of_a_head_that_is_gone_says_so(measured):
-    gone = "Of the new head, which the model does not have:"
+    gone = "For the new head, which was rolled back:"
     assert gone not in str(dataclasses.replace(measured, kept=True))
     report = dataclasses.replace(measured, kept=False, reason="recall fell")
     lines = str(report).splitlines()
@@ -339,7 +339,7 @@ def test_sentences_say_what_it_costs(measured):
 
 
 def test_notes_are_the_last_sentences(measured):
-    notes = ["Not one decision changed.", "Look <here>."]
+    notes = ["No decision changed.", "Look <here>."]
     lines = str(dataclasses.replace(measured, notes=notes)).splitlines()
     assert lines[-3:-1] == notes
 

@@ -190,7 +190,7 @@ def test_worse_head_is_rolled_back_with_a_warning(trained, digits):
 def test_loss_of_nan_is_rolled_back_with_a_warning(trained, digits):
     before = state(trained)
     optimizer = keras.optimizers.SGD(float("inf"))
-    with pytest.warns(UserWarning, match="the model is as it was.*infinite or NaN"):
+    with pytest.warns(UserWarning, match="the model did not change.*infinite or NaN"):
         report = retrain(trained, digits[0], optimizer=optimizer, epochs=2)
     assert not report.kept and report.before == report.after
     assert state(trained) == before
@@ -767,16 +767,19 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
     [
         ({"views": 2}, "views=2, but nothing makes views"),
         ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
-        ({"tau": float("nan")}, "`tau` is a finite number"),
+        ({"tau": float("nan")}, "`tau` must be a finite number"),
         ({"blend": 2}, "`blend` is a share from 0 to 1"),
         ({"target_prior": "flat"}, "`target_prior` is one of.*'flat'"),
         (
             {"target_prior": [0.5, 0.5]},
             r"must have shape \[10\].* received shape \[2\]",
         ),
-        ({"target_prior": [0.1] * 9 + [0.0]}, "needs a number above 0.* class 9 has 0"),
+        (
+            {"target_prior": [0.1] * 9 + [0.0]},
+            "needs a positive number.* class 9 has 0",
+        ),
         ({"target_prior": "uniform", "tau": 1}, "both say what to take off"),
-        ({"recipe": "auto", "blend": 0.5}, r"\['blend'\] are what the search"),
+        ({"recipe": "auto", "blend": 0.5}, r"recipe='auto' chooses \['blend'\]"),
     ],
 )
 def test_views_and_tau_are_checked_before_any_work(trained, digits, settings, message):

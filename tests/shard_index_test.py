@@ -291,7 +291,7 @@ def test_a_file_that_is_cut_in_use_does_not_end_the_process(copy):
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count(f"{ARRAY} was cut short after it was opened") == 4
+    assert ran.stdout.count(f"{ARRAY} was truncated after it was opened") == 4
 
 
 def forge(folder, kind, array):

@@ -166,7 +166,7 @@ def test_what_a_killed_run_left_is_said(tmp_path):
     assert len(files(folder)) == 6
     with pytest.raises(ValueError, match=r"no index\.json.*2 unfinished shards"):
         load_features(folder)
-    with pytest.raises(ValueError, match=r"2 shards and no index\.json.*Delete"):
+    with pytest.raises(ValueError, match=r"2 shards without index\.json.*Delete"):
         check_free(folder)
     with pytest.raises(ValueError, match=r"already \(00000 and others, 2 in all\)"):
         ShardWriter(folder)

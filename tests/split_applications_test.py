@@ -128,7 +128,7 @@ def cut_everywhere(name, totals):
     advisable = [layer for layer in splits if "/" not in layer and layer != first]
     order = {node.operation.name: i for i, node in enumerate(Graph(model).nodes)}
     for layer, text in refusals.items():
-        outer = layer.partition("/")[0]  # part of the network goes around that
+        outer = layer.partition("/")[0]  # part of the network bypasses that
         check_refusal(text, outer, edges, order, advisable)
     listed = [cut.layer_name for cut in separating_layers(model)]
     assert set(listed) <= set(splits)

@@ -338,10 +338,13 @@ def test_one_validation_example_is_as_good_as_none():
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        ("log_loss", "`metric` is a score of decisions.*received 'log_loss', which no"),
-        ("roc_auc", "received 'roc_auc', which no threshold moves"),
+        (
+            "log_loss",
+            "`metric` must be a score of decisions.*received 'log_loss', which",
+        ),
+        ("roc_auc", "received 'roc_auc', which thresholds do not change"),
         (None, "received None"),
-        ("acc", "`monitor` is one of"),
+        ("acc", "`monitor` must be one of"),
     ],
 )
 def test_what_no_threshold_moves_is_refused(metric, message):
@@ -356,7 +359,7 @@ def test_outputs_of_no_known_kind_are_refused():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Reshape((2, 1))])
     with pytest.raises(ValueError, match=r"one output \[B, C\].*shape \[1, 2, 1\]"):
         predictions_of(model, data)
-    with pytest.raises(ValueError, match="2 names, and there are 3"):
+    with pytest.raises(ValueError, match="2 names for 3"):
         choose_thresholds(
             gives(3, None), (np.eye(3), np.arange(3)), class_names=["a", "b"]
         )
@@ -464,5 +467,7 @@ def test_a_minority_that_is_none_of_the_classes_is_named(minority):
         [keras.Input((3,)), keras.layers.Dense(2, activation="softmax")]
     )
     x, labels = np.ones((20, 3), "float32"), np.repeat([0, 1], [15, 5])
-    with pytest.raises(ValueError, match="`minority` is a list of class ids from 0 to"):
+    with pytest.raises(
+        ValueError, match="`minority` must be a list of class ids from 0 to"
+    ):
         choose_thresholds(model, (x, labels), minority=minority)

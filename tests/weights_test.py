@@ -55,7 +55,9 @@ def test_products_of_weights_are_not_averaged():
     model.fit(X, Y, epochs=1, verbose=0)
     assert product_layers(tfpf.split_at(model, "features").head) == ["end"]
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"layer 'end' multiplies some .*Pass blend=0"):
+    with pytest.raises(
+        ValueError, match=r"layer 'end' multiplies weights .*Pass blend=0"
+    ):
         tfpf.retrain_head(model, "features", (X, Y), blend=0.5, verbose=0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -66,7 +68,9 @@ def test_products_of_weights_are_not_averaged():
 def test_a_quantized_kernel_is_not_made_anew():
     model = make_model()
     model.quantize("int8")
-    with pytest.raises(ValueError, match="layer 'end' is quantized: its kernel would"):
+    with pytest.raises(
+        ValueError, match="layer 'end' is quantized, so its kernel would"
+    ):
         tfpf.retrain_head(model, "features", (X, Y), fresh_head=True, verbose=0)
 
 

@@ -8,7 +8,7 @@ __all__ = [
     "check_floats",
     "check_real",
     "check_weights",
-    "without_overflow",
+    "mask_overflow",
 ]
 
 _CHUNK_ROWS = 4096
@@ -41,7 +41,7 @@ def check_floats(features, layer_name):
         )
 
 
-def without_overflow(features, inputs):
+def mask_overflow(features, inputs):
     """Replaces non-finite rows whose inputs are finite by zeros."""
     wrong = np.flatnonzero(~_finite_rows(features))
     if not wrong.size:

@@ -10,7 +10,7 @@ import numpy as np
 from tf_pseudofeat.core.files import open_plain
 from tf_pseudofeat.core.npy_header import read_npy_header
 
-__all__ = ["MappedFile", "cut_short", "npy_head"]
+__all__ = ["MappedFile", "npy_head", "truncated_error"]
 
 
 # NumPy's file format has no bfloat16: it is written as two opaque bytes.
@@ -40,7 +40,7 @@ class MappedFile:
         self._path, self._end = path, offset + count * dtype.itemsize
         with open_plain(path) as file:
             if os.fstat(file.fileno()).st_size < self._end:
-                raise cut_short(path)
+                raise truncated_error(path)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if hasattr(mmap, "MADV_RANDOM"):
             # Otherwise the system reads 128 KiB around each row.
@@ -51,11 +51,11 @@ class MappedFile:
         """Copies rows into memory."""
         # Reading a page beyond the end of a truncated file kills the process (SIGBUS).
         if self._map.size() < self._end:
-            raise cut_short(self._path)
+            raise truncated_error(self._path)
         return self._rows.take(rows, axis=0)
 
 
-def cut_short(path):
+def truncated_error(path):
     """The error for a file that was truncated after it was opened."""
     return ValueError(
         f"{path} was truncated after it was opened. The files of a StoredArray must "

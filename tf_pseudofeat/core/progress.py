@@ -2,7 +2,7 @@
 
 import keras
 
-__all__ = ["progress_bar", "say"]
+__all__ = ["print_status", "progress_bar"]
 
 
 def progress_bar(total, unit, verbose, **options):
@@ -18,7 +18,7 @@ def progress_bar(total, unit, verbose, **options):
     return keras.utils.Progbar(total, verbose=kind, unit_name=unit, **options)
 
 
-def say(text, verbose):
+def print_status(text, verbose):
     """Prints a line, unless `verbose` is 0."""
     if verbose:
         print(text)

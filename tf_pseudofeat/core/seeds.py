@@ -55,8 +55,7 @@ def seeded_backend_rng(rng):
 
 @contextlib.contextmanager
 def initial_weights_from(seed):
-    """Context manager that makes initial weights and unseeded layers follow from
-    `seed`.
+    """Context manager that seeds initial weights and layers without a seed.
 
     Keras's initializers and random layers without a seed take theirs from Python's
     `random`, whose state is restored on exit.

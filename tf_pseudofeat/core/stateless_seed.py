@@ -19,7 +19,7 @@ def stateless_seed(seed):
         fits = numbers.shape == (2,) and numbers.dtype.kind in "iu"
     if not fits:
         raise ValueError(
-            f"`seed` must be two whole numbers, such as (1, 2); received {seed!r}."
+            f"`seed` must be two integers, such as (1, 2); received {seed!r}."
         )
     if not tf.is_tensor(seed):
         seed = numbers.astype(np.int64) % 2**31

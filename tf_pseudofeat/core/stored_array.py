@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tf_pseudofeat.core.files import local_path, open_plain
-from tf_pseudofeat.core.mapped_file import MappedFile, cut_short, npy_head
+from tf_pseudofeat.core.mapped_file import MappedFile, npy_head, truncated_error
 
 __all__ = ["StoredArray"]
 
@@ -253,6 +253,6 @@ class StoredArray:
                     file.seek(offset + (low - first) * row_bytes)
                     got = file.readinto(bits[place])
                 if got != place.stop - place.start:
-                    raise cut_short(path)
+                    raise truncated_error(path)
             first = end
         return read

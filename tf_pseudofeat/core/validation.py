@@ -10,8 +10,7 @@ __all__ = ["check_is_object", "is_infinite", "whole_number"]
 
 
 def whole_number(name, value):
-    """Returns a whole number of at least 1, such as 3, 3.0 or a scalar tensor, as an
-    int.
+    """Converts a whole number of at least 1, such as 3.0 or a scalar tensor, to int.
 
     Raises:
         ValueError: If `value` is anything else, including NaN and infinity.

@@ -26,7 +26,7 @@ __all__ = [
     "batches_of",
     "first_batch",
     "has_known_length",
-    "labels_at_hand",
+    "known_labels",
     "num_batches",
 ]
 
@@ -49,7 +49,7 @@ def arrays_of(data):
     return _counted(as_array(first_leaf(y)), weight), weight
 
 
-def labels_at_hand(data, batch):
+def known_labels(data, batch):
     """All labels if `data` are arrays, else `batch`, the labels of the first batch."""
     arrays = arrays_of(data)
     return as_array(batch) if arrays is None else arrays[0]

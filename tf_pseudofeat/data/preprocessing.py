@@ -17,8 +17,8 @@ from tf_pseudofeat.data.map_batches import map_batches, map_lazily
 __all__ = [
     "Preprocessed",
     "as_arrays",
+    "overrides_predict",
     "predict_batch",
-    "predicts_otherwise",
     "preprocess_batch",
     "preprocessed",
     "preprocesses",
@@ -86,7 +86,7 @@ def preprocessed(model, data):
     return map_lazily(data, function)
 
 
-def predicts_otherwise(model):
+def overrides_predict(model):
     """Whether `model.predict(x)` may differ from `model(x)`."""
     return getattr(model, "preprocessor", None) is not None or bool(_own(model))
 

@@ -1,8 +1,8 @@
 """Steps 2 and 3 on a cluster: features and their moments as Apache Beam transforms.
 
-Workers run the trunk over their share of the images, and what they send each other are
-sums: the moments of every class, which merge exactly, in any order. The head is then
-retrained on one machine.
+Workers run the trunk over their share of the images, and exchange sums: the moments of
+every class, which merge exactly in any order. The head is then retrained on one
+machine.
 
     batches = images | ExtractFeatures("served/1")            # (features, labels)
     batches | WriteFeatureShards("features")

@@ -1,4 +1,4 @@
-"""Batches of features and labels, from rows."""
+"""Batches of features and labels in Beam pipelines."""
 
 import apache_beam as beam
 import numpy as np
@@ -9,18 +9,17 @@ __all__ = ["BatchRows", "batch_arrays"]
 
 
 def batch_arrays(batch):
-    """A batch as arrays `(features [B, ...], labels [B])`; raises for anything else."""
+    """Converts a batch to arrays `(features [B, ...], labels [B])`, and checks it."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise ValueError(
-            f"Moments are combined of batches (features [B, D], labels [B]); received "
-            f"a {type(batch).__name__}. BatchRows() makes them of rows."
+            f"Elements must be batches (features [B, D], labels [B]); received a "
+            f"{type(batch).__name__}. BatchRows() batches rows."
         )
     features, labels = map(np.asarray, batch)
     if features.ndim < 2 or labels.ndim < 1 or len(features) != len(labels):
         raise ValueError(
-            f"Moments are combined of batches (features [B, D], labels [B]); received "
-            f"shapes {features.shape} and {labels.shape}. BatchRows() makes them of "
-            f"rows."
+            f"Elements must be batches (features [B, D], labels [B]); received shapes "
+            f"{features.shape} and {labels.shape}. BatchRows() batches rows."
         )
     return features, labels
 
@@ -29,7 +28,7 @@ class BatchRows(beam.PTransform):
     """Rows `(feature [D], label)` -> batches `(features [B, D], labels [B])`.
 
     Args:
-        batch_size: B; the last of a bundle is smaller.
+        batch_size: B; the last batch of a bundle may be smaller.
     """
 
     def __init__(self, batch_size: int = 1024) -> None:
@@ -37,7 +36,7 @@ class BatchRows(beam.PTransform):
         self._batch_size = whole_number("batch_size", batch_size)
 
     def expand(self, rows):
-        """A PCollection of batches."""
+        """Returns a PCollection of batches."""
         size = self._batch_size
         return (
             rows

@@ -16,23 +16,23 @@ __all__ = ["ExtractFeatures", "FeaturesModelHandler"]
 
 
 class FeaturesModelHandler(inference.ModelHandler):
-    """The trunk for Beam's `RunInference`: inputs -> features.
+    """Runs the trunk in Beam's `RunInference`: inputs -> features.
 
-    It loads the endpoint `features` of a SavedModel, once in each process, and not a
-    `.keras` file: a worker then needs no code of the model's own layers and loads no
-    more than TensorFlow, `tf.saved_model.load` reads from `gs://` as well, and a newer
-    version of the model is a new folder, which `RunInference` can change to while it
-    runs (`model_metadata_pcoll`). `export_classifier(model, path, layer_name=...)`
-    writes it.
+    It loads the endpoint `features` of a SavedModel, once per process, rather than a
+    `.keras` file: workers need no code of custom layers and only TensorFlow,
+    `tf.saved_model.load` also reads from `gs://`, and a new version of the model is a
+    new folder, to which `RunInference` can switch while it runs
+    (`model_metadata_pcoll`). `export_classifier(model, path, layer_name=...)` writes
+    it.
 
     Args:
-        path: folder of the SavedModel, `served/1`.
+        path: folder of the SavedModel, such as `served/1`.
         **batching: `min_batch_size`, `max_batch_size` and the other arguments of
             `apache_beam.ml.inference.base.ModelHandler`.
 
     Raises:
-        OSError: In a worker: there is no SavedModel at `path`.
-        ValueError: In a worker: it has no endpoint `features`.
+        OSError: In a worker, if there is no SavedModel at `path`.
+        ValueError: In a worker, if it has no endpoint `features`.
 
     Examples:
         >>> images | RunInference(FeaturesModelHandler("served/1", max_batch_size=256))
@@ -43,11 +43,11 @@ class FeaturesModelHandler(inference.ModelHandler):
         self._path = path
 
     def load_model(self):
-        """The SavedModel."""
+        """Loads the SavedModel."""
         model = tf.saved_model.load(self._path)
         if "features" not in model.signatures:
             raise ValueError(
-                f"{self._path} has endpoints {sorted(model.signatures)}, and none "
+                f"{self._path} has endpoints {sorted(model.signatures)}, but not "
                 f"'features'. Export it with export_classifier(model, path, "
                 f"layer_name=...)."
             )
@@ -59,16 +59,17 @@ class FeaturesModelHandler(inference.ModelHandler):
         model: Any,
         inference_args: dict[str, Any] | None = None,
     ) -> list[np.ndarray]:
-        """Features of a list of inputs.
+        """Computes the features of a list of inputs.
 
         Args:
-            batch: list of arrays `[...]`; of dicts of them by name where the model has
-                several inputs.
-            model: what `load_model` gave.
-            inference_args: not looked at.
+            batch: list of arrays `[...]`, or of dicts of arrays by name if the model
+                has several inputs.
+            model: the loaded model.
+            inference_args: ignored.
 
         Returns:
-            results: a `PredictionResult` for each, `inference` its feature `[D]`.
+            results: a `PredictionResult` for each, whose `inference` is its feature
+                `[D]`.
         """
         endpoint = model.signatures["features"]
         _, specs = endpoint.structured_input_signature
@@ -87,26 +88,26 @@ class FeaturesModelHandler(inference.ModelHandler):
         ]
 
     def update_model_path(self, model_path=None):
-        """Where `RunInference` was told of a newer model."""
+        """Switches to a newer model, for `RunInference`."""
         self._path = model_path or self._path
 
     def get_num_bytes(self, batch):
-        """Bytes of inputs, for `RunInference`'s metrics."""
+        """Returns the size of the inputs, for metrics of `RunInference`."""
         return sum(array.nbytes for array in tf.nest.flatten(list(batch)))
 
     def get_metrics_namespace(self):
-        """Where `RunInference` counts inferences, batches and seconds."""
+        """Returns the namespace of metrics of `RunInference`."""
         return "tf_pseudofeat"
 
 
 class ExtractFeatures(beam.PTransform):
     """Rows `(input, label)` -> batches `(features [B, D], labels [B])`.
 
-    The trunk runs by `RunInference`, and the label goes beside its input, as the key.
+    The trunk runs in `RunInference`, with the label as the key of its input.
 
     Args:
         path: folder of a SavedModel with the endpoint `features`.
-        batch_size: inputs that the trunk sees at a time.
+        batch_size: batch size of the trunk.
         **run_inference: further arguments of `RunInference`, such as
             `model_metadata_pcoll`.
 
@@ -125,7 +126,7 @@ class ExtractFeatures(beam.PTransform):
         self._run_inference = run_inference
 
     def expand(self, rows):
-        """A PCollection of batches."""
+        """Returns a PCollection of batches."""
         run = inference.RunInference(
             inference.KeyedModelHandler(self._handler), **self._run_inference
         )

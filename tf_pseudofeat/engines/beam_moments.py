@@ -20,34 +20,34 @@ from tf_pseudofeat.gaussians.rank import check_rank
 
 __all__ = ["ClassMomentsCoder", "CombineClassMoments", "WriteMoments"]
 
-# Bytes of rows that wait for the statistics, at least: one product of few rows is all
-# memory traffic. Beyond it they may take as much memory again as the statistics do, so
-# that adding to those costs no more than reading the rows.
+# Minimum size in bytes of buffered rows: products of few rows are bound by memory
+# bandwidth. The buffer may grow to the size of the statistics, so that updating those
+# costs no more than reading the rows.
 _WAITING_BYTES = 2**22
 
 
 class ClassMomentsCoder(beam.coders.Coder):
-    """`ClassMoments` as the bytes of `save_moments`: the same for the same, no pickle.
+    """Encodes `ClassMoments` deterministically with `save_moments`, without pickle.
 
-    Importing this module registers it, so Beam takes it by itself.
+    Importing this module registers it, so Beam uses it by default.
     """
 
     def encode(self, value):
-        """Bytes."""
+        """Returns the bytes of `save_moments`."""
         file = io.BytesIO()
         save_moments(value, file)
         return file.getvalue()
 
     def decode(self, encoded):
-        """`ClassMoments`."""
+        """Returns `ClassMoments`."""
         return read_moments(io.BytesIO(encoded))
 
     def is_deterministic(self):
-        """True."""
+        """Returns True."""
         return True
 
     def to_type_hint(self):
-        """`ClassMoments`."""
+        """Returns `ClassMoments`."""
         return ClassMoments
 
 
@@ -55,38 +55,38 @@ beam.coders.registry.register_coder(ClassMoments, ClassMomentsCoder)
 
 
 @dataclasses.dataclass
-class _Gathered:
-    """What a worker holds: moments, and batches that have not entered them yet."""
+class _Accumulator:
+    """The accumulator of a worker: moments, and batches to be added to them."""
 
     moments: ClassMoments | None = None
-    waiting: list = dataclasses.field(default_factory=list)
-    waiting_bytes: int = 0
+    batches: list = dataclasses.field(default_factory=list)
+    buffered_bytes: int = 0
 
 
 @beam.typehints.with_input_types(tuple[beam.typehints.Any, beam.typehints.Any])
 @beam.typehints.with_output_types(ClassMoments)
 class CombineClassMoments(beam.CombineFn):
-    """Batches `(features, labels)` -> the `ClassMoments` of all of them.
+    """Combines batches `(features, labels)` to the `ClassMoments` of all of them.
 
-    Use it with `beam.CombineGlobally`, `beam.CombinePerKey`, and either fanout. The
-    result is that of `moments_of_batches` on one machine, up to rounding: in float64,
-    where sums of some thousand rows are merged, and before that in the precision of the
-    features. What goes over the network is one accumulator for each bundle and key, of
+    Use it with `beam.CombineGlobally` or `beam.CombinePerKey`, with or without fanout.
+    The result is that of `moments_of_batches` on one machine, up to rounding: sums of
+    some thousand rows have the precision of the features, and are merged in float64.
+    One accumulator for each bundle and key goes over the network, of
 
         full  8 (C + C D + C D D) bytes        tied  8 (C + C D + D D)
         diag  8 (C + 2 C D)                    low_rank  8 (C + 2 C D + C rank D)
 
-    so that 1,000 classes of 2,048 features are 31 GiB, 47 MiB, 31 MiB, and 281 MiB with
-    16 directions each.
+    so 1,000 classes of 2,048 features take 31 GiB, 47 MiB, 31 MiB, and 281 MiB with 16
+    directions each.
 
     Args:
         num_classes: C.
         kind: "full", "tied", "diag" or "low_rank", see `ClassMoments`.
-        rank: of "low_rank", see `moments_of`.
+        rank: number of directions of "low_rank", see `moments_of`.
 
     Raises:
-        ValueError: `num_classes`, `kind` or `rank` does not fit, at once. In a worker,
-            as `moments_of`, or where no batch came at all.
+        ValueError: If `num_classes`, `kind` or `rank` is invalid, immediately. In a
+            worker, as in `moments_of`, or if there is no batch.
 
     Examples:
         >>> moments = batches | beam.CombineGlobally(CombineClassMoments(10, "tied"))
@@ -100,71 +100,71 @@ class CombineClassMoments(beam.CombineFn):
         self._kind, self._rank = zero_moments(1, 1, kind).kind, rank
 
     def create_accumulator(self):
-        """The moments of nothing."""
-        return _Gathered()
+        """Returns an empty accumulator."""
+        return _Accumulator()
 
     def add_input(self, accumulator, batch):
         """Adds a batch `(features [B, ...], labels [B])`."""
-        gathered = self._opened(accumulator)
+        buffered = self._decoded(accumulator)
         features, labels = batch_arrays(batch)
-        if gathered.waiting and gathered.waiting[0][0].shape[1:] != features.shape[1:]:
+        if buffered.batches and buffered.batches[0][0].shape[1:] != features.shape[1:]:
             raise ValueError(
-                f"Features have one shape; received batches of "
-                f"{list(gathered.waiting[0][0].shape)} and {list(features.shape)}."
+                f"Features must have the same shape; received batches of "
+                f"{list(buffered.batches[0][0].shape)} and {list(features.shape)}."
             )
-        gathered.waiting.append((features, labels))
-        gathered.waiting_bytes += features.nbytes
-        if gathered.waiting_bytes >= max(_WAITING_BYTES, _num_bytes(gathered.moments)):
-            self._settle(gathered)
-        return gathered
+        buffered.batches.append((features, labels))
+        buffered.buffered_bytes += features.nbytes
+        if buffered.buffered_bytes >= max(_WAITING_BYTES, _num_bytes(buffered.moments)):
+            self._flush(buffered)
+        return buffered
 
     def merge_accumulators(self, accumulators):
-        """One accumulator of several; they come one at a time."""
-        total = _Gathered()
+        """Merges accumulators, one at a time."""
+        total = _Accumulator()
         for accumulator in accumulators:
-            moments = self._settle(self._opened(accumulator))
+            moments = self._flush(self._decoded(accumulator))
             total.moments = _sum(total.moments, moments)
         return total
 
     def compact(self, accumulator):
-        """Bytes, to be sent; a `Coder` for anything else would fall back to pickle."""
-        moments = self._settle(self._opened(accumulator))
+        """Returns bytes; a `Coder` for other accumulators would fall back to pickle."""
+        moments = self._flush(self._decoded(accumulator))
         return b"" if moments is None else ClassMomentsCoder().encode(moments)
 
     def extract_output(self, accumulator):
-        """`ClassMoments`."""
-        moments = self._settle(self._opened(accumulator))
+        """Returns `ClassMoments`."""
+        moments = self._flush(self._decoded(accumulator))
         if moments is None:
             raise ValueError(
-                "There is no batch of features; nothing can be estimated. Where that "
-                "may be, use beam.CombineGlobally(...).without_defaults()."
+                "There is no batch of features, so nothing can be estimated. If this "
+                "can happen, use beam.CombineGlobally(...).without_defaults()."
             )
         return moments
 
     def get_accumulator_coder(self):
-        """Of bytes, whatever state an accumulator is in."""
+        """Returns a coder of accumulators in any state, to bytes."""
         return _AccumulatorCoder(self)
 
-    def _opened(self, accumulator):
+    def _decoded(self, accumulator):
         if not isinstance(accumulator, bytes):
             return accumulator
-        return _Gathered(
+        return _Accumulator(
             ClassMomentsCoder().decode(accumulator) if accumulator else None
         )
 
-    def _settle(self, gathered):
-        """Adds what waits to the moments, and returns those, None for nothing."""
-        if gathered.waiting:
-            features, labels = map(np.concatenate, zip(*gathered.waiting, strict=True))
+    def _flush(self, buffered):
+        """Adds the buffered batches to the moments; returns those, None if empty."""
+        if buffered.batches:
+            features, labels = map(np.concatenate, zip(*buffered.batches, strict=True))
             how = self._num_classes, self._kind, self._rank
             part = moments_of(features, labels, *how)
-            gathered.moments = _sum(gathered.moments, part)
-            gathered.waiting, gathered.waiting_bytes = [], 0
-        return gathered.moments
+            buffered.moments = _sum(buffered.moments, part)
+            buffered.batches, buffered.buffered_bytes = [], 0
+        return buffered.moments
 
 
 class _AccumulatorCoder(beam.coders.Coder):
-    """Accumulators of a `CombineClassMoments`, which are sent as bytes."""
+    """Encodes accumulators of a `CombineClassMoments` as bytes."""
 
     def __init__(self, combine):
         self._combine = combine
@@ -186,7 +186,7 @@ def _num_bytes(moments):
 
 
 def _sum(first, second):
-    """`merge`, of what may be None."""
+    """`merge_moments`, where None is empty."""
     if first is None or second is None:
         return second if first is None else first
     return merge_moments(first, second)
@@ -195,10 +195,10 @@ def _sum(first, second):
 class WriteMoments(beam.PTransform):
     """Writes the one `ClassMoments` of a PCollection, for `load_moments`.
 
-    A retry writes the same file again, and it is there whole or not at all.
+    The file is written atomically, and a retry writes the same file again.
 
     Args:
-        path: of the `.npz` file, in any of Beam's file systems.
+        path: path of the `.npz` file, in any of Beam's file systems.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -207,7 +207,7 @@ class WriteMoments(beam.PTransform):
         self._path = path if elsewhere else str(local_path(path))
 
     def expand(self, moments):
-        """A PCollection of the path, once it is written."""
+        """Returns a PCollection of the path, once it is written."""
         return moments | "Write" >> beam.Map(_write_moments, self._path)
 
 

@@ -1,4 +1,4 @@
-"""Features from Apache Beam as shards, which `load_features` reads."""
+"""Writes features from Apache Beam as shards, for `load_features`."""
 
 import os
 import uuid
@@ -17,20 +17,20 @@ __all__ = ["WriteFeatureShards"]
 
 
 class WriteFeatureShards(beam.PTransform):
-    """Writes batches as shards, for `load_features`; gives the folder in the end.
+    """Writes batches as shards, for `load_features`; returns the folder.
 
-    Each bundle has shards of its own, under a name that nobody else has, and tells
-    their names when they are whole. The index lists the names that arrived. So a bundle
-    that was tried twice counts once; what the other try left lies there unread.
+    Each bundle writes shards with unique names, and emits the names of the complete
+    ones, which the index lists. So a bundle that is retried counts once; shards of
+    failed attempts are ignored.
 
     Args:
-        folder: that all workers see: of this machine, or a network file system. A
-            bucket must be mounted, as `load_features` maps the files into memory.
-        rows_per_shard: see `ShardWriter`. A bundle writes one shard at least.
+        folder: folder that all workers share, local or on a network file system. A
+            bucket must be mounted, since `load_features` maps the files into memory.
+        rows_per_shard: see `ShardWriter`. A bundle writes at least one shard.
 
     Raises:
-        TypeError, ValueError, OSError: At once: `folder` is no path, holds a set
-            already, or cannot be written to. In a worker: see `ShardWriter`.
+        TypeError, ValueError, OSError: Immediately, if `folder` is not a path, already
+            holds a set, or cannot be written to. In a worker, see `ShardWriter`.
     """
 
     def __init__(
@@ -39,15 +39,17 @@ class WriteFeatureShards(beam.PTransform):
         super().__init__()
         if "://" in str(folder):
             raise ValueError(
-                f"Shards are files that are mapped into memory; {folder} is no folder "
-                f"for that. Mount the bucket, or write to a network file system."
+                f"Shards are mapped into memory, which {folder} does not support. "
+                f"Mount the bucket, or write to a network file system."
             )
         check_free(folder)
-        self._folder = str(local_path(folder, "folder"))  # of home here, not there
+        self._folder = str(
+            local_path(folder, "folder")
+        )  # expands ~ here, not on the worker
         self._rows = rows_per_shard
 
     def expand(self, batches):
-        """A PCollection of the folder, once its index is written."""
+        """Returns a PCollection of the folder, once its index is written."""
         return (
             batches
             | "WriteShards" >> beam.ParDo(_WriteShards(self._folder, self._rows))
@@ -57,7 +59,7 @@ class WriteFeatureShards(beam.PTransform):
 
 
 class _WriteShards(beam.DoFn):
-    """Batches -> names of the shards that hold them."""
+    """Writes batches; emits the names of their shards."""
 
     def __init__(self, folder, rows_per_shard):
         self._folder = folder
@@ -87,7 +89,7 @@ class _WriteShards(beam.DoFn):
 
 
 def _write_index(names, folder):
-    # There is one already where a first try could not say any more that it was done.
+    # An index exists if an earlier attempt was lost after it had written one.
     if not names or sorted(indexed_shards(folder)) != sorted(names):
         write_index(folder, names)
     return folder

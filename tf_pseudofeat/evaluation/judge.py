@@ -1,4 +1,4 @@
-"""Whether a retrained head may stay, and what is to be said of it."""
+"""Scores a retrained head, and decides whether it is kept."""
 
 import keras
 import numpy as np
@@ -18,25 +18,25 @@ from tf_pseudofeat.evaluation.findings import (
 
 __all__ = ["Judge"]
 
-_MEMORIZED, _MISSED = 0.95, 0.5  # recalls, on training and on validation data
+_MEMORIZED, _MISSED = 0.95, 0.5  # recalls on training and validation data
 _BALANCED = 2.0  # largest class over smallest
-_CHANCE = 0.55  # ROC-AUC up to which classes are not told apart
+_CHANCE = 0.55  # ROC-AUC up to which classes are not distinguished
 
 
 class Judge:
-    """Scores a head as it is when this is made, and again when it is called.
+    """Scores a head on construction, and again on each call.
 
     Args:
         task: `Task`.
-        material: `Material` that the head is to be trained on.
+        material: `Material` that the head is trained on.
         recipe: `HeadRecipe` with numbers for `blend` and `tau`.
         scoring: `LabeledFeatures` to score on, or None.
         guard: `Guard`.
-        errors: whether to estimate how much of a change may be chance, as on data that
-            nobody trained on.
+        errors: whether to estimate standard errors, as for held-out data.
 
     Raises:
-        ValueError: There is a monitor and nothing to score on, or nothing of it.
+        ValueError: If there is a monitor but no data to score on, or it is undefined
+            there.
     """
 
     def __init__(self, task, material, recipe, scoring, guard, errors):
@@ -57,7 +57,7 @@ class Judge:
             )
 
     def __call__(self, losses):
-        """`reason`, `before`, `after`, `standard_error` and `notes` of a `HeadFit`."""
+        """Returns a dict of `reason`, `before`, `after`, `standard_error`, `notes`."""
         verdict = {"reason": "", "before": {}, "after": {}, "standard_error": {}}
         if self._before is not None:
             verdict["before"] = score_predictions(self._before, self._minority)
@@ -71,14 +71,14 @@ class Judge:
         after = self._task.predict(self._scoring)
         pair = (self._before, after)
         verdict["after"] = score_predictions(after, self._minority)
-        verdict["reason"] = self._guard.objection(*pair, self._minority)
+        verdict["reason"] = self._guard.rollback_reason(*pair, self._minority)
         if self._errors:
             verdict["standard_error"] = standard_errors(*pair, self._minority)
         notes = [*self._about_data(), *self._about_change(verdict, after)]
         return {**verdict, "notes": notes}
 
     def _about_data(self):
-        """Sentences of training data that leave a retraining little to do."""
+        """Notes on training data for which retraining can do little."""
         material, recipe = self._material, self._recipe
         counts = material.examples[material.examples > 0]
         features = material.features.features
@@ -89,8 +89,8 @@ class Judge:
             )
         elif not np.any(material.pseudo > 0) and recipe.blend < 1:
             yield (
-                "No pseudo-features were drawn: the examples that were looked at are "
-                "as many of each class."
+                "No pseudo-features were drawn: every class has the same number of "
+                "chosen examples."
             )
         single = np.flatnonzero(material.examples == 1).tolist()
         if single and material.gaussian is not None and recipe.gaussian is None:
@@ -101,28 +101,27 @@ class Judge:
             )
         if isinstance(features, np.ndarray) and (features == features[:1]).all():
             yield (
-                "All features are the same, whatever the example: nothing after this "
-                "layer can tell classes apart. Split at another layer."
+                "All features are the same, so no head can distinguish classes. Split "
+                "at another layer."
             )
 
     def _about_change(self, verdict, after):
         before, scores = self._before, verdict["before"]
         if np.array_equal(before.predicted, after.predicted):
-            yield "Not one decision changed."
+            yield "No decision changed."
         auc = scores["roc_auc"]
         if auc is not None and auc < _CHANCE:
             yield (
-                f"As it came, the classifier told classes apart hardly better than "
-                f"chance (ROC-AUC {format_score(auc)}): its training, or the layer, is "
-                f"what to look at."
+                f"The original classifier was hardly better than chance (ROC-AUC "
+                f"{format_score(auc)}): check its training and the layer."
             )
         if self._errors:
             yield from self._memorized(verdict["before"]["recall"])
             if not verdict["reason"]:
-                yield from self._free_rival(after)
+                yield from self._logit_adjustment_suffices(after)
 
     def _memorized(self, recalls):
-        """Of rare classes that are right in training and wrong in validation."""
+        """Notes on rare classes that are right in training and wrong in validation."""
         if self._trained_recalls is None:
             return
         names = [
@@ -133,13 +132,13 @@ class Judge:
         ]
         if names:
             yield (
-                f"The classifier knows its training examples of {join_words(names)} by "
-                f"heart and misses others: features of changed examples (`augment`), "
-                f"or a larger `tau`, go further than more training."
+                f"The classifier has memorized its training examples of "
+                f"{join_words(names)} and misses others: augmented views (`augment`), "
+                f"or a larger `tau`, help more than further training."
             )
 
-    def _free_rival(self, after):
-        """Says where logit adjustment, which costs nothing, would do as much."""
+    def _logit_adjustment_suffices(self, after):
+        """Notes if logit adjustment, which needs no training, is as good."""
         population, guard = self._material.population, self._guard
         if self._before.kind is None or not (population > 0).all():
             return
@@ -157,10 +156,10 @@ class Judge:
             return
         old, new = (name.score(p, self._minority) for p in pair)
         yield (
-            f"Logit adjustment alone, which needs no training, gives "
-            f"{score_label(name.name)} {format_score(old, name.name)} where the "
-            f"retraining gives {format_score(new, name.name)}: adjust_logits(model, "
-            f"counts) of the model as it came would do."
+            f"Logit adjustment alone, which needs no training, has "
+            f"{score_label(name.name)} {format_score(old, name.name)} and the "
+            f"retraining {format_score(new, name.name)}: adjust_logits(model, counts) "
+            f"of the original model is enough."
         )
 
 

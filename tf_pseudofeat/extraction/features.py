@@ -68,8 +68,8 @@ def extract_features(
     """Runs the trunk over the data in inference mode.
 
     Args:
-        trunk: the Keras model from inputs to features, as `split_at` gives it. It does
-            not preprocess: for a KerasHub task pass preprocessed data,
+        trunk: the Keras model from inputs to features, as `split_at` returns it. It
+            does not preprocess: for a KerasHub task pass preprocessed data,
             `train_ds.map(task.preprocessor)`.
         data: a `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)` batches, a
             `keras.utils.PyDataset` (read by as many threads as it has workers), torch

@@ -30,7 +30,7 @@ def check_lengths(trunk, data, layer_name=None):
         raise ValueError(
             f"The features at {layer_name or trunk.name!r} have shape "
             f"{list(shape)}, and the dataset yields inputs of shape {open_inputs[0]}, "
-            f"whose length may vary between batches. {_WAY_OUT}"
+            f"whose length may vary between batches. {_ADVICE}"
         )
 
 
@@ -45,11 +45,11 @@ def check_length(name, features, first):
     if features.shape[1:] != first:
         raise ValueError(
             f"{name}: its features have shape {list(features.shape[1:])}, those of "
-            f"the first batch {list(first)}. {_WAY_OUT}"
+            f"the first batch {list(first)}. {_ADVICE}"
         )
 
 
-_WAY_OUT = (
+_ADVICE = (
     "A Gaussian needs features of one shape: split after a pooling layer, or pad all "
     "inputs to one length, dataset.padded_batch(size, padded_shapes=...)."
 )

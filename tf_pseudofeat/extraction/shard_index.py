@@ -22,12 +22,12 @@ __all__ = [
     "KINDS",
     "check_content",
     "check_sizes",
-    "in_order",
     "index_of",
     "read_checksums",
     "read_index",
     "shard_files",
     "shards_in",
+    "sorted_shards",
 ]
 
 INDEX = "index.json"
@@ -61,10 +61,10 @@ def shards_in(folder):
     found = {}
     for _, kind, shard in shard_files(folder):
         found.setdefault(shard, set()).update([kind] if kind else [])
-    return {name: found[name] for name in in_order(found)}
+    return {name: found[name] for name in sorted_shards(found)}
 
 
-def in_order(names):
+def sorted_shards(names):
     """Sorts distinct names of shards in the order of the set."""
     return sorted(set(names), key=_order)
 
@@ -179,7 +179,7 @@ def _check_index(content):
         _check_number("`rows`", shard["rows"], 1)
         _check_checksums(shard["files"], kinds)
     names = [shard["name"] for shard in content["shards"]]
-    if names != in_order(names):
+    if names != sorted_shards(names):
         raise ValueError("shards that are not in the order of their names")
 
 

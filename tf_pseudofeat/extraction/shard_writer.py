@@ -40,10 +40,10 @@ from tf_pseudofeat.extraction.shard_index import (
     CHECKSUMS,
     INDEX,
     KINDS,
-    in_order,
     index_of,
     read_checksums,
     shards_in,
+    sorted_shards,
 )
 from tf_pseudofeat.extraction.shard_reader import open_arrays
 
@@ -236,7 +236,7 @@ def write_index(folder: str | os.PathLike, shards: Iterable[str] | None = None) 
                 f"`shards=`."
             )
         shards = names
-    shards = in_order(shards)
+    shards = sorted_shards(shards)
     unknown = [name for name in shards if CHECKSUMS not in names.get(name, ())]
     if unknown or not shards:
         raise ValueError(

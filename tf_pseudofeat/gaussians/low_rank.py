@@ -30,8 +30,8 @@ __all__ = [
     "LowRankScale",
     "add_rows",
     "low_rank_part",
+    "rotated_factor",
     "rows_at_a_time",
-    "turned",
 ]
 
 # Squared singular values below this fraction of the largest are rounding errors.
@@ -73,7 +73,7 @@ class _SampleDirections(SampleCovariance):
     def factor(self, diag, factor):
         """Writes the deviations `[D]` and the factor `[D, rank]`."""
         np.sqrt(self.independent + self.jitter, out=diag)
-        directions = turned(np.sqrt(1 - self.shrinkage) * self.directions, diag)
+        directions = rotated_factor(np.sqrt(1 - self.shrinkage) * self.directions, diag)
         factor[:, : directions.shape[1]] = directions
 
     @functools.cached_property
@@ -260,7 +260,7 @@ def low_rank_part(variance, rows):
     return (np.sqrt(eigenvalues[:kept])[:, np.newaxis] * directions[:kept]).T, diagonal
 
 
-def turned(factor, deviation):
+def rotated_factor(factor, deviation):
     """Rotates a factor so that its columns are orthogonal in units of `deviation`.
 
     `factor factor^T` stays the same. So the density needs no Cholesky factor: with

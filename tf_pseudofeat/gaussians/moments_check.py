@@ -91,7 +91,7 @@ def _what_is_wrong(moments):
         return f"a count of {count.max():g}"
     if (count != np.floor(count)).any():
         wrong = count[count != np.floor(count)][0]
-        return f"a count that is no whole number, {wrong:g}"
+        return f"a count that is not a whole number, {wrong:g}"
     scatters = {None: moments.scatter}
     if len(moments.scatter) == len(count) and moments.kind != "tied":
         scatters = dict(enumerate(moments.scatter))

@@ -1,4 +1,4 @@
-"""Whether the outputs of a model are log-odds that can be adjusted."""
+"""Checks that the outputs of a model can be adjusted."""
 
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, functional
@@ -10,7 +10,7 @@ _ACTIVATIONS = ("softmax", "log_softmax", "linear", "sigmoid")
 
 
 def output_width(model):
-    """C, or 1, of outputs that can be adjusted."""
+    """The width of outputs, C or 1; raises if they cannot be adjusted."""
     check_is_keras_3(model)
     reason = why_not_adjustable(model)
     if reason:
@@ -19,13 +19,13 @@ def output_width(model):
 
 
 def why_not_adjustable(model):
-    """Says why the outputs cannot be adjusted, "" if they can."""
+    """The reason why outputs cannot be adjusted, "" if they can."""
     network = functional(model)
     if network is None:
         return (
-            f"a {type(model).__name__} without a graph of layers does not tell what "
-            f"its outputs are. Build it if it is Sequential; or wrap its head in a "
-            f"functional model."
+            f"the meaning of the outputs of a {type(model).__name__} without a graph "
+            f"of layers is unknown. Build it if it is Sequential, or wrap its head in "
+            f"a functional model."
         )
     shapes = [list(tensor.shape) for tensor in network.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
@@ -34,11 +34,11 @@ def why_not_adjustable(model):
     if activation not in _ACTIVATIONS:
         return (
             f"it ends in activation {activation!r}, expected one of {_ACTIVATIONS}. "
-            f"Use a model that ends in the layer that makes the logits."
+            f"Use a model that ends in the layer that computes the logits."
         )
     reading = reading_of(activation, getattr(model, "loss", None))
     if reading.meaning == "numbers":
-        return f"its outputs are no log-odds, as {reading.reason}."
+        return f"its outputs are not log-odds, since {reading.reason}."
     if activation != "linear" and (activation == "sigmoid") != (width == 1):
         return (
             f"it has {width} output(s) with {activation}, expected sigmoid for one "

@@ -1,4 +1,4 @@
-"""The class shares that outputs assume, and what an adjustment takes off the logits."""
+"""The class shares that outputs assume, and the offsets of logit adjustment."""
 
 import math
 
@@ -10,17 +10,17 @@ __all__ = ["check_tau", "logit_offsets", "prior_shares", "target_shares"]
 
 
 def check_tau(tau):
-    """`tau` as a float; raises ValueError where it is no finite number."""
+    """Returns `tau` as a float; raises ValueError if it is not a finite number."""
     try:
         if math.isfinite(tau):
             return float(tau)
     except TypeError:
         pass
-    raise ValueError(f"`tau` is a finite number, by custom 1; received {tau!r}.")
+    raise ValueError(f"`tau` must be a finite number, typically 1; received {tau!r}.")
 
 
 def prior_shares(class_counts, classes):
-    """Counts, or the prior of a report, checked, as shares `[C]` of their sum."""
+    """Normalizes counts, or the prior of a report, to shares `[C]`."""
     if hasattr(class_counts, "prior"):
         class_counts = class_counts.prior
     numbers = by_class(class_counts, classes, "class_counts")
@@ -28,7 +28,7 @@ def prior_shares(class_counts, classes):
 
 
 def target_shares(target, class_counts, classes):
-    """`target_prior` as shares `[C]`; None where it is None."""
+    """Returns `target_prior` as shares `[C]`, or None."""
     if target is None:
         return None
     if not isinstance(target, str):
@@ -39,15 +39,15 @@ def target_shares(target, class_counts, classes):
         return np.full(classes, 1 / classes)
     if target != "training" or class_counts is None:
         raise ValueError(
-            f"`target_prior` is 'uniform', one share per class, or 'training' beside "
-            f"the counts or the report of a training; received {target!r}."
+            f"`target_prior` must be 'uniform', one share per class, or 'training' "
+            f"with counts or a report; received {target!r}."
         )
     is_report = hasattr(class_counts, "prior")
     return prior_shares(class_counts.real if is_report else class_counts, classes)
 
 
 def logit_offsets(class_counts, tau, width):
-    """What comes off the logits `[C]`, or `[1]`."""
+    """The offsets to subtract from the logits, `[C]` or `[1]`."""
     log_prior = np.log(prior_shares(class_counts, max(2, width)))
     if width == 1:
         log_prior = log_prior[1:] - log_prior[:1]

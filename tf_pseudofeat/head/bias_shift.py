@@ -1,4 +1,4 @@
-"""Logit adjustment of a head in place: the prior is taken off its last bias."""
+"""Logit adjustment in place, in the bias of the last Dense layer."""
 
 import keras
 
@@ -12,24 +12,24 @@ __all__ = ["check_logit_bias", "final_dense", "shift_bias"]
 
 
 def shift_bias(model, class_counts, tau=1.0):
-    """Takes the prior off the bias of the last Dense layer, in place.
+    """Subtracts the log prior from the bias of the last Dense layer, in place.
 
         bias - tau * log(prior)                   [C]
         bias - tau * log(prior[1] / prior[0])     [1]
 
-    `model` then gives what `adjust_logits` would, exactly also where its probabilities
-    round to 0 or 1, and so does every model that shares the layer.
+    `model`, and every model that shares the layer, then has the outputs of
+    `adjust_logits`, exact even if its probabilities round to 0 or 1.
 
     Raises:
-        ValueError: `final_dense` finds no such layer; otherwise as in `adjust_logits`.
+        ValueError: If `final_dense` finds no such layer, or as in `adjust_logits`.
     """
     width = output_width(model)
     dense = final_dense(model)
     if dense is None:
         raise ValueError(
-            f"The logits of {model.name!r} do not come from the bias of a Dense layer "
-            f"of their own, with nothing but an activation behind it, so there is "
-            f"nothing to shift. adjust_logits(model, class_counts) adds a layer."
+            f"The logits of {model.name!r} are not the output of a Dense layer with a "
+            f"bias, followed by nothing but an activation, so there is no bias to "
+            f"shift. adjust_logits(model, class_counts) adds a layer."
         )
     offsets = logit_offsets(class_counts, tau, width)
     with scope_of(model):
@@ -37,10 +37,10 @@ def shift_bias(model, class_counts, tau=1.0):
 
 
 def final_dense(model):
-    """The Dense layer whose bias moves the logits of `model`, or None.
+    """The Dense layer whose bias shifts the logits of `model`, or None.
 
-    It has a bias, can be trained and is called once. Nested models, casts and an
-    activation of its own are looked through.
+    It has a bias, is trainable and is called once. Looks through nested models, casts
+    and a separate activation.
     """
     check_is_keras_3(model)
     if why_not_adjustable(model):
@@ -58,13 +58,12 @@ def final_dense(model):
 
 
 def check_logit_bias(head, option):
-    """Raises where `shift_bias` could not do what `option`, such as tau=1, asks for."""
+    """Raises if `shift_bias` cannot do what `option`, such as "tau=1", needs."""
     if final_dense(head) is None:
         raise ValueError(
-            f"{option} shifts the bias of the Dense layer that makes the logits, and "
-            f"{head.name!r} does not end in one of its own that can be trained. Leave "
-            f"it out and put "
-            f"adjust_logits(model, report) behind the retraining."
+            f"{option} shifts the bias of the Dense layer that computes the logits, "
+            f"but {head.name!r} does not end in a trainable one. Leave it out, and "
+            f"call adjust_logits(model, report) after the retraining."
         )
 
 
@@ -74,7 +73,7 @@ def _only_activates(operation):
 
 
 def _calls(network, layer):
-    """How often the graph calls `layer`, at any depth."""
+    """The number of calls of `layer` in the graph, at any depth."""
     calls = 0
     for node in Graph(network).nodes:
         calls += node.operation is layer

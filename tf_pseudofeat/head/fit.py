@@ -1,7 +1,7 @@
 """Step 5 of Konno and Iwazume (2018): train the head on real and pseudo-features.
 
-The head shares its layers with the model it was cut from, so training it is putting it
-back. Whatever goes wrong on the way, the weights return to what they were.
+The head shares its layers with the model, so training the head trains the model. On any
+failure the weights are restored.
 """
 
 import dataclasses
@@ -30,29 +30,28 @@ from tf_pseudofeat.head.weights import (
 __all__ = ["HeadFit", "fit_head"]
 
 
-# What `train_head` would return where all of the old head is kept.
+# The result of `train_head` if nothing is trained.
 _UNTRAINED = {"loss": [], "epochs": 0, "optimizer": "none", "learning_rate": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadFit:
-    """What came of training a head.
+    """The result of training a head.
 
     Attributes:
-        kept: whether the new weights stayed; False after a rollback.
+        kept: whether the new weights were kept; False after a rollback.
         reason: why they were rolled back, or "".
         before: scores before training, see `classification_scores` and
-            `probability_scores`; {} where there was nothing to score on.
-        after: scores of the newly trained head, whether or not it was kept.
-        standard_error: of each score's difference, by the same names, and lists of C
-            for those of each class; {} where it was not estimated.
-        notes: sentences of what to know: where nothing changed, and why.
-        loss: mean training loss of each epoch; where epochs have few steps, of each
-            stretch of several.
-        epochs: how many epochs that was; 0 where all of the old head is kept.
+            `probability_scores`; {} without data to score on.
+        after: scores of the trained head, whether or not it was kept.
+        standard_error: standard error of each score's difference, by the same names,
+            with lists of C for scores of classes; {} if not estimated.
+        notes: remarks, for instance why nothing changed.
+        loss: mean training loss of each epoch, or of several if epochs have few steps.
+        epochs: number of epochs; 0 if nothing was trained.
         optimizer: name of the optimizer's class.
-        learning_rate: at the first step.
-        prior: the class shares that the head's outputs assume as it was left, `[C]`.
+        learning_rate: learning rate of the first step.
+        prior: the class shares that the final head's outputs assume, `[C]`.
     """
 
     kept: bool
@@ -79,33 +78,33 @@ def fit_head(
     seed: Sequence[int] = (1, 2),
     verbose: int | str = "auto",
 ) -> HeadFit:
-    """Trains a head on features, and undoes it where it did no good.
+    """Retrains a head on real and pseudo-features, with a rollback if it did not help.
 
-    The weights of the head are restored, to the bit, on any exception or interrupt, on
-    a loss that is not finite, and where `monitor` has not gained more than chance.
+    The weights of the head are restored, bit for bit, on any exception or interrupt, on
+    a loss that is not finite, and if `monitor` did not improve significantly.
 
     Args:
         task: `Task`: the head, its loss and its classes.
         material: `Material` to train on, see `prepare_material`.
-        recipe: `HeadRecipe`; the defaults where it is None. Its `gaussian`, `sampler`
-            and `sampling_strategy` are not looked at here: they are in the material.
-            So is its `loss`, which is in the task.
-        scoring: `LabeledFeatures` to score on, before and after; None for no scores.
-        monitor: the score that must rise, or a `Guard`; None for any head to stay.
-        errors: whether to estimate the standard errors of what changed; by default
-            where there is a `monitor`.
-        seed: two whole numbers: of the stream, of fresh weights, and of layers that
-            draw, such as Dropout, each with a stream of its own.
-        verbose: 0 for silence; otherwise a progress bar over the epochs.
+        recipe: `HeadRecipe`; None for the defaults. Its `gaussian`, `sampler` and
+            `sampling_strategy` are ignored in favor of `material`, and its `loss` in
+            favor of `task`.
+        scoring: `LabeledFeatures` to score on before and after; None for no scores.
+        monitor: the score that must improve, or a `Guard`; None to keep any head.
+        errors: whether to estimate standard errors of the differences; by default if
+            there is a `monitor`.
+        seed: two integers, with independent streams for the data, new initial weights,
+            and random layers such as Dropout.
+        verbose: 0 for no output; otherwise a progress bar over the epochs.
 
     Returns:
         result: `HeadFit`.
 
     Raises:
-        ValueError: Features or recipe do not fit the head, the head has nothing to
-            train, or not one output for each class; `monitor` cannot be scored.
-        TypeError: `material.features` or `scoring` is no `LabeledFeatures`, `monitor`
-            no score.
+        ValueError: If features or recipe do not fit the head, the head has no trainable
+            weights or not one output per class, or `monitor` is undefined.
+        TypeError: If `material.features` or `scoring` is not a `LabeledFeatures`, or
+            `monitor` is not a score.
 
     Examples:
         >>> data = LabeledFeatures(features, labels)
@@ -118,7 +117,7 @@ def fit_head(
     for name, value, kind in (*kinds, ("recipe", recipe, HeadRecipe)):
         if not isinstance(value, kind):
             raise TypeError(
-                f"`{name}` is a {kind.__name__}; received {type(value).__name__}."
+                f"`{name}` must be a {kind.__name__}; received {type(value).__name__}."
             )
     head = task.head
     task.check(material.features, "material.features")
@@ -159,26 +158,26 @@ def fit_head(
         trained["prior"] = prior.tolist()
         result = HeadFit(kept=is_better, **verdict, **trained)
         if is_better:
-            commit()  # last of all, as whatever fails before it puts the old head back
+            commit()  # last, since any earlier failure restores the old head
     return result
 
 
 def _prior(recipe, material, old):
-    """The class shares `[C]` that a trained head's logits follow, before any target.
+    """The class shares `[C]` that the logits of a trained head assume.
 
-    Its logits are a mean of the old head's, if that was trained on the real examples as
-    they are, and of the new one's, which follow the mix:
+    Without a `target_prior`, logits are a mean of those of the old head, which assume
+    its training data, and of those of the new one, which assume the mix:
 
         log(prior) = blend * log(old) + (1 - blend) * log(mix) - tau * log(data) - c
 
     Args:
         recipe: `HeadRecipe`.
-        material: `Material`; a class counts for what its examples weigh, in `data`
-            those of all the data, in `mix` those trained on.
-        old: the shares that the old head followed, None for those of the data.
+        material: `Material`; `data` are the total weights of all the data, `mix` those
+            of the training set.
+        old: the shares that the old head assumed, None for those of the data.
 
     Returns:
-        prior: `[C]`, adds up to 1; 0 for a class without examples.
+        prior: `[C]`, sums to 1; 0 for classes without examples.
     """
     data, counts = material.population, np.maximum(material.real, 1)
     mix = material.mass * (material.real + material.pseudo) / counts
@@ -192,5 +191,5 @@ def _prior(recipe, material, old):
 
 
 def _log_where(known, numbers):
-    """Their logarithms, and 0 elsewhere."""
+    """Logarithms where known, and 0 elsewhere."""
     return np.log(numbers, where=known, out=np.zeros(known.size))

@@ -1,4 +1,4 @@
-"""Logit adjustment: takes the class prior off the outputs of a trained classifier."""
+"""Logit adjustment: removes the class prior from the outputs of a classifier."""
 
 import warnings
 
@@ -32,43 +32,42 @@ def adjust_logits(
     *,
     target_prior: object = None,
 ) -> keras.Model:
-    """A copy of the classifier, sharing its layers, that assumes other class shares.
+    """Returns a model with the layers of a classifier that assumes other class shares.
 
-    Use it where the head was trained on a mix that is not balanced, and every class is
-    to count alike; or where a retrained head is to be right on the class shares of its
-    deployment. It costs no training. `model` stays as it is. With prior = counts / sum
-    of counts, the new outputs are
+    Use it if the head was trained on unbalanced data and all classes are equally
+    important, or to adapt a retrained head to the class shares of its deployment. It
+    needs no training, and `model` does not change. With prior = counts / sum of counts,
+    the new outputs are
 
         logits       z - tau * log(prior) + log(target)
         softmax      softmax(log(p) - tau * log(prior) + log(target))
         log_softmax  log_softmax(log(p) - tau * log(prior) + log(target))
 
-    and of one output `[B, 1]`, which stands for class 1 of two, the same of
-    prior[1] / prior[0] and target[1] / target[0].
+    and for one output `[B, 1]`, the logit or probability of class 1 of two, the same
+    with prior[1] / prior[0] and target[1] / target[0].
 
     Args:
         model: Keras model with a graph of layers and one output `[B, C]` or `[B, 1]`.
         class_counts: examples per class that the head was trained on, `[C]` in the
             order of the class ids or {id: number}, a dict or pandas Series; or the
-            `RetrainingReport` of its retraining, whose `prior` its outputs follow. Of
-            a model that this function made, None for the prior that its outputs
-            assume.
-        tau: how much of the prior to take off: 0 nothing, 1 all of it.
-        target_prior: the class shares that the new outputs assume: "uniform", which is
-            no term; "training", those of the training data, where they are known from
-            `class_counts`; or numbers, as `class_counts`.
+            `RetrainingReport` of its retraining. None for a model that this function
+            returned, to use the prior that its outputs assume.
+        tau: strength of the adjustment: 0 for none, 1 to remove the whole prior.
+        target_prior: the class shares that the new outputs assume: "uniform", for which
+            the term is 0; "training", those of the training data in `class_counts`; or
+            numbers, like `class_counts`.
 
     Returns:
         adjusted: functional Keras model, not compiled, with the inputs and the output
             structure and dtype of `model`, ending in a `LogitAdjustment`.
 
     Raises:
-        ValueError: The model has no graph, outputs of another kind or a KerasHub
-            preprocessor, which the copy would not have; a class has no example;
-            `tau` other than 1 beside `target_prior`.
+        ValueError: If the model has no graph, other outputs, or a KerasHub
+            preprocessor, which the result would not have; if a class has no example; or
+            if `tau` is not 1 with `target_prior`.
 
     Warns:
-        UserWarning: The prior seems to have been taken off already.
+        UserWarning: If the prior seems to have been removed already.
 
     Examples:
         >>> adjusted = adjust_logits(model, class_counts(labels))
@@ -79,14 +78,14 @@ def adjust_logits(
     References:
         Menon et al., "Long-tail learning via logit adjustment", arXiv 2007.07314, ICLR
         2021; the post-hoc adjustment. There the counts are those of the training data;
-        here those of the mix that trained the head, whose prior the logits follow.
+        here those of the mix that the head was trained on.
     """
     width, tau = output_width(model), check_tau(tau)
     _check_no_preprocessor(model)
     if target_prior is not None and tau != 1:
         raise ValueError(
-            f"tau={tau:g} leaves a prior of its own, and `target_prior` says which one "
-            f"there is to be. Choose one of the two."
+            f"tau={tau:g} and `target_prior` both determine the prior of the outputs. "
+            f"Choose one of the two."
         )
     network, classes = functional(model), max(2, width)
     prior = _assumed(model, class_counts, classes)
@@ -114,14 +113,14 @@ def adjust_logits(
 class LogitAdjustment(keras.layers.Layer):
     """Subtracts offsets from the logits behind a classifier's outputs.
 
-    The outputs are of the kind of the inputs: logits, probabilities or their logs.
+    The outputs have the kind of the inputs: logits, probabilities or log-probabilities.
 
     Args:
-        offsets: what to subtract, `[C]`, or `[1]` for one output.
-        activation: what made the inputs: "softmax", "log_softmax", "linear" or, for
+        offsets: offsets to subtract, `[C]`, or `[1]` for one output.
+        activation: activation of the inputs: "softmax", "log_softmax", "linear" or, for
             one output, "sigmoid".
         prior: the class shares that the outputs assume, `[C]`, or None.
-        **kwargs: of `keras.layers.Layer`.
+        **kwargs: arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, offsets, activation, prior=None, **kwargs):
@@ -132,13 +131,13 @@ class LogitAdjustment(keras.layers.Layer):
 
     def call(self, inputs):
         """Adjusts outputs `[B, C]`."""
-        dtype = keras.backend.result_type(inputs.dtype, "float32")  # no half precision
+        dtype = keras.backend.result_type(inputs.dtype, "float32")  # at least float32
         logits = logits_behind(keras.ops.cast(inputs, dtype), activation_name(self))
         offsets = keras.ops.convert_to_tensor(list(self.offsets), dtype=dtype)
         return keras.ops.cast(self.activation(logits - offsets), self.compute_dtype)
 
     def get_config(self):
-        """The arguments that make this layer again."""
+        """The constructor's arguments, as Keras saves them."""
         return {
             **super().get_config(),
             "offsets": list(self.offsets),
@@ -153,16 +152,16 @@ def _assumed(model, class_counts, classes):
         layer = _adjustment_of(model)
         if layer is None or layer.prior is None:
             raise ValueError(
-                f"{model.name!r} does not say which class shares its outputs assume. "
-                f"Pass `class_counts`, the examples per class that its head was "
-                f"trained on, or the report of its retraining."
+                f"{model.name!r} has no record of the class shares that its outputs "
+                f"assume. Pass `class_counts`, the examples per class that its head "
+                f"was trained on, or the report of its retraining."
             )
         return np.array(layer.prior)
     return prior_shares(class_counts, classes)
 
 
 def _adjustment_of(model):
-    """The `LogitAdjustment` that a model ends in, or None."""
+    """The `LogitAdjustment` at the end of a model, or None."""
     last = output_node(functional(model).outputs[0]).operation
     return last if isinstance(last, LogitAdjustment) else None
 
@@ -172,12 +171,11 @@ def _warn_if_adjusted(model, prior):
     if last is None or not any(last.offsets):
         return
     if last.prior is not None and np.allclose(last.prior, prior, rtol=1e-3):
-        return  # which is what its outputs assume
+        return  # the prior that its outputs assume
     warnings.warn(
         f"This looks like a double correction of {model.name!r}: it ends in "
         f"{last.name!r}, which subtracts {np.round(last.offsets, 2).tolist()} from "
-        f"the logits. Adjust the model that it was made from, or leave "
-        f"`class_counts` out.",
+        f"the logits. Adjust the original model, or leave `class_counts` out.",
         stacklevel=3,
     )
 
@@ -185,8 +183,8 @@ def _warn_if_adjusted(model, prior):
 def _check_no_preprocessor(model):
     if preprocesses(model):
         raise ValueError(
-            f"`predict` of {model.name!r} preprocesses, and that of an adjusted model, "
-            f"a plain keras.Model, would not. Adjust it in place, retrain_head(..., "
-            f"blend=1, tau=1); or adjust keras.Model(model.inputs, model.outputs), and "
-            f"pass it what `model.preprocessor(x)` gives."
+            f"`predict` of {model.name!r} preprocesses its inputs, but that of an "
+            f"adjusted model, a plain keras.Model, does not. Adjust it in place, "
+            f"retrain_head(..., blend=1, tau=1); or adjust keras.Model(model.inputs, "
+            f"model.outputs), and pass it what `model.preprocessor(x)` returns."
         )

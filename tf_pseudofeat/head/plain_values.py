@@ -1,4 +1,4 @@
-"""Values as JSON has them."""
+"""Converts values to plain types for JSON."""
 
 import dataclasses
 import math
@@ -9,10 +9,10 @@ __all__ = ["plain"]
 
 
 def plain(value):
-    """A value as JSON knows it; what is NaN or infinite is None.
+    """Converts a value to plain types for JSON; NaN and infinity become None.
 
-    A dataclass becomes a dict of its fields; an object its name, or what it says of
-    itself where it is a strategy or a sampler.
+    A dataclass becomes a dict of its fields, a strategy or sampler its `str`, and any
+    other object its name.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()

@@ -1,4 +1,4 @@
-"""How a head is retrained: every choice of Steps 3 to 5 in one object."""
+"""The options of Steps 3 to 5: how a head is retrained."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -28,10 +28,10 @@ from tf_pseudofeat.splitting.graph import functional
 
 __all__ = ["HeadRecipe"]
 
-# Chosen on some networks and confirmed on others, see docs/results/recipe. What the
-# trunk has learned by heart teaches the head little that is new, a view does.
+# Chosen on some networks and confirmed on others, see docs/results/recipe.
+# Memorized examples teach the head little, views more.
 _BLEND_ON_VIEWS, _BLEND_AS_IT_IS = 0.2, 0.7
-# What is kept of the old head follows the prior, so as much comes off, and some more.
+# The old head's part follows the prior, so as much is subtracted, plus this.
 _TAU_BEYOND_BLEND = 0.3
 
 
@@ -41,48 +41,47 @@ class HeadRecipe:
 
     Attributes:
         gaussian: a `ClassConditionalGaussian` with the settings to use, or a dict of
-            its arguments; it is fitted to the features by the
-            retraining. By default full covariances with "oas" shrinkage; one that all
-            classes share where a class has a single example.
+            its arguments; it is fitted to the features. By default full covariances
+            with "oas" shrinkage, or a shared covariance if a class has a single
+            example.
         sampler: an imbalanced-learn sampler to use instead of the Gaussians, such as
-            `SMOTE()`. It sees features `[N, D]` and class ids.
-        sampling_strategy: how many pseudo-features, see `pseudo_counts`.
-        epochs: passes over real and pseudo-features; by default as many as make about
-            1,000 steps, from 5 to 100.
-        batch_size: B of the head's training.
+            `SMOTE()`. It gets features `[N, D]` and class ids.
+        sampling_strategy: the numbers of pseudo-features, see `pseudo_counts`.
+        epochs: passes over real and pseudo-features; by default about 1,000 steps, from
+            5 to 100 epochs.
+        batch_size: batch size of the head's training.
         optimizer: its name, a function that makes one from the number of steps, or a
-            Keras optimizer, which is used as it is and so for one retraining only. By
-            default a new one of the model's own kind, see `head_optimizer`.
-        loss: what `compile` takes; by default the one that the model was compiled
-            with; for a model that was not, the cross-entropy that fits its last
-            activation.
-        fresh_head: start from new initial weights, as the paper does, and not from the
-            trained ones.
-        fresh_each_epoch: draw new pseudo-features in each epoch; False for the paper's
-            fixed set.
-        freeze_batch_norm: keep BatchNormalization layers in the head as they are.
-        blend: share of the old weights in the result, 0 to 1: the mean of two heads of
-            which one was trained from the other is often better than either [1]. Of 1
-            nothing is trained. By default 0.2 on views, see `Extraction`, and 0.7 on
-            examples as they are; 0 with a `sampler`, a `sampling_strategy`, a
+            Keras optimizer, which can be used for one retraining only. By default a new
+            one like the model's, see `head_optimizer`.
+        loss: what `compile` takes; by default the loss that the model was compiled
+            with, or the cross-entropy that fits its last activation.
+        fresh_head: whether to start from new initial weights, as the paper does,
+            instead of the trained ones.
+        fresh_each_epoch: whether to draw new pseudo-features in each epoch; False for
+            the paper's fixed set.
+        freeze_batch_norm: whether to freeze BatchNormalization layers in the head.
+        blend: weight of the old head in the result, 0 to 1: the average of a head and
+            one that was fine-tuned from it is often better than either [1]. With 1
+            nothing is trained. By default 0.2 on views, see `Extraction`, and 0.7
+            without views; 0 with a `sampler`, a `sampling_strategy`, a
             `fresh_head`, a `target_prior` or LoRA in the head.
-        tau: after training, `tau * log(prior)` of all examples in the data is taken off
-            the logits [2], which leans further towards what is rare. By default what
-            `blend` keeps of the prior and 0.3 more: 0.3 + `blend` for a head that was
-            trained on the data, less for one that was retrained and not changed since.
-            Of a network trained with class weights or balanced batches nobody knows
-            which prior it follows: give it tau=0. By default 0 with a `sampler`, a
-            `sampling_strategy`, a `fresh_head` or a `target_prior`, where a class has
-            no example, or where the logits have no bias of their own to train.
-        target_prior: the class shares that the outputs assume afterwards: "uniform",
+        tau: after training, `tau * log(prior)` is subtracted from the logits [2], with
+            the prior of all the data, which favors rare classes. By default 0.3 plus
+            the part of the prior that `blend` keeps: 0.3 + `blend` for a head that was
+            trained on the data, less for one that was retrained and has not changed
+            since. The prior of a network that was trained with class weights or
+            balanced batches is unknown: pass tau=0. By default 0 with a `sampler`, a
+            `sampling_strategy`, a `fresh_head` or a `target_prior`, if a class has no
+            example, or if the logits have no trainable bias.
+        target_prior: the class shares that the outputs should assume: "uniform",
             "training" for those of the real examples, or numbers, `[C]` in the order of
-            the class ids or {id: number}, a dict or pandas Series. Exact, as the
-            mix that the head was trained on is known; with `blend`, where the old head
-            was trained on the same examples as they are. None leaves the mix.
+            the class ids or {id: number}, a dict or pandas Series. This is exact, since
+            the training mix is known; with `blend`, if the old head was trained on the
+            same examples. None does not change the prior.
 
     Raises:
-        ValueError: A value is out of its range, or two fields contradict each other.
-        TypeError: A value is of the wrong kind.
+        ValueError: If a value is out of range, or two fields contradict each other.
+        TypeError: If a value has the wrong type.
 
     Examples:
         >>> HeadRecipe(gaussian={"covariance_type": "tied"}, blend=0.5).blend
@@ -111,9 +110,10 @@ class HeadRecipe:
 
     @classmethod
     def paper(cls) -> Self:
-        """Exactly Konno and Iwazume (2018): singular Gaussians, a new head, one set.
+        """The recipe of Konno and Iwazume (2018).
 
-        So it is trained on every example as it is.
+        Sample covariances without shrinkage, a new head, one fixed set of
+        pseudo-features, and all examples without views.
         """
         return cls(
             gaussian={"shrinkage": 0.0},
@@ -128,10 +128,10 @@ class HeadRecipe:
         for name in ("fresh_head", "fresh_each_epoch", "freeze_batch_norm"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(
-                    f"`{name}` is True or False; received {getattr(self, name)!r}."
+                    f"`{name}` must be True or False; received {getattr(self, name)!r}."
                 )
         if isinstance(self.gaussian, dict):
-            self._set("gaussian", dict(self.gaussian))  # nobody else holds it
+            self._set("gaussian", dict(self.gaussian))  # a copy
         if self.epochs is not None:
             self._set("epochs", whole_number("epochs", self.epochs))
         self._set("batch_size", whole_number("batch_size", self.batch_size))
@@ -149,7 +149,7 @@ class HeadRecipe:
         object.__setattr__(self, name, value)
 
     def check(self, task: Task) -> None:
-        """Raises what only the `Task` tells to be wrong."""
+        """Raises if the recipe does not fit the `Task`."""
         head, num_classes = task.head, task.num_classes
         check_strategy(self.sampling_strategy, num_classes)
         if self.tau:
@@ -160,28 +160,28 @@ class HeadRecipe:
         products = product_layers(head)
         if products and self.blend is not None and 0 < self.blend < 1:
             raise ValueError(
-                f"blend={self.blend:g} takes the mean of old and new weights, and "
-                f"layer {products[0]!r} multiplies some with each other (LoRA), whose "
-                f"product would be another. Pass blend=0, or merge the layer's weights."
+                f"blend={self.blend:g} averages old and new weights, but layer "
+                f"{products[0]!r} multiplies weights with each other (LoRA). Pass "
+                f"blend=0, or merge the layer's weights."
             )
         if self.fresh_head:
             check_fresh(head)
         if self.fresh_head and functional(head) is None:
             raise ValueError(
-                f"fresh_head=True needs a head with a graph of layers, to make a new "
-                f"one from; {head.name!r} is a {type(head).__name__}. Build it as a "
-                f"functional or Sequential model, or start from its trained weights."
+                f"fresh_head=True needs a head with a graph of layers; {head.name!r} "
+                f"is a {type(head).__name__}. Build it as a functional or Sequential "
+                f"model, or start from its trained weights."
             )
         received = self.gaussian_for(num_classes).num_classes
         if received != num_classes:
             raise ValueError(
-                f"`gaussian` has {received} classes, the model "
-                f"{num_classes}. Pass ClassConditionalGaussian({num_classes})."
+                f"`gaussian` has {received} classes, but the model {num_classes}. Pass "
+                f"ClassConditionalGaussian({num_classes})."
             )
 
     @property
     def balances(self) -> bool:
-        """Whether classes are filled up to the largest, from the trained head on."""
+        """Whether classes are balanced, starting from the trained head."""
         return (
             self.sampler is None
             and self.sampling_strategy == "auto"
@@ -189,11 +189,11 @@ class HeadRecipe:
         )
 
     def resolve(self, task: Task, material: object) -> Self:
-        """The same, with numbers for `blend` and `tau` where they are None.
+        """Replaces `blend` and `tau` by numbers if they are None.
 
         Args:
             task: `Task`.
-            material: `Material` that it is to be trained on.
+            material: `Material` to train on.
         """
         blend, tau = self.blend, self.tau
         leans = self.balances and self.target_prior is None
@@ -207,35 +207,35 @@ class HeadRecipe:
         return dataclasses.replace(self, blend=blend, tau=tau)
 
     def check_weighted(self) -> None:
-        """Raises where data with sample weights cannot be used."""
+        """Raises if data with sample weights cannot be used."""
         if self.sampler is not None:
             raise ValueError(
-                "The data have sample weights, and imbalanced-learn's samplers know "
-                "none. Map them away, or use the Gaussians."
+                "The data have sample weights, which imbalanced-learn's samplers do "
+                "not support. Remove them, or use the Gaussians."
             )
 
     def check_prior(self, population: npt.ArrayLike) -> None:
-        """Raises where a class without examples has no share to take the log of.
+        """Raises if a class without examples has no log prior.
 
         Args:
-            population: examples of each class `[C]`, or what they weigh.
+            population: counts or total weights of the classes `[C]`.
         """
         empty = np.flatnonzero(np.equal(population, 0)).tolist()
         if empty and (self.tau or self.target_prior is not None):
             raise ValueError(
-                f"`tau` and `target_prior` take off the log of each class's share of "
-                f"the data, and classes {empty} have no example. Give them some, or "
+                f"`tau` and `target_prior` subtract the log of each class's share of "
+                f"the data, but classes {empty} have no example. Add examples, or "
                 f"leave both out."
             )
 
     def gaussian_for(
         self, num_classes: int, examples: Iterable[int] = ()
     ) -> ClassConditionalGaussian:
-        """The `ClassConditionalGaussian` to fit: the user's own, or a new one.
+        """Returns the `ClassConditionalGaussian` to fit, given or new.
 
         Args:
             num_classes: C.
-            examples: of each class in the data, `[C]`.
+            examples: number of examples of each class, `[C]`.
         """
         if isinstance(self.gaussian, ClassConditionalGaussian):
             return self.gaussian
@@ -245,7 +245,7 @@ class HeadRecipe:
         return ClassConditionalGaussian(**settings)
 
     def target_shares(self, real: np.ndarray) -> np.ndarray | None:
-        """`target_prior` as shares `[C]` that add up to 1; None where it is None.
+        """Returns `target_prior` as shares `[C]` that sum to 1, or None.
 
         Args:
             real: real examples per class `[C]`.
@@ -259,12 +259,12 @@ class HeadRecipe:
         return positive_shares(shares, "target_prior")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields in plain words and numbers, objects by their names."""
+        """Returns the fields as a dict for JSON, with objects by their names."""
         return plain(self)
 
 
 def _exponent(prior, population):
-    """The power of the data's class shares that a prior is; 1 where it is None."""
+    """The exponent with which a prior follows the data's class shares; 1 for None."""
     if prior is None or not (np.array(prior) > 0).all():
         return 1.0
     data, prior = np.log(population), np.log(prior)

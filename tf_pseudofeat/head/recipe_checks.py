@@ -1,4 +1,4 @@
-"""Checks of the fields of a `HeadRecipe`, alone and against a head."""
+"""Checks of the fields of a `HeadRecipe`, by themselves and against a head."""
 
 import inspect
 
@@ -27,7 +27,7 @@ _PRIORS = ("uniform", "training")
 
 
 def check_fresh(head):
-    """Raises where a layer's kernel is not among what is trained and made anew."""
+    """Raises if `fresh_head` cannot reinitialize the kernel of a layer."""
     kept = [
         layer.name
         for layer in layers_inside(head)
@@ -35,8 +35,8 @@ def check_fresh(head):
     ]
     if kept:
         raise ValueError(
-            f"fresh_head=True makes the weights anew that are trained, and layer "
-            f"{kept[0]!r} is quantized: its kernel would stay. Start from the trained "
+            f"fresh_head=True reinitializes trainable weights, but layer {kept[0]!r} "
+            f"is quantized, so its kernel would not change. Start from the trained "
             f"head, fresh_head=False, or retrain before `quantize`."
         )
 
@@ -45,8 +45,9 @@ def check_task_logit_bias(task, option):
     """Raises if `option` cannot shift the logits of the task's head."""
     if task.reading.meaning == "numbers":
         raise ValueError(
-            f"{option} moves log-odds, and the outputs of {task.head.name!r} are none: "
-            f"{task.reading.reason}. Leave it out, or train with a cross-entropy."
+            f"{option} shifts log-odds, but the outputs of {task.head.name!r} are not "
+            f"log-odds: {task.reading.reason}. Leave it out, or train with a "
+            f"cross-entropy."
         )
     check_logit_bias(task.head, option)
 
@@ -55,9 +56,7 @@ def check_source(recipe):
     """Raises if `gaussian` or `sampler` is of another kind, or if both are given."""
     gaussian, sampler = recipe.gaussian, recipe.sampler
     if gaussian is not None and sampler is not None:
-        raise ValueError(
-            "Pass `gaussian` or `sampler`, not both: one makes the examples."
-        )
+        raise ValueError("Pass `gaussian` or `sampler`, not both.")
     if isinstance(gaussian, dict):
         ClassConditionalGaussian(**{**gaussian, "num_classes": 1})  # raises if wrong
     elif gaussian is not None:
@@ -67,12 +66,12 @@ def check_source(recipe):
     check_is_object("sampler", sampler)
     if not hasattr(sampler, "fit_resample"):
         raise ValueError(
-            f"`sampler` needs imbalanced-learn's `fit_resample(X, y)`; received "
+            f"`sampler` must have imbalanced-learn's `fit_resample(X, y)`; received "
             f"{type(sampler).__name__}."
         )
     if recipe.sampling_strategy != "auto":
         raise ValueError(
-            f"`sampling_strategy` steers the Gaussians, and there is a `sampler`. Set "
+            f"`sampling_strategy` is for the Gaussians, but there is a `sampler`. Set "
             f"it there, {type(sampler).__name__}(sampling_strategy=...)."
         )
 
@@ -81,22 +80,22 @@ def check_optimizer(optimizer):
     """Raises if `optimizer` is neither an optimizer, a name nor a function."""
     if optimizer is None or isinstance(optimizer, keras.optimizers.Optimizer):
         return
-    made = getattr(optimizer, "func", optimizer)  # of a functools.partial
+    made = getattr(optimizer, "func", optimizer)  # for a functools.partial
     if inspect.isclass(made) and issubclass(made, keras.optimizers.Optimizer):
-        # It can be called, but would take the number of steps for its learning rate.
+        # It is callable, but would take the number of steps as its learning rate.
         check_is_object("optimizer", made)
     if isinstance(optimizer, str | dict):
         keras.optimizers.get(optimizer)  # raises for an unknown name
     elif isinstance(optimizer, keras.optimizers.schedules.LearningRateSchedule):
         raise TypeError(
-            f"`optimizer` is a Keras optimizer; received the learning rate "
+            f"`optimizer` must be a Keras optimizer; received the learning rate "
             f"{type(optimizer).__name__}. Pass an optimizer with it, such as "
             f"keras.optimizers.Adam(schedule)."
         )
     elif not callable(optimizer):
         raise TypeError(
-            f"`optimizer` is a Keras optimizer, its name, or a function that makes one "
-            f"from the number of steps; received {optimizer!r}."
+            f"`optimizer` must be a Keras optimizer, its name, or a function from the "
+            f"number of steps to one; received {optimizer!r}."
         )
 
 
@@ -107,29 +106,29 @@ def check_blend(blend, fresh_head):
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"`blend` is a share from 0 to 1; received {blend!r}.")
+        raise ValueError(f"`blend` must be in [0, 1]; received {blend!r}.")
     if blend and fresh_head:
         raise ValueError(
-            f"blend={blend} is a mean of the head from before and the one trained from "
-            f"it; a fresh head has nothing in common with it. Choose one of the two."
+            f"blend={blend} averages the old head with the one trained from it, but a "
+            f"fresh head is not trained from it. Choose one of the two."
         )
 
 
 def resolve_target_prior(target, tau):
-    """`target_prior`, checked; numbers as a tuple in the order of the class ids."""
+    """Checks `target_prior`; converts numbers to a tuple by class id."""
     if target is None:
         return None
     if tau:
         raise ValueError(
-            f"tau={tau} and `target_prior` both say what to take off the logits. "
-            f"Choose one of the two."
+            f"tau={tau} and `target_prior` both adjust the logits. Choose one of the "
+            f"two."
         )
     if isinstance(target, str) and target in _PRIORS:
         return target
     if isinstance(target, str) or np.ndim(target) > 1 or not hasattr(target, "__len__"):
         raise ValueError(
-            f"`target_prior` is one of {_PRIORS}, or a positive share for each class; "
-            f"received {target!r}."
+            f"`target_prior` must be one of {_PRIORS}, or a positive share for each "
+            f"class; received {target!r}."
         )
     shares = by_class(target, len(target), "target_prior")
     positive_shares(shares, "target_prior")

@@ -1,10 +1,10 @@
-"""Runs `fit` on a head alone, with its own optimizer and one progress bar."""
+"""Trains a head with its own optimizer and a single progress bar."""
 
 import contextlib
 
 import keras
 
-from tf_pseudofeat.core.progress import progress_bar, say
+from tf_pseudofeat.core.progress import print_status, progress_bar
 from tf_pseudofeat.core.seeds import (
     initial_weights_from,
     rng_for,
@@ -17,15 +17,15 @@ from tf_pseudofeat.splitting.graph import functional
 
 __all__ = ["initialize_head", "train_head"]
 
-# Enough for a warm head on 5,000 features and not too much for one on 50,000.
+# Enough for a trained head on 5,000 features, and not too many on 50,000.
 _STEPS = 1000
-# Epochs shorter than this are run several at a time.
+# Shorter epochs are run several at a time.
 _ROUND_STEPS = 200
 
 
 def train_head(task, stream, material, recipe, seed, verbose):
-    """Runs `fit`; returns {field of `HeadFit`: value} of loss to learning_rate."""
-    say(f"Training the head on {_total(material):,} features", verbose)
+    """Runs `fit`; returns fields `loss` to `learning_rate` of `HeadFit` as a dict."""
+    print_status(f"Training the head on {_total(material):,} features", verbose)
     head, rng = task.head, rng_for("noise of the head", seed)
     seed_layers(head, rng)
     epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)
@@ -38,7 +38,9 @@ def train_head(task, stream, material, recipe, seed, verbose):
         trainee = _trainee(
             task, material.features.features, optimizer, passes * len(stream)
         )
-        if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
+        if (
+            not trainee.optimizer.built
+        ):  # otherwise TensorFlow traces the first step twice
             trainee.optimizer.build(trainee.trainable_variables)
     with seeded_backend_rng(rng), without_retracing_warnings():
         history = trainee.fit(
@@ -64,16 +66,16 @@ def _total(material):
 
 
 def _passes(epochs, num_batches):
-    """How many epochs to hand to `fit` as one: a divisor of `epochs`.
+    """The number of epochs to pass to `fit` as one: a divisor of `epochs`.
 
-    To begin an epoch costs a tenth of a second, more than a few small steps take.
+    Starting an epoch takes a tenth of a second, more than a few small steps.
     """
     most = max(1, _ROUND_STEPS // num_batches)
     return max(n for n in range(1, most + 1) if epochs % n == 0)
 
 
 class _Progress(keras.callbacks.Callback):
-    """One bar for all epochs: Keras's own would print a line for each."""
+    """One progress bar for all epochs; Keras would print a line for each."""
 
     def __init__(self, epochs, passes, verbose):
         super().__init__()
@@ -86,9 +88,9 @@ class _Progress(keras.callbacks.Callback):
 
 
 def _trainee(task, features, optimizer, steps):
-    """A compiled model around the head: the head's own compile state is not touched."""
+    """Compiles a model around the head, so that the head's compile state is kept."""
     head, graph = task.head, functional(task.head)
-    if graph is not None:  # To call it would leave a node on it each time.
+    if graph is not None:  # calling the head would add a node to it each time
         inputs, outputs = graph.inputs, graph.outputs[0]
     else:
         inputs = keras.Input(features.shape[1:], dtype=features.dtype.name)
@@ -99,8 +101,8 @@ def _trainee(task, features, optimizer, steps):
     trainee.compile(
         optimizer,
         task.loss,
-        # XLA is slower for a head on a CPU, and neither works under a strategy
-        # (keras#19246). A run of many small steps is mostly the overhead of each.
+        # XLA is slower for a head on a CPU, and fails under a strategy (keras#19246),
+        # as does steps_per_execution. Small steps are mostly overhead.
         jit_compile=False if on_tensorflow else "auto",
         steps_per_execution=min(32, steps) if several else 1,
     )
@@ -108,7 +110,7 @@ def _trainee(task, features, optimizer, steps):
 
 
 def initialize_head(head, seed):
-    """New initial weights for the head, from its own initializers."""
+    """Assigns new initial weights to the head, from its own initializers."""
     with initial_weights_from(repr(tuple(int(number) for number in seed))):
         fresh = keras.models.clone_model(head)
     for variable, new in zip(

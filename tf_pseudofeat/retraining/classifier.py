@@ -1,4 +1,4 @@
-"""The whole method as a scikit-learn classifier."""
+"""Training and retraining as a scikit-learn classifier."""
 
 import copy
 import dataclasses
@@ -36,10 +36,10 @@ _PARTS: dict[str, Any] = {"recipe": HeadRecipe, "extraction": Extraction}
 
 
 class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
-    """Trains a Keras classifier, and retrains its head for its rare classes.
+    """Trains a Keras classifier, and retrains its head on pseudo-features.
 
-    All steps of the paper see the examples of this `fit` alone, so nothing leaks from
-    the test folds of a cross-validation. It works in `cross_val_score`, `Pipeline`,
+    All steps of the paper use only the examples of `fit`, so nothing leaks from the
+    test folds of a cross-validation. It works in `cross_val_score`, `Pipeline`,
     `CalibratedClassifierCV`, and in `GridSearchCV` with the fields of `recipe` and
     `extraction` as parameters: `{"recipe__tau": [0.5, 1.0]}`.
 
@@ -49,20 +49,20 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             or `[B, 1]` for two classes, whose loss takes class ids. By default a
             perceptron with two hidden layers for a table; scale its columns, for
             example with a `StandardScaler` before it.
-        layer: the layer whose output is the feature; by default the last separating
-            one, see `retrain_head`, as for `recipe`, `extraction` and `monitor`.
-        recipe: `HeadRecipe`; `HeadRecipe(blend=1, tau=0)` leaves the trained head.
-            Or "auto", which needs a `validation_fraction`.
+        layer: the layer whose output are the features; by default the usual one, see
+            `retrain_head`, also for `recipe`, `extraction` and `monitor`.
+        recipe: `HeadRecipe`; `HeadRecipe(blend=1, tau=0)` keeps the trained head. Or
+            "auto", which needs a `validation_fraction`.
         extraction: `Extraction`.
-        monitor: the score that must rise on the validation examples, or None.
-        validation_fraction: share of the examples, of each class, that is not trained
-            on, but guards the retraining. 0 for no guard and all examples.
-        epochs: of the training of the whole model.
-        batch_size: of that.
-        callbacks: list of Keras callbacks for that; each `fit` has copies of its own.
-        random_state: int for reproducible weights, `RandomState`, or None. What
-            `tf.random.set_seed` was given counts, too.
-        verbose: 0 for silence.
+        monitor: the score that must improve on the validation examples, or None.
+        validation_fraction: stratified fraction of the examples that is held out as the
+            guard of the retraining. 0 to train on all examples without a guard.
+        epochs: epochs of the training of the whole model.
+        batch_size: batch size of that training.
+        callbacks: list of Keras callbacks for that training; each `fit` uses copies.
+        random_state: int for reproducible weights, `RandomState`, or None.
+            `tf.random.set_seed` has an effect, too.
+        verbose: 0 for no output.
 
     Attributes:
         classes_: the labels `[C]`, sorted.
@@ -73,9 +73,9 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         feature_names_in_: their names, where `X` was a DataFrame.
 
     Raises:
-        ValueError: In `fit`: labels of a regression or of a single class, a model that
-            is not compiled; see also `retrain_head`.
-        TypeError: In `fit`: `build` does not return a Keras model.
+        ValueError: In `fit`, if labels are continuous or have a single class, or the
+            model is not compiled; see also `retrain_head`.
+        TypeError: In `fit`, if `build` does not return a Keras model.
 
     Examples:
         >>> classifier = make_pipeline(StandardScaler(), PseudoFeatureClassifier())
@@ -119,7 +119,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         params = super().get_params(deep=False)
         for name, kind in _PARTS.items() if deep else ():
             part = kind() if params[name] is None else params[name]
-            if isinstance(part, kind):  # and not "auto"
+            if isinstance(part, kind):  # not "auto"
                 for field in dataclasses.fields(kind):
                     params[f"{name}__{field.name}"] = getattr(part, field.name)
         return params
@@ -154,12 +154,16 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: numbers `[N, ...]`: a table, an array or DataFrame `[N, D]`, or images.
             y: labels `[N]`, of any kind that can be sorted.
-            sample_weight: how much each example counts `[N]`, or None.
+            sample_weight: weights of the examples `[N]`, or None.
 
         Returns:
             self: fitted.
         """
-        for name in ("model_", "report_", "history_"):  # of labels that may be others
+        for name in (
+            "model_",
+            "report_",
+            "history_",
+        ):  # remove the results of an earlier fit
             self.__dict__.pop(name, None)
         self._check_settings()
         X, ids, sample_weight = self._checked(X, y, sample_weight)
@@ -179,7 +183,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         model = self._built(X.shape[1:], seeds[1])
         settings = {
             "validation_data": validation,
-            "recipe": copy.deepcopy(self.recipe),  # a fit must not change parameters
+            "recipe": copy.deepcopy(self.recipe),  # fit must not change parameters
             "extraction": self.extraction,
             "monitor": self.monitor,
             "seed": tuple(seeds[2:]),
@@ -192,7 +196,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                 ShuffledBatches(data, self.batch_size, seeds[0]),
                 validation_data=validation,
                 epochs=self.epochs,
-                shuffle=False,  # which would be by the backend's global seed
+                shuffle=False,  # would use the backend's global seed
                 callbacks=copy.deepcopy(self.callbacks),
                 verbose=self.verbose,
             )
@@ -205,7 +209,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         whole_number("batch_size", self.batch_size)
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
-                f"`validation_fraction` is from 0 to below 1; received "
+                f"`validation_fraction` must be in [0, 1); received "
                 f"{self.validation_fraction!r}."
             )
 
@@ -232,7 +236,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             model = build(input_shape, len(self.classes_))
         if not isinstance(model, keras.Model):
             raise TypeError(
-                f"`build` returns a Keras model; received {type(model).__name__}."
+                f"`build` must return a Keras model; received {type(model).__name__}."
             )
         if not model.compiled:
             raise ValueError(
@@ -244,7 +248,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
     # Use.
 
     def predict(self, X: Any) -> np.ndarray:
-        """The label that is decided for, `[N]`, of inputs `[N, ...]`."""
+        """Predicts the labels `[N]` of inputs `[N, ...]`."""
         predicted = self._predictions(X).predicted
         return self.classes_[predicted]
 
@@ -252,13 +256,13 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities `[N, C]` of inputs `[N, ...]`, in the order of `classes_`.
 
         Raises:
-            ValueError: The model's outputs are no probabilities or logits.
+            ValueError: If the model's outputs are neither probabilities nor logits.
         """
         predictions = self._predictions(X)
         if predictions.probabilities is None:
             raise ValueError(
-                f"{self.model_.name!r} gives outputs that are neither probabilities "
-                f"nor logits. Let it end in a softmax, or use `predict`."
+                f"{self.model_.name!r} has outputs that are neither probabilities nor "
+                f"logits. End it in a softmax, or use `predict`."
             )
         return predictions.probabilities
 

@@ -1,4 +1,4 @@
-"""What a retraining will fail at, as far as counts, shapes and settings tell it."""
+"""Checks of counts, shapes and settings before features are extracted."""
 
 import numbers
 import warnings
@@ -19,7 +19,7 @@ __all__ = ["check_before_extraction", "known_counts"]
 
 
 def known_counts(data, extraction, num_classes):
-    """Examples of each class that are read of arrays; examples of weight 0 are none.
+    """Counts the examples of each class in arrays, without those of weight 0.
 
     Args:
         data: checked data.
@@ -27,11 +27,11 @@ def known_counts(data, extraction, num_classes):
         num_classes: C.
 
     Returns:
-        counts: int64 `[C]`; None of data that are read to be known.
+        counts: int64 `[C]`; None if data are not arrays.
 
     Raises:
-        ValueError: A label is no class id, a weight is negative or not finite, or all
-            are 0.
+        ValueError: If a label is not a class id, or weights are negative, not finite,
+            or all 0.
     """
     arrays = arrays_of(data)
     if arrays is None:
@@ -47,26 +47,26 @@ def known_counts(data, extraction, num_classes):
         if not ids.size:
             raise ValueError(
                 f"All {weight.size} sample weights are 0, so there is no example. Give "
-                f"some a weight above 0."
+                f"some a positive weight."
             )
     return np.bincount(ids, minlength=num_classes)
 
 
 def check_before_extraction(recipe, num_classes, feature_shape, counts, most, views):
-    """Raises what `prepare_material` would, before there are features.
+    """Raises the errors of `prepare_material` before features are extracted.
 
     Args:
         recipe: `HeadRecipe`.
         num_classes: C.
-        feature_shape: of one feature.
+        feature_shape: shape of one feature.
         counts: examples of each class `[C]`, see `known_counts`, or None.
-        most: `per_class`, a number, or None for all.
-        views: features of each example.
+        most: maximum number of examples of each class, or None.
+        views: number of views of each example.
 
     Raises:
-        ValueError: Examples are of one class, or too few for a covariance or for the
-            neighbors of a sampler; the sampling strategy does not fit them; or the
-            covariances do not fit into memory.
+        ValueError: If there is only one class, examples are too few for a covariance or
+            for the neighbors of a sampler, the sampling strategy does not fit, or the
+            covariances do not fit in memory.
     """
     if counts is not None:
         check_several_classes(counts, num_classes)
@@ -85,7 +85,7 @@ def check_before_extraction(recipe, num_classes, feature_shape, counts, most, vi
 
 def _check_sampler(sampler, ids, size):
     steps = getattr(sampler, "steps", None)
-    if steps is not None:  # of a pipeline the first sees these labels
+    if steps is not None:  # the first step of a pipeline gets these labels
         steps = [step for _, step in steps if step not in (None, "passthrough")]
         sampler = steps[0] if steps else None
     kind = getattr(sampler, "_sampling_type", None)
@@ -93,7 +93,7 @@ def _check_sampler(sampler, ids, size):
     if kind is None or strategy is None:
         return  # not one of imbalanced-learn's
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the sampler itself will say it
+        warnings.simplefilter("ignore")  # the sampler will warn
         filled = check_sampling_strategy(strategy, ids, kind)
     if kind != "over-sampling":
         return
@@ -111,7 +111,7 @@ def _check_sampler(sampler, ids, size):
 def _check_neighbors(sampler, ids, filled):
     name = "k_neighbors" if hasattr(sampler, "k_neighbors") else "n_neighbors"
     given = getattr(sampler, name, 0)
-    # An object finds an example among its own neighbors.
+    # A neighbors object counts the example itself.
     is_number = isinstance(given, numbers.Integral)
     needed = given + 1 if is_number else getattr(given, "n_neighbors", 1)
     counts = {int(c): int((ids == c).sum()) for c in filled}
@@ -121,9 +121,9 @@ def _check_neighbors(sampler, ids, filled):
     least = min(counts[c] for c in few)
     smaller = f"{name}={least - 1} or less, " if least > 1 else ""
     raise ValueError(
-        f"{type(sampler).__name__} makes examples between one and its {needed - 1} "
-        f"nearest of the class, so it needs {needed}, and class {few[0]} has "
-        f"{counts[few[0]]} (classes with fewer: {few}). Pass {smaller}"
-        f"RandomOverSampler(), the Gaussians with covariance_type='tied', or a "
-        f"sampling_strategy that leaves these classes as they are."
+        f"{type(sampler).__name__} interpolates between an example and its "
+        f"{needed - 1} nearest neighbors of the class, so it needs {needed}, but class "
+        f"{few[0]} has {counts[few[0]]} (classes with fewer: {few}). Pass "
+        f"{smaller}RandomOverSampler(), the Gaussians with covariance_type='tied', or "
+        f"a sampling_strategy that leaves these classes as they are."
     )

@@ -6,7 +6,7 @@ __all__ = ["build_perceptron"]
 
 
 def build_perceptron(input_shape, num_classes):
-    """For tables `[B, D]`."""
+    """Builds a compiled perceptron for tables `[B, D]`."""
     model = keras.Sequential(
         [
             keras.Input(input_shape),

@@ -1,4 +1,4 @@
-"""A report as a picture."""
+"""Plots of a report."""
 
 import io
 
@@ -6,16 +6,16 @@ __all__ = ["draw_report"]
 
 
 def draw_report(report):
-    """Draws recall and precision of each class before and after, and the loss.
+    """Plots recall and precision of each class before and after, and the loss.
 
     Args:
         report: `RetrainingReport`.
 
     Returns:
-        figure: a `matplotlib.figure.Figure` that a notebook shows.
+        figure: a `matplotlib.figure.Figure` that renders in a notebook.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: If matplotlib is not installed.
     """
     figure = _new_figure(figsize=(13, 4), layout="constrained")
     recall, precision, loss = figure.subplots(1, 3, width_ratios=[3, 3, 1])
@@ -63,7 +63,7 @@ def _new_figure(**options):
         ) from error
 
     class Picture(Figure):
-        """A figure that a notebook shows without pyplot."""
+        """A figure that renders in a notebook without pyplot."""
 
         def _repr_png_(self):
             file = io.BytesIO()

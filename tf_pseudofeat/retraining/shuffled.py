@@ -7,7 +7,7 @@ __all__ = ["ShuffledBatches", "as_float32"]
 
 
 class ShuffledBatches(keras.utils.PyDataset):
-    """Batches of arrays, in another order each epoch, which follows from a seed."""
+    """Batches of arrays in a new order each epoch, reproducible by a seed."""
 
     def __init__(self, arrays, batch_size, seed):
         super().__init__()
@@ -31,7 +31,7 @@ class ShuffledBatches(keras.utils.PyDataset):
 
 
 def as_float32(numbers, name="X"):
-    """Float32 of real numbers; whole ones, which may be token ids, as they are."""
+    """Converts floats to float32; keeps integers, which may be token ids."""
     if numbers.dtype.kind not in "fb":
         return numbers
     with np.errstate(over="ignore"):

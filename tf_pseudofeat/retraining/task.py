@@ -1,4 +1,4 @@
-"""Everything that a retraining needs, resolved and checked before it costs anything."""
+"""Resolves and checks the arguments of a retraining before any work is done."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import numpy as np
 from tf_pseudofeat.core.distribution import model_strategy
 from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import check_class_names, class_ids
-from tf_pseudofeat.core.progress import say
+from tf_pseudofeat.core.progress import print_status
 from tf_pseudofeat.core.stateless_seed import stateless_seed
-from tf_pseudofeat.data.batches import first_batch, labels_at_hand
+from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
@@ -28,7 +28,7 @@ from tf_pseudofeat.head.losses import check_loss
 from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
-from tf_pseudofeat.head.weights import frozen_batch_norm
+from tf_pseudofeat.head.weights import check_trainable
 from tf_pseudofeat.retraining.early_checks import check_before_extraction, known_counts
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.task_checks import (
@@ -63,13 +63,13 @@ class RetrainingTask:
     """What a retraining works with, resolved and checked.
 
     Attributes:
-        split: the model in two halves.
+        split: the `Split` of the model.
         task: `Task` of its head.
-        recipe: `HeadRecipe`; where `search` is true, of what is not searched for.
-        search: whether the rest of the recipe is to be chosen.
+        recipe: `HeadRecipe`; if `search` is True, the fields that are not searched.
+        search: whether to search the rest of the recipe.
         extraction: `Extraction`.
         data: training data, with the labels of the chosen output, preprocessed.
-        validation_data: the same for scoring, or None.
+        validation_data: the same for validation, or None.
         guard: `Guard`.
     """
 
@@ -83,23 +83,25 @@ class RetrainingTask:
     guard: Guard
 
     def extract(self, *, seed, verbose):
-        """Runs Step 2: `read_features`, and `validation_features` or None."""
+        """Runs Step 2; returns `Extracted` and the validation features, or None."""
         trunk, extraction, validation = self.split.trunk, self.extraction, None
         at = f"at {self.split.layer_name!r}"
         with all_sets_or_none(extraction.cache_dir):
-            say(f"Extracting features {at}", verbose)
+            print_status(f"Extracting features {at}", verbose)
             extracted = read_features(
                 trunk, self.data, extraction, seed=seed, verbose=verbose
             )
             if self.validation_data is not None:
-                say(f"Extracting features of the validation data {at}", verbose)
+                print_status(
+                    f"Extracting features of the validation data {at}", verbose
+                )
                 validation = validation_features(
                     trunk, self.validation_data, extraction, verbose=verbose
                 )
         return extracted, validation
 
     def material(self, extracted):
-        """`Material` of what `extract` gave."""
+        """Prepares the `Material` of extracted features."""
         return prepare_material(
             extracted.together,
             self.recipe,
@@ -163,10 +165,9 @@ def resolve_task(
     check_other_outputs(model, output, split)
     source = choose_views(extraction, inputs)
     check_augmented(source.augment, inputs)
-    with frozen_batch_norm(split.head, recipe.freeze_batch_norm):
-        pass  # raises if there is nothing to train
+    check_trainable(split.head, recipe.freeze_batch_norm)
     num_classes = max(2, outputs.shape[-1])
-    all_labels = labels_at_hand(data, labels)
+    all_labels = known_labels(data, labels)
     class_ids(all_labels, num_classes)
     if weight is not None:
         check_weights(weight, len(labels))

@@ -1,4 +1,4 @@
-"""Checks of a model, of its data and of an optimizer, before a retraining."""
+"""Checks of the model, the data and the optimizer of a retraining."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from tf_pseudofeat.core.distribution import check_one_worker, scope_of
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.core.validation import is_infinite
-from tf_pseudofeat.data.batches import first_batch, labels_at_hand
+from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import Preprocessed, as_arrays, preprocessed
@@ -17,7 +17,6 @@ from tf_pseudofeat.head.optimizers import head_optimizer
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
 
 __all__ = [
-    "broken_weights",
     "check_augmented",
     "check_cache_dir",
     "check_first_of_validation",
@@ -25,19 +24,20 @@ __all__ = [
     "check_new_optimizer",
     "check_one_label_each",
     "check_search",
+    "nonfinite_weights",
     "resolve_validation",
     "try_optimizer",
 ]
 
 
-def broken_weights(model):
-    """The paths of the weights that a training has broken: NaN, or without bound."""
+def nonfinite_weights(model):
+    """The paths of weights that are NaN, or trainable and infinite."""
     broken = []
     for variable in model.weights:
         values = keras.ops.convert_to_numpy(variable)
         if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
             continue
-        # A weight that nobody trains may be a mask of minus infinity.
+        # Weights that are not trainable may be masks of minus infinity.
         fits = np.isfinite(values) if variable.trainable else ~np.isnan(values)
         if not fits.all():
             broken.append(variable.path)
@@ -67,18 +67,18 @@ def check_one_label_each(inputs, labels):
     received = num_rows(inputs)
     if received != {len(labels)}:
         raise ValueError(
-            f"The first batch has {' or '.join(map(str, sorted(received)))} inputs "
-            f"and {len(labels)} labels; each example needs a label of its own."
+            f"The first batch has {' or '.join(map(str, sorted(received)))} inputs and "
+            f"{len(labels)} labels; each example needs one label."
         )
 
 
 def _check_weights(model):
-    broken = broken_weights(model)
+    broken = nonfinite_weights(model)
     if broken:
         raise ValueError(
             f"{len(broken)} weights of {model.name!r} are NaN or infinite, the first "
-            f"is {broken[0]!r}: its training has broken down, and a new head cannot "
-            f"mend the trunk. Load a checkpoint from before."
+            f"is {broken[0]!r}: its training has diverged, and a new head cannot "
+            f"repair the trunk. Load an earlier checkpoint."
         )
 
 
@@ -89,14 +89,14 @@ def check_cache_dir(cache_dir, sampler):
     if sampler is not None:
         raise ValueError(
             f"imbalanced-learn's {type(sampler).__name__} needs all features in "
-            f"memory, and `cache_dir` is for those that do not fit. Leave one of them "
-            f"out; the Gaussians take features from files."
+            f"memory, but `cache_dir` is for features that do not fit. Leave one of "
+            f"them out; the Gaussians can be fitted to files."
         )
     check_cache(cache_dir)
 
 
 def check_augmented(augment, x):
-    """One batch, so that a function that cannot work fails now."""
+    """Checks `augment` on one batch."""
     if augment is None:
         return
     before, after = (
@@ -105,13 +105,13 @@ def check_augmented(augment, x):
     )
     if before != after:
         raise ValueError(
-            f"`augment` gives inputs of shapes {after} for inputs of shapes {before}; "
-            f"it must change what is in a batch and not its shape."
+            f"`augment` returns inputs of shapes {after} for inputs of shapes "
+            f"{before}; it must not change shapes."
         )
 
 
 def resolve_validation(model, chosen, data, class_names):
-    """Checked validation data, as the layers of the model see them."""
+    """Checks and preprocesses validation data."""
     seen = isinstance(data, Preprocessed)
     data = as_arrays(model, data.data if seen else data)
     data = with_class_ids(chosen.data(data), class_names)
@@ -123,16 +123,16 @@ def _check_validation(data):
     if is_infinite(data):
         raise ValueError(
             "`validation_data` is infinite (`repeat()`? `num_batches` of None?), and "
-            "`steps` are those of `data`. Pass it with an end: a dataset as it was "
-            "before, or validation_data.take(n)."
+            "`steps` is for `data`. Pass finite data: the dataset without `repeat()`, "
+            "or validation_data.take(n)."
         )
     check_data(data)
 
 
 def check_first_of_validation(data, split, extraction, num_classes):
-    """Raises where the trunk does not take its inputs, or a label is no class."""
+    """Raises if the trunk does not take the inputs, or a label is not a class."""
     x, labels, _ = first_batch(data, extraction)
-    class_ids(labels_at_hand(data, labels), num_classes)
+    class_ids(known_labels(data, labels), num_classes)
     split.trunk(take_rows(x, np.arange(1)), training=False)
 
 
@@ -140,14 +140,14 @@ def check_new_optimizer(model, optimizer):
     """Raises if `optimizer` is the model's own."""
     if optimizer is not None and optimizer is getattr(model, "optimizer", None):
         raise ValueError(
-            f"`optimizer` is the one that {model.name!r} was compiled with, which a "
-            f"retraining leaves alone. Pass a new one, its name, or None for a new one "
-            f"of its kind."
+            f"`optimizer` is the one that {model.name!r} was compiled with, which "
+            f"retraining must not change. Pass a new one, its name, or None for a new "
+            f"one like it."
         )
 
 
 def try_optimizer(task, optimizer):
-    """Makes one, so that what cannot be made is known before the work."""
+    """Creates the optimizer once, to check that it works."""
     try:
         with scope_of(task.head):
             head_optimizer(4, optimizer, task.optimizer, task.strategy)
@@ -158,7 +158,7 @@ def try_optimizer(task, optimizer):
             else (f"like the model's own {type(task.optimizer).__name__}")
         )
         raise ValueError(
-            f"The optimizer of the head cannot be made {made}: {error} Pass as "
-            f"`optimizer` its name, or a function that makes one from the number of "
-            f"steps."
+            f"The optimizer of the head cannot be created {made}: {error} Pass as "
+            f"`optimizer` its name, or a function from the number of steps to an "
+            f"optimizer."
         ) from error

@@ -1,4 +1,4 @@
-"""The loss that a head is retrained with."""
+"""The loss of the head's training."""
 
 import keras
 
@@ -11,9 +11,9 @@ def _check_unbalanced(loss, given):
     if isinstance(loss, BalancedLoss):
         whose = "`loss` is" if given else "The model was compiled with"
         raise ValueError(
-            f"{whose} a {type(loss).__name__}, which balances the classes by itself, "
-            f"and so do the features that a head is retrained on: together they "
-            f"correct twice. Pass the plain cross-entropy as `loss`, and tau=0."
+            f"{whose} a {type(loss).__name__}, which balances the classes, as "
+            f"pseudo-features do: together they correct twice. Pass the plain "
+            f"cross-entropy as `loss`, and tau=0."
         )
 
 
@@ -34,7 +34,7 @@ def resolve_loss(model, chosen, loss, activation, width, labels):
     if activation == "sigmoid" and width == 1:
         return "binary_crossentropy"
     raise ValueError(
-        f"{model.name!r} is not compiled and ends in activation {activation!r}, which "
-        f"does not say how it was trained. Pass `loss`, for logits for example "
+        f"{model.name!r} is not compiled and ends in activation {activation!r}, so its "
+        f"loss is unknown. Pass `loss`, for logits for example "
         f"keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
     )

@@ -1,4 +1,4 @@
-"""A recipe that chooses itself."""
+"""Tunes a recipe on validation data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,24 +26,24 @@ def tune(
     verbose: int | str = "auto",
     **options: Any,
 ) -> Tuning:
-    """Finds `blend` and `tau` of `retrain_head`, and leaves the model as it is.
+    """Chooses `blend` and `tau` of `retrain_head`; does not change the model.
 
-    The head is trained once. Among the candidates are the model as it is and logit
-    adjustment alone. The table that is printed says what the choice is worth on new
-    data: each fifth of the validation data is judged by what the other four chose.
+    The head is trained once. The candidates include the original model and logit
+    adjustment alone. The printed table has a cross-fitted estimate of the score on new
+    data: each fold of the validation data is scored by the choice on the others.
 
     Args:
-        model: see `retrain_head`, as for all that is not named here.
-        validation_data: data to judge by.
+        model: see `retrain_head`, also for other arguments.
+        validation_data: data to choose by.
         monitor: the score to choose by: its name, a function, a Keras metric, or a
             `Guard`.
-        seed: two whole numbers.
-        verbose: 0 for silence; otherwise progress bars.
-        **options: fields of `Extraction`, and those of `HeadRecipe` that are not
-            searched for, such as `epochs`.
+        seed: two integers.
+        verbose: 0 for no output; otherwise progress bars.
+        **options: fields of `Extraction`, and fields of `HeadRecipe` that are not
+            searched, such as `epochs`.
 
     Returns:
-        tuning: `Tuning`; prints as the table of what was tried.
+        tuning: `Tuning`; prints as a table of candidates.
 
     Raises:
         ValueError: See `retrain_head`.
@@ -55,7 +55,7 @@ def tune(
         >>> retrain_head(model, "features", train_ds, recipe=tuning.recipe)
     """
     if "recipe" in options:
-        raise TypeError("`tune` takes no `recipe`: it is what it finds.")
+        raise TypeError("`tune` does not take a `recipe`: it returns one.")
     resolved = resolve_task(
         model,
         layer,

@@ -1,4 +1,4 @@
-"""How many pseudo-features each class gets: imbalanced-learn's grammar, resolved."""
+"""The number of pseudo-features of each class, by imbalanced-learn's strategies."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def class_counts(labels: npt.ArrayLike, num_classes: int | None = None) -> np.ndarray:
-    """Examples per class.
+    """Counts the examples of each class.
 
     Args:
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
@@ -38,8 +38,8 @@ def class_counts(labels: npt.ArrayLike, num_classes: int | None = None) -> np.nd
 def minority_classes(counts, below=0.5):
     """Ids of the classes with fewer than `below` times the examples of the largest.
 
-    Where no class is that small, the smallest class (or classes, if tied) stands
-    for the minority, so that there always is one. A class without examples is none.
+    If no class is that small, the smallest class (or classes, if tied) is the minority,
+    so there is always one. Classes without examples do not count.
     """
     _check_below(below)
     counts = np.asarray(counts)
@@ -69,7 +69,7 @@ def multiply_minority(
         strategy: callable, labels -> {class: target total}.
 
     Raises:
-        ValueError: One of the two is out of its range.
+        ValueError: If an argument is out of range.
 
     Examples:
         >>> pseudo_counts([0] * 10 + [1] * 2, multiply_minority(20))
@@ -86,7 +86,7 @@ def multiply_minority(
 
 @dataclasses.dataclass(frozen=True)
 class _MultiplyMinority:
-    """A function that can say, in a report, what it does."""
+    """A callable with a readable `str` for reports."""
 
     multiplier: float
     below: float
@@ -109,10 +109,9 @@ def pseudo_counts(
 ) -> dict[int, int]:
     """How many pseudo-features to add to each class (Step 4 of the paper).
 
-    With sample weights, a strategy by name fills the total weight of the classes up,
-    where without them it fills up their numbers: a pseudo-feature weighs what the
-    examples of its class weigh on average, so classes whose weights balance them
-    already get none.
+    With sample weights, a named strategy balances the total weights of the classes
+    instead of their counts: a pseudo-feature has the mean weight of its class, so
+    classes that are already balanced by weights get none.
 
     Args:
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`.
@@ -123,12 +122,12 @@ def pseudo_counts(
         sample_weight: `[N]`, above 0, or None.
 
     Returns:
-        counts: dict {class id: number to add}, classes that get none left out.
+        counts: dict {class id: number to add}, without classes that get none.
 
     Raises:
-        ValueError: An unknown strategy or class, a total below what is there, or labels
-            of a single class.
-        TypeError: The strategy is none of these.
+        ValueError: If the strategy or a class is unknown, a total is below the present
+            count, or the labels have a single class.
+        TypeError: If the strategy is of another type.
 
     Examples:
         >>> pseudo_counts([0, 0, 0, 1], "auto")
@@ -152,7 +151,7 @@ def pseudo_counts(
 
 
 def _filled_up(ids, strategy, sample_weight):
-    """{class: how many of its mean weight bring it to the largest total weight}."""
+    """{class: number of mean weights up to the largest total weight}."""
     counts, masses = np.bincount(ids), np.bincount(ids, sample_weight)
     present = np.flatnonzero(counts)
     least, most = (present[f(masses[present])] for f in (np.argmin, np.argmax))
@@ -166,11 +165,11 @@ def _filled_up(ids, strategy, sample_weight):
 
 
 def check_several_classes(counts, num_classes):
-    """Raises for examples of fewer than two classes, which have nothing to balance.
+    """Raises ValueError if fewer than two classes have examples.
 
     Args:
         counts: examples per class `[K]`.
-        num_classes: C, of the model; None where it is not known.
+        num_classes: C of the model; None if unknown.
     """
     present = np.flatnonzero(counts)
     if present.size > 1:
@@ -183,13 +182,13 @@ def check_several_classes(counts, num_classes):
         )
     raise ValueError(
         f"All {int(counts[present[0]])} examples are of class {present[0]}, one class"
-        f"{of_how_many}, so there is no rare class beside it to balance. Pass data "
-        f"with examples of two classes or more."
+        f"{of_how_many}, so there is nothing to balance. Pass data with examples of "
+        f"two classes or more."
     )
 
 
 def check_strategy(sampling_strategy, num_classes):
-    """Raises, before there are labels, for a strategy that no labels can follow."""
+    """Raises, before there are labels, if a strategy is invalid for any labels."""
     if callable(sampling_strategy):
         return
     _check_kind(sampling_strategy)
@@ -207,22 +206,22 @@ def check_strategy(sampling_strategy, num_classes):
 def _check_kind(strategy):
     if isinstance(strategy, numbers.Real) and not 0 < strategy <= 1:
         raise ValueError(
-            f"A ratio as `sampling_strategy` is a number in (0, 1]; received "
+            f"A ratio as `sampling_strategy` must be in (0, 1]; received "
             f"{strategy!r}. For more, pass totals {{class: number}}."
         )
     if not isinstance(strategy, str | dict | numbers.Real):
         raise TypeError(
-            f"`sampling_strategy` is a string such as 'auto', a ratio, totals {{class: "
-            f"number}}, or a function from labels to such totals; received "
+            f"`sampling_strategy` must be a string such as 'auto', a ratio, totals "
+            f"{{class: number}}, or a function from labels to such totals; received "
             f"{strategy!r}."
         )
 
 
 def _to_ratio(ratio, counts):
-    """What fills the smaller of two classes up to a ratio of the larger.
+    """The number of examples that brings two classes to a ratio.
 
-    A ratio is rounded, and of 0.29 and 100 examples the product is below 29. So it is
-    taken for a rounding more than it is.
+    In floating point, 0.29 of 100 examples is below 29, so the ratio is increased by a
+    rounding error.
     """
     largest, smallest = np.argmax(counts), np.flatnonzero(counts)
     smallest = smallest[smallest != largest][0]
@@ -243,7 +242,7 @@ def _to_ratio(ratio, counts):
 
 def _check_below(below):
     if not isinstance(below, numbers.Real) or not 0 < below <= 1:
-        raise ValueError(f"`below` is a fraction in (0, 1]; received {below!r}.")
+        raise ValueError(f"`below` must be in (0, 1]; received {below!r}.")
 
 
 def _check_totals(totals, counts):

@@ -1,4 +1,4 @@
-"""Names and scores of classes in a served answer, the decided class first."""
+"""Class names and scores in served responses, starting with the predicted class."""
 
 import keras
 import numpy as np
@@ -18,11 +18,10 @@ OUTPUT_NAMES = {
 
 
 def class_scores(model, network, reading, class_names, thresholds, output_name):
-    """A function from the outputs to names and scores, what is decided for first."""
+    """Returns a function from outputs to class names and scores, predicted first."""
     if thresholds is not None and class_names is None:
         raise ValueError(
-            "`thresholds` decide which of the `classes` is served first; pass "
-            "`class_names`."
+            "`thresholds` determine the order of `classes`; pass `class_names`."
         )
     if class_names is None:
         return lambda y: {}
@@ -30,8 +29,8 @@ def class_scores(model, network, reading, class_names, thresholds, output_name):
     _check_classifier(model, network, activation, output_name)
     if reading.meaning == "numbers":
         raise ValueError(
-            f"`class_names` are served with probabilities, and {model.name!r} gives "
-            f"none: {reading.reason}. Export it without."
+            f"`class_names` are served with probabilities, which {model.name!r} does "
+            f"not have: {reading.reason}. Export it without."
         )
     width = network.outputs[0].shape[-1]
     classes = 2 if _is_binary(width, activation) else width
@@ -44,7 +43,7 @@ def class_scores(model, network, reading, class_names, thresholds, output_name):
             scores, order = tf.math.top_k(_scores(y, activation), k=classes)
         else:
             scores, order = _decided(_logits(y, activation), thresholds)
-        # A constant of each graph: made outside, it would be of none.
+        # The constant must be created inside the graph.
         return {
             "classes": tf.gather(tf.constant(list(class_names)), order),
             "scores": scores,
@@ -67,19 +66,19 @@ def _checked_thresholds(thresholds, class_names, classes):
         return None
     if not isinstance(thresholds, Thresholds):
         raise TypeError(
-            f"`thresholds` is what choose_thresholds gives; received "
+            f"`thresholds` must be a Thresholds, as from choose_thresholds; received "
             f"{type(thresholds).__name__}."
         )
     named = thresholds.class_names
     if named is not None and tuple(named) != tuple(class_names):
         raise ValueError(
-            f"`thresholds` are of the classes {list(named)}, in this order; received "
-            f"`class_names` {list(class_names)}. Pass the names that they have."
+            f"`thresholds` are for the classes {list(named)}, in this order; received "
+            f"`class_names` {list(class_names)}. Pass the same names."
         )
     if len(thresholds.bias) != classes:
         raise ValueError(
-            f"`thresholds` are of {len(thresholds.bias)} classes, and the model tells "
-            f"{classes} apart. Choose them for this model."
+            f"`thresholds` are for {len(thresholds.bias)} classes, but the model has "
+            f"{classes}. Choose them for this model."
         )
     return thresholds
 
@@ -93,7 +92,7 @@ def _logits(y, activation):
 
 
 def _decided(logits, thresholds):
-    """Calibrated probabilities `[B, C]`, in the order in which they are decided for."""
+    """Calibrated probabilities `[B, C]`, and their order by thresholds."""
     calibrated = tf.nn.softmax(logits / thresholds.temperature)
     bias = tf.constant(thresholds.bias, tf.float32)
     _, order = tf.math.top_k(logits + bias, k=len(thresholds.bias))
@@ -101,7 +100,7 @@ def _decided(logits, thresholds):
 
 
 def _is_binary(width, activation):
-    """Whether one number stands for two classes: the probability of the second."""
+    """Whether a single output is the probability or logit of class 1 of two."""
     return width == 1 and activation != "softmax"
 
 
@@ -116,6 +115,6 @@ def _check_classifier(model, network, activation, output_name):
     keys = set(network.output) if isinstance(network.output, dict) else {output_name}
     if keys & {"classes", "scores"}:
         raise ValueError(
-            f"`class_names` serve outputs 'classes' and 'scores', and the output of "
-            f"{model.name!r} is to be {sorted(keys)}. Call it something else."
+            f"`class_names` add outputs 'classes' and 'scores', but the output of "
+            f"{model.name!r} is named {sorted(keys)}. Rename it."
         )

@@ -1,4 +1,4 @@
-"""What an exported classifier answers: named functions of named inputs."""
+"""The endpoints of an exported classifier: functions of named inputs."""
 
 import functools
 
@@ -31,16 +31,16 @@ def endpoints(
     gaussian=None,
     preprocess=True,
 ):
-    """The endpoints of `export_classifier`, whose arguments these are.
+    """Creates the endpoints of `export_classifier`, with the same arguments.
 
     Returns:
-        functions: {endpoint: `tf.function` of one structure of inputs, with an input
-            signature, that returns a dict of outputs}; "serving_default" is the first.
+        functions: {endpoint: `tf.function` with an input signature that returns a dict
+            of outputs}, starting with "serving_default".
 
     Raises:
-        ValueError: What is asked for does not fit the model.
-        TypeError: `model` is not a Keras 3 model.
-        NotImplementedError: Keras runs on a backend other than TensorFlow and jax.
+        ValueError: If an argument does not fit the model.
+        TypeError: If `model` is not a Keras 3 model.
+        NotImplementedError: If the Keras backend is neither TensorFlow nor jax.
     """
     check_is_keras_3(model)
     check_stateless(model)
@@ -94,8 +94,8 @@ def _network(model):
     if network is None:
         raise ValueError(
             f"{model.name!r} ({type(model).__name__}) has no graph of layers, which "
-            f"tells its inputs and outputs. Build it if it is Sequential; a model with "
-            f"a `call` of its own has keras.Model.export."
+            f"defines its inputs and outputs. Build it if it is Sequential; export a "
+            f"subclassed model with keras.Model.export."
         )
     return network
 
@@ -104,20 +104,20 @@ def _check_gaussian(gaussian, layer_name, model):
     check_gaussian(gaussian)
     if layer_name is None:
         raise ValueError(
-            "`gaussian` gives densities of features; pass `layer_name`, the layer that "
-            "makes them."
+            "`gaussian` computes densities of features; pass `layer_name`, the layer "
+            "that computes the features."
         )
     received = tuple(split_at(model, layer_name).trunk.output.shape[1:])
-    if gaussian.feature_shape != received:  # raises where nothing is fitted
+    if gaussian.feature_shape != received:  # raises if not fitted
         raise ValueError(
             f"`gaussian` was fitted to features of shape "
-            f"{list(gaussian.feature_shape)}; layer {layer_name!r} gives "
-            f"{list(received)}. Name the layer that it was fitted at."
+            f"{list(gaussian.feature_shape)}; layer {layer_name!r} has "
+            f"{list(received)}. Pass the layer that it was fitted at."
         )
 
 
 def _signature(model, network, input_name):
-    """The model's inputs, in its own structure, with names and an open batch size."""
+    """The signature of the model's inputs, with names and variable batch size."""
 
     def spec(tensor, name):
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
@@ -139,7 +139,7 @@ def _signature(model, network, input_name):
 
 
 def _named_outputs(model, network, reading, output_name):
-    """A function from the model's outputs to a dict of them by name."""
+    """Returns a function from the model's outputs to a dict by name."""
     if output_name is not None and len(network.outputs) > 1:
         raise ValueError(
             f"`output_name` is for a single output; {model.name!r} has "

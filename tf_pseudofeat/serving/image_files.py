@@ -1,4 +1,4 @@
-"""JPEG and PNG files as the images that a model takes."""
+"""Decodes JPEG and PNG files to the images that a model takes."""
 
 import keras
 import tensorflow as tf
@@ -7,12 +7,13 @@ __all__ = ["image_file_decoder"]
 
 
 def image_file_decoder(inputs, signature, prepare):
-    """A function from JPEG or PNG files `[B]` to what the layers of a model take.
+    """Returns a function from JPEG or PNG files `[B]` to inputs of a model's layers.
 
     Args:
-        inputs: what the layers take, as `tf.TensorSpec`s.
-        signature: what `predict` takes; the same, or images of any size.
-        prepare: a function from the one to the other.
+        inputs: `tf.TensorSpec`s of the layers' inputs.
+        signature: `tf.TensorSpec`s of the inputs of `predict`: the same, or images of
+            any size.
+        prepare: function from inputs of `predict` to inputs of the layers.
     """
     decoded = _decoded(inputs)
     if signature is inputs:
@@ -38,7 +39,7 @@ def image_file_decoder(inputs, signature, prepare):
 
 
 def _decoded(signature):
-    """A function from JPEG or PNG files `[B]` to what the model takes."""
+    """Returns a function from JPEG or PNG files `[B]` to inputs of the model."""
     (image, *more) = keras.tree.flatten(signature)
     shape = image.shape[1:]
     if more or len(shape) != 3 or None in shape or shape[-1] not in (1, 3):
@@ -46,7 +47,7 @@ def _decoded(signature):
             f"`encoded_images` is for a model of one image [B, height, width, 1 or 3] "
             f"of known size; this one takes "
             f"{[tuple(spec.shape) for spec in (image, *more)]}. Export it without, or "
-            f"put a Resizing layer behind an input of known size."
+            f"add a Resizing layer after an input of known size."
         )
     height, width, channels = shape
     dtype = image.dtype

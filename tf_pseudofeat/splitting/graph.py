@@ -11,7 +11,6 @@ import keras
 __all__ = [
     "MOST_NAMES",
     "Graph",
-    "call_again",
     "check_is_keras_3",
     "check_stateless",
     "functional",
@@ -19,6 +18,7 @@ __all__ = [
     "layers_inside",
     "mask",
     "producer",
+    "repeat_call",
     "sources",
     "validation_data_of_fit",
 ]
@@ -49,7 +49,7 @@ def sources(node):
     return [producer(tensor) for tensor in node.arguments.keras_tensors]
 
 
-def call_again(node, tensors):
+def repeat_call(node, tensors):
     """Repeats the call `node` on new tensors, {id of the old one: the new one}."""
     args, kwargs = node.arguments.fill_in(tensors)
     return node.operation(*args, **kwargs)

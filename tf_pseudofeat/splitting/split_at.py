@@ -15,7 +15,7 @@ from tf_pseudofeat.splitting.find_layer import (
     find_calls,
     without_last_layer,
 )
-from tf_pseudofeat.splitting.graph import call_again, known_splits
+from tf_pseudofeat.splitting.graph import known_splits, repeat_call
 from tf_pseudofeat.splitting.outputs import choose_output, graph_to
 from tf_pseudofeat.splitting.split_checks import (
     check_arguments,
@@ -123,7 +123,7 @@ def _outputs_after(graph, cut, cut_outputs):
     new = {}
     _update(new, cut, cut_outputs)
     for node in graph.nodes[graph.position[cut] + 1 :]:
-        _update(new, node, call_again(node, new))
+        _update(new, node, repeat_call(node, new))
     return keras.tree.map_structure(lambda old: new[id(old)], graph.output)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.finite import check_finite, check_floats, without_overflow
+from tf_pseudofeat.core.finite import check_finite, check_floats, mask_overflow
 from tf_pseudofeat.data.preprocessing import (
+    overrides_predict,
     predict_batch,
-    predicts_otherwise,
     preprocess_batch,
 )
 from tf_pseudofeat.splitting.equivalence import (
@@ -108,7 +108,7 @@ class Split:
         features, expected, received = outputs_of_all(self, model, inputs)
         check_floats(features, self.layer_name)
         if not trained:
-            features = without_overflow(features, inputs)
+            features = mask_overflow(features, inputs)
         check_finite(features, f"The features at '{self.layer_name}'", inputs)
         if tolerance is None:
             tolerance = max(default_tolerance(half) for half in self)
@@ -129,7 +129,7 @@ class Split:
                 "its two halves."
             )
         # For other models `predict` is model(x), and tracing it takes 0.3 s.
-        if predicts_otherwise(model):
+        if overrides_predict(model):
             self._compare_predict(model, x, received, tolerance, trained)
         return largest, features, expected
 
@@ -147,7 +147,7 @@ class Split:
             raise ValueError(
                 f"head(trunk(x)) is not model.predict(x) for the split at "
                 f"'{self.layer_name}': largest difference {largest:.3g}, tolerance "
-                f"{tolerance:g}; `predict` gives shapes {shapes}. "
+                f"{tolerance:g}; `predict` returns shapes {shapes}. "
                 f"{type(model).__name__} {model.name!r} overrides `predict` or has a "
                 f"`preprocessor`, which its layers do not include. Move that into "
                 f"layers of the model, or apply it to the data and pass "

@@ -1,4 +1,4 @@
-"""What an imbalanced-learn sampler makes of features, checked before it is used."""
+"""Resamples features with an imbalanced-learn sampler, and checks the result."""
 
 import numpy as np
 from imblearn.under_sampling import ClusterCentroids
@@ -8,32 +8,32 @@ from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import class_ids, labels_like
 from tf_pseudofeat.sampling.rounding import cast_draws, warn_of_rounding
 
-__all__ = ["resampled"]
+__all__ = ["resample"]
 
 
-def resampled(data, sampler, num_classes):
-    """The features that a sampler leaves and makes, in the form of those it was given.
+def resample(data, sampler, num_classes):
+    """Resamples features, keeping their form.
 
-    It may change how many examples there are, and not what an example is: the head goes
-    on to see features as the trunk gives them.
+    A sampler may add and remove examples, but not transform features, since the head
+    still gets the features of the trunk.
 
     Args:
         data: `LabeledFeatures`.
-        sampler: has imbalanced-learn's `fit_resample`.
+        sampler: object with imbalanced-learn's `fit_resample`.
         num_classes: C.
 
     Returns:
         resampled: `LabeledFeatures`.
 
     Raises:
-        ValueError: The sampler gives features of another size, labels that are no class
-            ids, another number of labels than features, or none of the real examples as
-            it was.
+        ValueError: If the sampler returns features of another size, labels that are not
+            class ids, different numbers of features and labels, or none of the real
+            examples unchanged.
     """
     features, labels = data
-    features = np.asarray(features)  # of a `StoredArray` all
+    features = np.asarray(features)  # reads all of a `StoredArray`
     is_whole = features.dtype.kind in "iu"
-    # What float32 cannot hold would not come back as it was.
+    # Only dtypes that float32 can hold exactly.
     short = features.dtype.itemsize <= (2 if is_whole else 4)
     flat = features.reshape(len(features), -1)
     flat = flat.astype(np.float32 if short else np.float64)
@@ -48,35 +48,35 @@ def resampled(data, sampler, num_classes):
 
 
 def _checked(sampler, made, ids, size, num_classes):
-    """Features `[M, D]` and class ids `[M]` that a sampler gave."""
+    """Checks features `[M, D]` and class ids `[M]` of a sampler."""
     name, made, ids = type(sampler).__name__, np.asarray(made), np.asarray(ids)
     if made.ndim != 2 or made.shape[1] != size:
         raise ValueError(
-            f"`sampler` {name} gives features of shape {list(made.shape)} for features "
-            f"[N, {size}]. A sampler adds and removes examples; what selects or makes "
-            f"features belongs into the model, before the split."
+            f"`sampler` {name} returns features of shape {list(made.shape)} for "
+            f"features [N, {size}]. A sampler must only add and remove examples; put "
+            f"feature selection into the model, before the split."
         )
     if ids.shape != (len(made),):
         raise ValueError(
-            f"`sampler` {name} gives {len(made)} features and labels of shape "
-            f"{list(ids.shape)}; each feature needs the class id of its own, [M]."
+            f"`sampler` {name} returns {len(made)} features and labels of shape "
+            f"{list(ids.shape)}; each feature needs one class id, [M]."
         )
     check_finite(made, f"The features of `sampler` {name}")
     try:
         return made, class_ids(ids, num_classes)
     except ValueError as error:
-        raise ValueError(f"`sampler` {name} gives other labels: {error}") from error
+        raise ValueError(f"`sampler` {name} returns invalid labels: {error}") from error
 
 
 def _check_real_rows(sampler, real, made):
-    """Raises where not one row is as it was."""
-    # A row of zeros, of dead units, is one after a scaling, too.
+    """Raises ValueError if no row is unchanged."""
+    # Rows of zeros, of dead units, stay zeros after scaling.
     known = {hash(row.tobytes()) for row in real[real.any(axis=1)]}
     if not known or any(hash(row.tobytes()) in known for row in made):
         return
     raise ValueError(
-        f"`sampler` {type(sampler).__name__} gives {len(made)} features, and not one "
-        f"of the {len(real)} real ones is among them: it changes features, by a "
-        f"scaling for instance, and the model would not do so later. Put the scaling "
-        f"into the model, before the split, or pass the sampler alone."
+        f"`sampler` {type(sampler).__name__} returns {len(made)} features, and none of "
+        f"the {len(real)} real ones is among them: it transforms features, for "
+        f"instance by scaling, which the model does not do in inference. Put the "
+        f"scaling into the model, before the split, or pass only the sampler."
     )
