@@ -11,6 +11,7 @@ from apache_beam.ml.inference import base as inference
 
 from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.engines.beam_batches import BatchRows
+from tf_pseudofeat.engines.beam_runners import check_runner
 from tf_pseudofeat.engines.served_features import (
     endpoint_specs,
     features_of_inputs,
@@ -119,6 +120,7 @@ class ExtractFeatures(beam.PTransform):
 
     def expand(self, rows):
         """Returns a PCollection of batches."""
+        check_runner(rows.pipeline)
         run = inference.RunInference(
             inference.KeyedModelHandler(self._handler), **self._run_inference
         )

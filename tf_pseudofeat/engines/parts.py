@@ -116,7 +116,8 @@ def extract_part(
         extracted: `ExtractedPart`, for `merge_parts`.
 
     Raises:
-        OSError: If there is no SavedModel at `served`, or `folder` cannot be written to.
+        OSError: If there is no SavedModel at `served`, or `folder` cannot be written
+            to.
         TypeError: If `rows` is not iterable, or `part` or a path has another type.
         ValueError: If another argument is invalid or the folder already holds a set,
             before any row is read; or if rows do not fit the endpoint, a label is out
@@ -348,8 +349,10 @@ class _Digest:
         for row in zip(*columns, strict=True):
             pieces = hashlib.blake2b(digest_size=8)
             for value in map(np.asarray, row):
-                has_bytes = value.dtype.kind not in "OT"
-                pieces.update(value.tobytes() if has_bytes else repr(value).encode())
+                is_text = value.dtype.kind in "OSTU"  # padded, or not in the array
+                pieces.update(
+                    repr(value.tolist()).encode() if is_text else value.tobytes()
+                )
             self.value += int.from_bytes(pieces.digest(), "big")
             self.num_rows += 1
         self.value %= 2**64

@@ -3,7 +3,6 @@
 import functools
 import threading
 
-import numpy as np
 import tensorflow as tf
 
 __all__ = ["cached_model", "endpoint_specs", "features_of_inputs", "load_model"]
