@@ -34,6 +34,7 @@ from tf_pseudofeat.extraction.shard_reader import load_features
 from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import load_moments
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.split_at import split_at
 
@@ -82,6 +83,15 @@ def by_row(features, labels):
     return rows[np.lexsort(rows.T)]
 
 
+def assert_same(received, expected, rtol):
+    assert received.kind == expected.kind
+    np.testing.assert_array_equal(received.count, expected.count)
+    for field in ("mean", "scatter"):
+        mine, theirs = getattr(received, field), getattr(expected, field)
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * scale)
+
+
 def assert_is_expected(folder, moments, expected, kind="full"):
     """The set has each row once, and the moments are those of one machine."""
     features, labels = load_features(folder)
@@ -89,14 +99,14 @@ def assert_is_expected(folder, moments, expected, kind="full"):
         by_row(features[:], labels), by_row(*expected), rtol=0, atol=1e-6
     )
     np.testing.assert_array_equal(labels, expected[1])  # in the order of the parts
-    one_machine = moments_of(features[:], labels, C, kind)
+    pieces = zip(*(np.split(a[:], NUM_PARTS) for a in (features, labels)), strict=True)
+    one_machine = functools.reduce(
+        merge_moments, (moments_of(*piece, C, kind) for piece in pieces)
+    )
+    all_at_once = moments_of(features[:], labels, C, kind)  # sums in float32
     for found in (moments, load_moments(pathlib.Path(folder) / "moments.npz")):
-        assert found.kind == kind
-        np.testing.assert_array_equal(found.count, one_machine.count)
-        for field in ("mean", "scatter"):
-            mine, theirs = getattr(found, field), getattr(one_machine, field)
-            scale = np.abs(theirs).max()
-            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9 * scale)
+        assert_same(found, one_machine, 1e-9)
+        assert_same(found, all_at_once, 1e-6)
     names = {path.name for path in pathlib.Path(folder).iterdir()}
     num_shards = len(features.lengths)
     assert len(names) == 3 * num_shards + 2  # nothing of attempts that do not count
@@ -242,14 +252,13 @@ def test_batches_and_rows_are_told_apart_by_their_shapes(served, tmp_path):
 
 
 def test_inputs_by_name(tmp_path):
-    inputs = {
-        name: keras.Input((size,), name=name) for name, size in (("a", 2), ("b", 3))
-    }
+    sizes = {"a": 2, "b": 3}
+    inputs = {name: keras.Input((size,), name=name) for name, size in sizes.items()}
     x = layers.Dense(5, name="features")(layers.Concatenate()([*inputs.values()]))
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
     served = export_classifier(model, tmp_path / "served", layer_name="features")
     rng = np.random.default_rng(0)
-    x = {name: rng.normal(size=(7, n)).astype("f4") for name, n in (("a", 2), ("b", 3))}
+    x = {name: rng.normal(size=(7, size)) for name, size in sizes.items()}
     rows = [({name: x[name][i] for name in x}, i % 2) for i in range(7)]
     part = extract_part(0, rows, served, tmp_path / "f", 2)
     finish_parts(tmp_path / "f", part, 1)

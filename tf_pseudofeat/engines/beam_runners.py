@@ -1,13 +1,15 @@
 """Runners of Apache Beam that are known to lose rows."""
 
+import apache_beam as beam
+
 __all__ = ["check_runner"]
 
 
-def check_runner(pipeline):
+def check_runner(pipeline: beam.Pipeline) -> None:
     """Raises, while a pipeline is constructed, if its runner loses rows silently.
 
     Args:
-        pipeline: `beam.Pipeline`.
+        pipeline: the pipeline that a transform is applied in.
 
     Raises:
         NotImplementedError: If it runs on Beam's `DaskRunner`. Measured with Beam 2.77:
