@@ -447,6 +447,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture
+def logged(tmp_path):
+    """How often the processes of `start` wrote a text."""
+    return lambda text: (tmp_path / "engine.log").read_text("utf-8").count(text)
+
+
 def wait_for(condition, what, seconds=60):
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -508,7 +514,7 @@ def test_the_recipe_for_dask(start, served, tmp_path, expected):
 
 @pytest.mark.slow
 @on_linux
-def test_the_recipe_for_spark(start, served, tmp_path, expected, monkeypatch):
+def test_the_recipe_for_spark(start, logged, served, tmp_path, expected, monkeypatch):
     pyspark = package("pyspark")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, 17 or later")
@@ -532,9 +538,7 @@ def test_the_recipe_for_spark(start, served, tmp_path, expected, monkeypatch):
         )
         for _ in range(2)
     ]
-    log = tmp_path / "engine.log"
-    joined = "Registering worker"
-    wait_for(lambda: log.read_text("utf-8").count(joined) == 2, "worker")
+    wait_for(lambda: logged("Registering worker") == 2, "worker")
     try:
         run_recipe("Spark", workers, served, tmp_path, expected, master=master)
     finally:
@@ -544,7 +548,7 @@ def test_the_recipe_for_spark(start, served, tmp_path, expected, monkeypatch):
 
 @pytest.mark.slow
 @on_linux
-def test_the_recipe_for_ray(start, served, tmp_path, expected):
+def test_the_recipe_for_ray(start, logged, served, tmp_path, expected):
     ray = package("ray")
     command = [shutil.which("ray", path=pathlib.Path(sys.executable).parent), "start"]
     port = free_port()
@@ -554,10 +558,11 @@ def test_the_recipe_for_ray(start, served, tmp_path, expected):
         *(*command, "--head", "--port", port, "--num-cpus", 0, *rest),
         *("--include-dashboard", "false", "--node-ip-address", "127.0.0.1"),
     )
-    wait_for(lambda: accepts(port), "head")
-    workers = [
-        start(*command, "--address", head, "--num-cpus", 1, *rest) for _ in range(2)
-    ]
+    wait_for(lambda: logged("Ray runtime started."), "head")
+    workers = []
+    for number in range(2):  # in turn, as they look for free ports
+        workers.append(start(*command, "--address", head, "--num-cpus", 1, *rest))
+        wait_for(lambda n=number: logged("Ray runtime started.") == n + 2, "worker")
     try:
         run_recipe("Ray", workers, served, tmp_path, expected, head=head)
     finally:
