@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import itertools
 import json
 import os
@@ -401,8 +400,8 @@ def recipe(engine):
 
 
 def package(name):
-    reason = f"{name} is not installed"
-    return pytest.importorskip(name, reason=reason)
+    """A module that no extra brings."""
+    return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
 @pytest.fixture
@@ -491,7 +490,7 @@ def run_recipe(engine, workers, served, tmp_path, expected, **names):
 
 @on_linux
 def test_the_recipe_for_dask(start, served, tmp_path, expected):
-    package("distributed")
+    distributed = pytest.importorskip("distributed", reason="of the extra `dask`")
     file = tmp_path / "scheduler.json"
     on = "--scheduler-file", file, "--no-dashboard", "--host", "127.0.0.1"
     start(sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", 0, *on)
@@ -506,7 +505,6 @@ def test_the_recipe_for_dask(start, served, tmp_path, expected):
     ]
     wait_for(file.exists, "scheduler")
     scheduler = json.loads(file.read_text("utf-8"))["address"]
-    distributed = importlib.import_module("distributed")
     with distributed.Client(scheduler) as client:
         client.wait_for_workers(2, timeout=60)
     run_recipe("Dask", workers, served, tmp_path, expected, scheduler=scheduler)
@@ -515,10 +513,10 @@ def test_the_recipe_for_dask(start, served, tmp_path, expected):
 @pytest.mark.slow
 @on_linux
 def test_the_recipe_for_spark(start, logged, served, tmp_path, expected, monkeypatch):
-    pyspark = package("pyspark")
+    sql = package("pyspark.sql")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, 17 or later")
-    home = pathlib.Path(pyspark.__path__[0])
+    home = pathlib.Path(sql.__file__).parents[1]
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     port = free_port()
@@ -542,7 +540,6 @@ def test_the_recipe_for_spark(start, logged, served, tmp_path, expected, monkeyp
     try:
         run_recipe("Spark", workers, served, tmp_path, expected, master=master)
     finally:
-        sql = importlib.import_module("pyspark.sql")
         sql.SparkSession.builder.getOrCreate().stop()
 
 
