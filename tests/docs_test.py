@@ -244,7 +244,7 @@ def cluster_pieces():
 def test_an_example_of_a_docstring_runs(test, digits, session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {**vars(importlib.import_module(module_of(test))), **pieces(digits)}
-    if ".engines." in test.name:
+    if ".engines.beam" in test.name:
         names |= cluster_pieces()
     match test.name.rpartition(".")[2]:
         case "export_classifier":
