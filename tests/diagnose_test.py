@@ -312,7 +312,7 @@ def test_more_classes_have_a_bias_each():
     [
         ({"validation": None}, ValueError, "Pass `validation_data`"),
         ({"monitor": "acc"}, ValueError, "`monitor` must be one of"),
-        ({"class_names": ["ok"]}, ValueError, "1 names, and there are 2"),
+        ({"class_names": ["ok"]}, ValueError, "1 names for 2"),
         ({"blend": 0.5}, (TypeError, ValueError), "blend"),
     ],
 )

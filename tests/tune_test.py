@@ -104,6 +104,6 @@ def test_auto_takes_no_settings_that_it_chooses(model, digits, settings, message
 def test_a_recipe_is_an_object_or_auto(model, digits, recipe):
     with pytest.raises(
         TypeError,
-        match="`recipe` is of type HeadRecipe, or 'auto'; received",
+        match="`recipe` must be of type HeadRecipe, or 'auto'; received",
     ):
         retrain_head(model, "features", digits[0], recipe=recipe)
