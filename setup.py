@@ -38,7 +38,6 @@ def page(readme, scripts, source=None):
     text = parts.sub("", readme)
     text = re.sub(r'pip install -e "\.(.*?)"', r'pip install "tf-pseudofeat\1"', text)
     text = re.sub(r"python -m examples\.(\w+)", command, text)
-    text = re.sub(r"^IMAGE=.*", "IMAGE=FILE.png", text, flags=re.M)
     return re.sub(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^)\s]+)\)", link, text)
 
 

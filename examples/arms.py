@@ -12,7 +12,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.extraction.chosen import ClassTotals
-from tf_pseudofeat.head.adjust import shift_bias
+from tf_pseudofeat.head.bias_shift import shift_bias
 
 __all__ = ["ARMS", "run_arm"]
 

@@ -1,9 +1,10 @@
-"""Cures a model that was trained before this library was imported, in three lines.
+"""Retrains the head of a model that knows nothing of this library, in three lines.
 
     python -m examples.attach_to_existing_model
 
 Trains a `keras.applications` backbone under a small classifier on imbalanced digits, as
-anyone would, saves it, loads the file again, and only then imports tf_pseudofeat.
+anyone would, saves it, loads the file again, and only then imports tf_pseudofeat. The
+backbone has random weights, so nothing is downloaded; `weights="imagenet"` would.
 """
 
 import pathlib
@@ -59,7 +60,7 @@ def somebody_elses_model(images, epochs, seed):
     return model
 
 
-def cure(path, train_ds, test_ds, seed):
+def retrain(path, train_ds, test_ds, seed):
     """The three lines.
 
     Args:
@@ -69,7 +70,7 @@ def cure(path, train_ds, test_ds, seed):
         seed: of the draws.
 
     Returns:
-        model: the cured model.
+        model: the retrained model.
         report: `RetrainingReport`.
     """
     import tf_pseudofeat as tfpf
@@ -102,11 +103,11 @@ def main(argv):
     path = output_dir / "trained.keras"
     with whole_file(path) as aside:
         somebody_elses_model(images, FLAGS.epochs, FLAGS.seed).save(aside)
-    model, report = cure(path, train_ds, test_ds, FLAGS.seed)
+    model, report = retrain(path, train_ds, test_ds, FLAGS.seed)
     print(f"\n{report}\n")
-    with whole_file(output_dir / "cured.keras") as aside:
+    with whole_file(output_dir / "retrained.keras") as aside:
         model.save(aside)
-    print(f"Wrote {path} and {output_dir / 'cured.keras'}.")
+    print(f"Wrote {path} and {output_dir / 'retrained.keras'}.")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tf_pseudofeat.engines.beam import (
     WriteFeatureShards,
     WriteMoments,
 )
-from tf_pseudofeat.extraction.shards import check_free
+from tf_pseudofeat.extraction.shard_folder import check_free
 
 from .beam_sources import Digits, FeatureRows, ReadRanges, TfdsImages
 from .data import prepared_set

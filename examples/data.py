@@ -18,6 +18,7 @@ __all__ = [
     "step_sizes",
     "training_stream",
     "under_sampled",
+    "validation_and_test",
 ]
 
 
@@ -199,6 +200,23 @@ def under_sampled(images, seed=0):
         images,
         train_images=images.train_images[keep],
         train_labels=images.train_labels[keep],
+    )
+
+
+def validation_and_test(images):
+    """The held-out images in two halves: one to choose by, one that chooses nothing.
+
+    Args:
+        images: `ImbalancedImages`.
+
+    Returns:
+        validation: `(images, labels)`.
+        test: `(images, labels)`, with as many of each class, give or take one.
+    """
+    order = np.argsort(images.test_labels, kind="stable")
+    halves = (np.sort(order[start::2]) for start in (0, 1))
+    return tuple(
+        (images.test_images[rows], images.test_labels[rows]) for rows in halves
     )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.evaluation.comparison import score_predictions
-from tf_pseudofeat.sampling.budget import minority_classes
+from tf_pseudofeat.sampling.counts import minority_classes
 
 __all__ = ["SCORES", "THRESHOLDS", "logits_of", "way_scores"]
 
@@ -40,7 +40,7 @@ def way_scores(way, model, prior, split, validation):
     if way == "temperature":
         found = tfpf.choose_thresholds(model, validation, temperature=True)
         no_bias = np.zeros(split.counts.size)
-        predictions = predictions.less(no_bias, found.temperature)
+        predictions = predictions.shifted(no_bias, found.temperature)
     scores = score_predictions(predictions, minority)
     if way in THRESHOLDS:
         metric = way.split()[-1]

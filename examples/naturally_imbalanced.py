@@ -31,7 +31,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.sampling.budget import minority_classes
+from tf_pseudofeat.sampling.counts import minority_classes
 
 from .compare import Results
 from .devices import leave_gpus_to_keras

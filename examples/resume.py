@@ -8,8 +8,8 @@ import pathlib
 
 import keras
 
+from tf_pseudofeat.core.distribution import scope_of
 from tf_pseudofeat.core.files import whole_file
-from tf_pseudofeat.core.strategies import scope_of
 
 __all__ = ["EpochBackup", "restore", "skip_epochs"]
 

@@ -1,28 +1,29 @@
-"""Asks a server what some images show: `examples.serve`, or TensorFlow Serving itself.
+"""Asks a server for the classes of images, or of the rows of a table.
 
     python -m examples.serving_client --model=digits three.png four.png
     python -m examples.serving_client --model=digits --versions=1,2 three.png
     python -m examples.serving_client --server=grpc://HOST:8500 --model=digits four.png
     python -m examples.serving_client --model=digits --repeat=2000 four.png
+    python -m examples.serving_client --model=cancer rows.csv
 
-The images go as they are, JPEG or PNG, to the signature `encoded`. Over REST neither
+The server is `examples.serve`, TensorFlow Serving itself, or, over REST, KServe. Images
+go as they are, JPEG or PNG, to the signature `encoded`; rows of .csv and .json files
+(`table_rows.py`) to `serving_default`, whose inputs the server tells. Over REST neither
 TensorFlow nor anything else but absl is needed here.
 """
 
-import base64
 import concurrent.futures
 import http.client
-import json
 import pathlib
 import sys
 import time
-import urllib.parse
 
 from absl import app, flags
 
-FLAGS = flags.FLAGS
+from .predict_clients import client_of
+from .table_rows import check_rows, read_rows
 
-TIMEOUT = 60.0  # seconds for one request
+FLAGS = flags.FLAGS
 
 
 def define_flags():
@@ -32,9 +33,11 @@ def define_flags():
     )
     flags.DEFINE_string("model", None, "Name of the model.")
     flags.DEFINE_list("versions", [], "Beside each other, as in 1,2; or the latest.")
-    flags.DEFINE_string("signature", "encoded", "That takes encoded images.")
+    flags.DEFINE_string(
+        "signature", None, "By default `encoded` for images, else `serving_default`."
+    )
     flags.DEFINE_string("class_names", None, "File of them, where the model has none.")
-    flags.DEFINE_integer("top", 3, "Classes to show of each image.")
+    flags.DEFINE_integer("top", 3, "Classes to show of each image or row.")
     flags.DEFINE_integer("repeat", None, "Ask so often, and print the speed.")
     flags.DEFINE_integer("connections", 1, "At once, with --repeat.")
     flags.mark_flag_as_required("model")
@@ -49,133 +52,14 @@ def define_flags():
         )
 
 
-class RestClient:
-    """One connection to a REST server.
-
-    Args:
-        server: "http://host:port", or https.
-    """
-
-    def __init__(self, server):
-        address = urllib.parse.urlsplit(server)
-        kinds = {
-            "http": http.client.HTTPConnection,
-            "https": http.client.HTTPSConnection,
-        }
-        self._prefix = address.path.rstrip("/")
-        self._connection = kinds[address.scheme](address.netloc, timeout=TIMEOUT)
-
-    def predict(self, model, images, version=None, signature="encoded"):
-        """What the model says of each image.
-
-        Args:
-            model: its name.
-            images: list of bytes, JPEG or PNG.
-            version: a number; by default the latest.
-            signature: that takes encoded images.
-
-        Returns:
-            rows: for each image a dict of outputs; a single one has no name, "".
-
-        Raises:
-            RuntimeError: The server refused, with its reason.
-        """
-        which = "" if version is None else f"/versions/{version}"
-        instances = [{"b64": base64.b64encode(image).decode()} for image in images]
-        self._connection.request(
-            "POST",
-            f"{self._prefix}/v1/models/{urllib.parse.quote(model)}{which}:predict",
-            json.dumps({"signature_name": signature, "instances": instances}),
-            {"Content-Type": "application/json"},
-        )
-        response = self._connection.getresponse()
-        text = response.read().decode()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status} {response.reason}: {text.strip()}")
-        rows = json.loads(text)["predictions"]
-        return [row if isinstance(row, dict) else {"": row} for row in rows]
-
-
-class GrpcClient:
-    """One channel to a gRPC server.
-
-    Args:
-        server: "grpc://host:port".
-    """
-
-    def __init__(self, server):
-        import grpc  # here, as REST does without
-        from tensorflow_serving.apis import prediction_service_pb2_grpc as services
-
-        channel = grpc.insecure_channel(urllib.parse.urlsplit(server).netloc)
-        self._service = services.PredictionServiceStub(channel)
-        self._input_names = {}
-
-    def predict(self, model, images, version=None, signature="encoded"):
-        """As `RestClient.predict`; outputs have their names."""
-        import grpc
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = model
-        if version is not None:
-            request.model_spec.version.value = int(version)
-        try:
-            name = self._input_name(request.model_spec, signature)
-            request.model_spec.signature_name = signature
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(images, tf.string))
-            response = self._service.Predict(request, timeout=TIMEOUT)
-        except grpc.RpcError as error:
-            raise RuntimeError(f"{error.code().name}: {error.details()}") from None
-        columns = {
-            name: tf.make_ndarray(proto) for name, proto in response.outputs.items()
-        }
-        return [
-            {name: _plain(values[number]) for name, values in columns.items()}
-            for number in range(len(images))
-        ]
-
-    def _input_name(self, spec, signature):
-        """The one input of the signature, asked once of each version."""
-        from tensorflow_serving.apis import get_model_metadata_pb2 as metadata
-
-        key = (spec.name, spec.version.value, signature)
-        if key not in self._input_names:
-            request = metadata.GetModelMetadataRequest(
-                model_spec=spec, metadata_field=["signature_def"]
-            )
-            response = self._service.GetModelMetadata(request, timeout=TIMEOUT)
-            signatures = metadata.SignatureDefMap()
-            response.metadata["signature_def"].Unpack(signatures)
-            if signature not in signatures.signature_def:
-                raise RuntimeError(
-                    f"No signature {signature!r}; "
-                    f"there are: {', '.join(sorted(signatures.signature_def))}."
-                )
-            names = sorted(signatures.signature_def[signature].inputs)
-            if len(names) != 1:
-                raise RuntimeError(f"{signature!r} takes {names}; expected one input.")
-            (self._input_names[key],) = names
-        return self._input_names[key]
-
-
-def client_of(server):
-    """The client for an address, by its scheme."""
-    kinds = {"http": RestClient, "https": RestClient, "grpc": GrpcClient}
-    address = urllib.parse.urlsplit(server)
-    if address.scheme not in kinds or not address.netloc:
-        raise ValueError(f"--server={server}: expected http://HOST:PORT or grpc://...")
-    return kinds[address.scheme](server)
-
-
 def ranked(row, class_names=None):
-    """The classes of one image, the likeliest first.
+    """The classes of one image or row, the likeliest first.
 
     Args:
         row: outputs, as `predict` gives them: `classes` and `scores`, or else
             `probabilities`, `logits`, or the only output.
-        class_names: for a model that gives no `classes`.
+        class_names: for a model that gives no `classes`. Of two of them a single
+            number is the probability of the second.
 
     Returns:
         pairs: list of (class name, score).
@@ -194,6 +78,9 @@ def ranked(row, class_names=None):
                 f"`probabilities`, `logits`, or one output alone."
             )
         scores = row[known[0]]
+        scores = scores if isinstance(scores, list) else [scores]
+        if class_names and len(class_names) == 2 and len(scores) == 1:
+            scores = [1 - scores[0], scores[0]]
         names = class_names or [f"class {number}" for number in range(len(scores))]
     return sorted(zip(names, scores, strict=True), key=lambda pair: -pair[1])
 
@@ -202,7 +89,7 @@ def side_by_side(image, rankings, top):
     """A table: one column for each version.
 
     Args:
-        image: its name.
+        image: name of the image or row.
         rankings: {title: pairs from `ranked`}.
         top: rows.
 
@@ -264,45 +151,74 @@ def speed(seconds, failures, elapsed):
     )
 
 
-def _plain(value):
-    """A numpy value as JSON would give it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    value = value.tolist()
-    return [_text(x) for x in value] if isinstance(value, list) else value
+def asker(paths, model, signature=None):
+    """What to ask, of which version.
+
+    Args:
+        paths: of images; or of tables, .csv and .json, and no images.
+        model: its name.
+        signature: by default "encoded" for images, "serving_default" for rows.
+
+    Returns:
+        titles: list of str, one for each image or row.
+        ask: function of a client and a version that gives the answers to them.
+    """
+    tables = [path for path in paths if path.lower().endswith((".csv", ".json"))]
+    if not tables:
+        images = [pathlib.Path(path).read_bytes() for path in paths]
+        signature = signature or "encoded"
+        return paths, lambda client, v: client.predict(model, images, v, signature)
+    if len(tables) < len(paths):
+        raise ValueError(
+            f"Received tables and other files, {paths}; expected one kind. Call this "
+            f"program for each."
+        )
+    found = {path: read_rows(path) for path in tables}
+    titles = [f"{p}, row {k}" for p, rows in found.items() for k in _numbers(rows)]
+
+    name = signature or "serving_default"
+    checked = {}
+
+    def ask(client, version):
+        if version not in checked:
+            inputs = client.inputs(model, version, name)
+            checked[version] = [
+                x for p, rows in found.items() for x in check_rows(rows, inputs, p)
+            ]
+        return client.predict_rows(model, checked[version], version, name)
+
+    return titles, ask
 
 
-def _text(value):
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _numbers(rows):
+    return range(1, len(rows) + 1)
 
 
 def main(argv):
     """Reads the flags; everything else takes arguments."""
     program, *paths = argv
     if not paths:
-        raise app.UsageError("Name one or more images.")
+        raise app.UsageError("Name one or more images, or tables.")
     try:
-        images = [pathlib.Path(path).read_bytes() for path in paths]
+        titles, ask = asker(paths, FLAGS.model, FLAGS.signature)
         names = FLAGS.class_names and (
             pathlib.Path(FLAGS.class_names).read_text("utf-8").splitlines()
         )
         client = client_of(FLAGS.server)
         answers = {
-            f"version {version}" if version else "latest version": client.predict(
-                FLAGS.model, images, version, FLAGS.signature
-            )
+            f"version {version}" if version else "latest version": ask(client, version)
             for version in FLAGS.versions or [None]
         }
-        for number, path in enumerate(paths):
+        for number, title in enumerate(titles):
             rankings = {
-                title: ranked(rows[number], names) for title, rows in answers.items()
+                column: ranked(rows[number], names) for column, rows in answers.items()
             }
-            print(side_by_side(path, rankings, FLAGS.top))
+            print(side_by_side(title, rankings, FLAGS.top))
         if FLAGS.repeat:
             version = FLAGS.versions[-1] if FLAGS.versions else None
             found = measure(
                 lambda: client_of(FLAGS.server),
-                lambda one: one.predict(FLAGS.model, images, version, FLAGS.signature),
+                lambda one: ask(one, version),
                 FLAGS.repeat,
                 FLAGS.connections,
             )

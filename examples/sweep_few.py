@@ -27,7 +27,7 @@ from absl import app, flags
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.extraction.views import Shifts
-from tf_pseudofeat.head.adjust import shift_bias
+from tf_pseudofeat.head.bias_shift import shift_bias
 
 from .compare import Results
 from .data import load_images

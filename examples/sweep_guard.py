@@ -19,7 +19,7 @@ from scipy import stats
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.evaluation.comparison import score_predictions
-from tf_pseudofeat.sampling.budget import minority_classes
+from tf_pseudofeat.sampling.counts import minority_classes
 
 from .compare import Results
 from .deployment import resplit, trained_network

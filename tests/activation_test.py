@@ -5,7 +5,7 @@ import pytest
 from keras import layers, ops
 
 from tf_pseudofeat.splitting.activation import output_activation
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 
 def model_ending_in(*last):

@@ -1,4 +1,4 @@
-"""Tests for adjust.py: against numpy, for each kind of output, saved and served."""
+"""Tests for logit_adjustment.py: against numpy, for each kind of output, and saved."""
 
 import types
 import warnings
@@ -12,16 +12,12 @@ from keras import layers, ops
 
 from tests.each_backend import gradient
 from tf_pseudofeat.evaluation.scores import balanced_accuracy
-from tf_pseudofeat.head.adjust import (
-    LogitAdjustment,
-    adjust_logits,
-    final_dense,
-    shift_bias,
-)
+from tf_pseudofeat.head.bias_shift import final_dense, shift_bias
+from tf_pseudofeat.head.logit_adjustment import LogitAdjustment, adjust_logits
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.activation import output_activation
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 X = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
 COUNTS = [100, 20, 4]
@@ -434,7 +430,7 @@ def test_a_real_report_has_what_is_read():
         ([[5, 3, 2]], r"must have shape \[3\].*received shape \[1, 3\]"),
         (7, r"must have shape \[3\].*received shape \[\]"),
         ("many", r"one number per class; received 'many'"),
-        ({1: 5, 2: 3, 3: 1}, r"class ids 0 to 2; received those of \[1, 2, 3\]"),
+        ({1: 5, 2: 3, 3: 1}, r"class ids 0 to 2; received \[1, 2, 3\]"),
     ],
 )
 @pytest.mark.parametrize("function", [adjust_logits, shift_bias])
@@ -455,7 +451,7 @@ def test_one_output_needs_two_counts():
 @pytest.mark.parametrize("function", [adjust_logits, shift_bias])
 def test_tau_must_be_a_finite_number(function, tau):
     model = softmax_model()
-    with pytest.raises(ValueError, match="`tau` is a finite number"):
+    with pytest.raises(ValueError, match="`tau` must be a finite number"):
         function(model, COUNTS, tau)
 
 
@@ -542,7 +538,7 @@ def test_a_bias_that_is_not_there_is_not_shifted(make):
     assert final_dense(model) is None
     counts = np.arange(1, model.output_shape[-1] + 1)
     adjust_logits(model, counts)
-    with pytest.raises(ValueError, match="bias of a Dense layer.*adjust_logits"):
+    with pytest.raises(ValueError, match="Dense layer with a bias.*adjust_logits"):
         shift_bias(model, counts)
     for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, new)
@@ -682,27 +678,32 @@ def test_a_layer_saved_before_there_were_priors_has_none():
     del config["prior"]
     assert LogitAdjustment.from_config(config).prior is None
     model = model_ending_in(dense(3, "softmax"), layer)
-    with pytest.raises(ValueError, match="does not say which class shares its outputs"):
+    with pytest.raises(
+        ValueError, match="has no record of the class shares that its outputs"
+    ):
         adjust_logits(model, target_prior="uniform")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "does not say which class shares its outputs assume. Pass `class_counts`"),
+        (
+            {},
+            "has no record of the class shares that its outputs assume.*class_counts",
+        ),
         (
             {"class_counts": COUNTS, "tau": 0.5, "target_prior": "uniform"},
-            "tau=0.5 leaves a prior of its own.*Choose one",
+            "tau=0.5 and `target_prior` both.*Choose one",
         ),
         ({"class_counts": COUNTS, "target_prior": "even"}, "received 'even'"),
         ({"class_counts": COUNTS, "target_prior": [1, 2]}, r"`target_prior` must have"),
         (
             {"class_counts": COUNTS, "target_prior": [1, 0, 2]},
-            "`target_prior` needs a n",
+            "`target_prior` needs a p",
         ),
         (
             {"class_counts": COUNTS, "target_prior": {0: 1, 1: 2}},
-            r"`target_prior` is of the class ids 0 to 2; received those of \[0, 1\]",
+            r"`target_prior` must have the class ids 0 to 2; received \[0, 1\]",
         ),
     ],
 )
@@ -713,7 +714,7 @@ def test_targets_that_do_not_fit_are_refused(options, message):
 
 def test_training_shares_are_not_known_without_counts():
     adjusted = adjust_logits(softmax_model(), COUNTS)
-    with pytest.raises(ValueError, match="'training' beside the counts or the report"):
+    with pytest.raises(ValueError, match="'training' with counts or a report"):
         adjust_logits(adjusted, target_prior="training")
 
 

@@ -96,7 +96,7 @@ def test_outputs_of_other_classes_are_named(kind):
 
 @pytest.mark.parametrize("beta", [1, -0.1, 2])
 def test_beta_out_of_range(beta):
-    with pytest.raises(ValueError, match=r"`beta` is in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"`beta` must be in \[0, 1\)"):
         ClassBalancedCrossentropy(COUNTS, beta=beta)
 
 

@@ -1,4 +1,4 @@
-"""Tests for budget.py."""
+"""Tests for counts.py."""
 
 import collections
 import fractions
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 
-from tf_pseudofeat.sampling.budget import (
+from tf_pseudofeat.sampling.counts import (
     check_several_classes,
     class_counts,
     minority_classes,
@@ -172,7 +172,7 @@ def test_a_ratio_fills_the_smaller_class_whatever_its_id():
 
 @pytest.mark.parametrize("below", [0, -0.5, 1.01, np.nan])
 def test_below_is_a_fraction(below):
-    with pytest.raises(ValueError, match=rf"fraction in \(0, 1\]; received {below}"):
+    with pytest.raises(ValueError, match=rf"must be in \(0, 1\]; received {below}"):
         minority_classes([3, 1], below)
 
 

@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "sklearn": "scikit_learn",
     "tensorflow_serving": "tensorflow_serving_api",
+    "yaml": "pyyaml",
 }
 # What a distribution imports but does not require, so whoever imports it must.
 UNDECLARED = {
@@ -290,7 +291,7 @@ def test_what_is_imported_is_installed():
     always, extras = requirements()
     always = set(map(normal, always))
     extras = {name: always | set(map(normal, more)) for name, more in extras.items()}
-    of_examples = ("beam", "examples", "jax", "serving")
+    of_examples = ("beam", "examples", "jax", "keras-hub", "keras-tuner", "serving")
     installed = dict.fromkeys(PACKAGES, set().union(*extras.values()))
     installed["examples"] = set().union(*(extras[name] for name in of_examples))
     for package, label in LIBRARIES.items():

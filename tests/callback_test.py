@@ -10,13 +10,13 @@ import tensorflow as tf
 from keras import layers, ops
 from sklearn.metrics import balanced_accuracy_score
 
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining import callback as callback_module
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -171,14 +171,14 @@ def test_one_object_serves_two_fits():
 
 
 def test_interrupt_of_the_retraining_leaves_what_fit_had_learnt(monkeypatch):
-    from tf_pseudofeat.head import head as head_module
+    from tf_pseudofeat.head import training
 
     model, recorder = make_model(), Recorder()
 
     def interrupt(progress, epoch, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_module._Progress, "on_epoch_end", interrupt)
+    monkeypatch.setattr(training._Progress, "on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(model, recorder, retrainer())
     assert weights(model) == recorder.epochs[-1]
@@ -260,9 +260,9 @@ def test_training_that_breaks_down_is_told_of_and_keeps_its_history(every, stopp
     assert len(history.history["loss"]) == (1 if stopped else 2)
     assert cure.report is None
     broken = weights(model)
-    with pytest.raises(ValueError, match="4 weights of .*training has broken down"):
+    with pytest.raises(ValueError, match="4 weights of .*training has diverged"):
         retrain_head(model, "features", (X, Y), verbose=0)
-    with pytest.raises(ValueError, match="Load a checkpoint from before"):
+    with pytest.raises(ValueError, match="Load an earlier checkpoint"):
         fit(model, retrainer())
     assert weights(model) == broken
 
@@ -286,12 +286,12 @@ def test_verbose(capsys, verbose):
         (TypeError, "received ndarray", {"data": X}),
         (ValueError, "0 to 2; example .* label 3", {"data": (X, Y + 1)}),
         (ValueError, "0 to 2; .* label 8", {"validation_data": (X, Y + 7)}),
-        (ValueError, "`monitor` is one of", {"monitor": "loss"}),
+        (ValueError, "`monitor` must be one of", {"monitor": "loss"}),
         (ValueError, "4 classes", {"gaussian": ClassConditionalGaussian(4)}),
         (ValueError, "received 0", {"batch_size": 0}),
         (ValueError, "received -1", {"epochs": -1}),
         (ValueError, "auot", {"sampling_strategy": "auot"}),
-        (ValueError, "two whole numbers", {"seed": 3}),
+        (ValueError, "two integers", {"seed": 3}),
         (ValueError, "fit_resample", {"sampler": "SMOTE"}),
     ],
     ids=lambda value: "".join(value) if isinstance(value, dict) else "",
@@ -447,7 +447,7 @@ def test_next_fit_does_what_is_warned_of():
     assert weights(model)[2:] != retrained[2:]
 
     model = make_model(keras.optimizers.Adam(use_ema=True))
-    with pytest.warns(UserWarning, match="compile with a new optimizer before that"):
+    with pytest.warns(UserWarning, match="compile with a new optimizer before"):
         fit(model, retrainer(epochs=20))
     retrained = weights(model)
     model.compile(keras.optimizers.Adam(0.0), "sparse_categorical_crossentropy")
@@ -706,7 +706,7 @@ def test_a_generator_for_validation_is_no_guard_and_is_told_of():
 
 def test_a_generator_as_data_is_refused_before_a_step():
     model = make_model()
-    with pytest.raises(TypeError, match="generator, which gives its batches only once"):
+    with pytest.raises(TypeError, match="generator, which can be iterated"):
         fit(model, retrainer(data=Endless()()))
     assert int(model.optimizer.iterations) == 0
 
@@ -794,5 +794,5 @@ def test_a_last_retraining_after_the_logs_takes_the_place_of_their_last_score():
 
 
 def test_a_callback_without_data_says_where_they_come_from():
-    with pytest.raises(ValueError, match="does not tell a callback.*PseudoFeatureClas"):
+    with pytest.raises(ValueError, match="does not pass.*PseudoFeatureClas"):
         PseudoFeatureHeadRetrainer("features", None)

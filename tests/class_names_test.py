@@ -89,5 +89,5 @@ def test_a_label_of_no_class_in_a_dataset_is_an_error_where_it_is_read():
 def test_names_without_class_names_are_refused():
     with pytest.raises(ValueError, match="must be numbers.*Map class names to ids"):
         retrain(classifier(), named(TRAINING), None)
-    with pytest.raises(ValueError, match="3 names, and there are 2 classes"):
+    with pytest.raises(ValueError, match="3 names for 2 classes"):
         retrain(classifier(), class_names=["ok", "fraud", "theft"])

@@ -14,7 +14,8 @@ from tf_pseudofeat.gaussians.covariance import (
     moment_kind,
 )
 from tf_pseudofeat.gaussians.low_rank import LowRankScale
-from tf_pseudofeat.gaussians.moments import moments_of, no_moments
+from tf_pseudofeat.gaussians.moments import zero_moments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 
 OWN_TYPES = ("full", "diag", "spherical", "low_rank")  # a covariance for each class
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
@@ -408,4 +409,4 @@ def test_moments_of_another_kind_are_refused(covariance_type, kind):
     with pytest.raises(
         ValueError, match=rf"needs moments of .* received kind '{kind}'"
     ):
-        estimate_covariance(no_moments(2, 3, kind), covariance_type)
+        estimate_covariance(zero_moments(2, 3, kind), covariance_type)

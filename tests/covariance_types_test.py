@@ -7,10 +7,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
 from tf_pseudofeat.gaussians.covariance_types import CovarianceType, as_scale, plain
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.triangular import TriangularScale
 from tf_pseudofeat.sampling.interleave import interleave
 from tf_pseudofeat.sampling.oversamplers import GaussianOverSampler

@@ -1,4 +1,4 @@
-"""Tests for data_adapters.py: what `fit` takes gives what its arrays give."""
+"""Tests for batches.py: what `fit` takes gives what its arrays give."""
 
 import functools
 import threading
@@ -12,18 +12,16 @@ import scipy.sparse
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.data.data_adapters import (
+from tf_pseudofeat.data.batches import (
     batches_of,
-    check_data,
     first_batch,
-    first_batches,
     has_known_length,
-    is_one_pass,
-    map_batches,
     num_batches,
 )
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.data.checks import check_data, is_one_pass
+from tf_pseudofeat.data.map_batches import first_batches, map_batches
 from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.retraining.retrain import retrain_head
 
 N, SIZE = 196, 28
@@ -123,7 +121,7 @@ def test_sparse_rows_among_several_inputs(form):
         rows = slice(number * SIZE, (number + 1) * SIZE)
         np.testing.assert_array_equal(batch["words"], X[rows])
         np.testing.assert_array_equal(np.hstack(batch["rest"]), X[rows])
-    with pytest.raises(ValueError, match=r"one common length above 0; .*\[5, 196\]"):
+    with pytest.raises(ValueError, match=r"same length, at least 1; .*\[5, 196\]"):
         check_data((x | {"words": SPARSE[form](X[:5])}, Y))
 
 
@@ -134,7 +132,7 @@ def test_sparse_rows_without_entries(empty, dtype):
     for form in ("csr_array", "SparseTensor"):
         x, y = SPARSE[form](empty), np.zeros(len(empty), int)
         if not len(empty):
-            with pytest.raises(ValueError, match=r"above 0; received lengths \[0\]"):
+            with pytest.raises(ValueError, match=r"at least 1; received lengths \[0\]"):
                 check_data((x, y))
             continue
         got, _ = joined((x, y))
@@ -263,15 +261,18 @@ def test_a_py_dataset_without_a_length_says_what_to_write():
 @pytest.mark.parametrize(
     "item, message",
     [
-        ((X[0], 1), r"Batch 0, counted from 0, holds the single value 1 .*not single"),
-        ((X[0], np.int64(1)), "holds the single value .*Give batches of examples"),
+        (
+            (X[0], 1),
+            r"Batch 0, counted from 0, holds the single value 1; .*arrays instead",
+        ),
+        ((X[0], np.int64(1)), "holds the single value .*Yield batches of examples"),
         ((X[0], tf.constant(1)), "holds the single value"),
         ((1.0, Y), "holds the single value 1.0"),
         ((X, Y, 1.0), "holds the single value 1.0"),
-        ((X,), r"Batch 0, .*must give \(x, y\) .*received tuple of 1"),
-        ({"x": X, "y": Y}, r"must give \(x, y\)"),
-        (X, "must give .*received ndarray"),
-        (None, "must give .*received NoneType"),
+        ((X,), r"Batch 0, .*must yield \(x, y\) .*received tuple of 1"),
+        ({"x": X, "y": Y}, r"must yield \(x, y\)"),
+        (X, "must yield .*received ndarray"),
+        (None, "must yield .*received NoneType"),
     ],
 )
 @pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
@@ -289,7 +290,9 @@ def test_single_examples_of_a_dataset_of_unknown_rank():
     data = tf.data.Dataset.from_generator(
         lambda: zip(X, Y, strict=True), output_types=(tf.float32, tf.int64)
     )
-    with pytest.raises(ValueError, match="holds the single value .*not single ones"):
+    with pytest.raises(
+        ValueError, match="holds the single value .*arrays instead of lists"
+    ):
         extracted(data)
 
 
@@ -504,7 +507,7 @@ def test_an_iterable_with_no_end_needs_steps():
 def test_an_iterator_is_refused_with_the_way_out(make, names):
     data = make()
     assert is_one_pass(data)
-    message = f"received {type(data).__name__}, which gives .*only once.*from_generator"
+    message = f"received {type(data).__name__}, which .*only once.*from_generator"
     for given in ({"data": data}, {"data": (X, Y), "validation_data": data}):
         with pytest.raises(TypeError, match=message):
             retrained(**given, class_names=names)
@@ -536,8 +539,8 @@ def test_lists_of_numbers_are_arrays():
     "data, message",
     [
         ((X.tolist(), Y.tolist()), "`y` is a list of 196; pass an array"),
-        (([[1.0], [1.0, 2.0]], Y[:2]), "lists of several lengths"),
-        (([["a"], ["b"]], Y[:2]), "single value 'a' .*Pass lists as arrays"),
+        (([[1.0], [1.0, 2.0]], Y[:2]), "lists of different lengths"),
+        (([["a"], ["b"]], Y[:2]), "single value 'a'; .*Pass lists as arrays"),
         (([], Y[:0]), r"received lengths \[0\]"),
         ((X.tolist()[:-1], Y), r"lengths \[195, 196\]"),
     ],

@@ -12,7 +12,7 @@ from tests.small_fraud import NAMES, classifier, payments, word
 from tf_pseudofeat.evaluation.comparison import beyond_chance, difference_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.evaluation.thresholds import moved, predictions_of
+from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions, predictions_of
 from tf_pseudofeat.retraining.diagnose import _recommend, diagnose
 
 TRAINING, VALIDATION = payments(0), payments(1, (600, 60))
@@ -87,7 +87,7 @@ def test_logit_adjustment_is_that_of_the_counts(diagnosis, model):
 
 
 def test_thresholds_are_cross_fitted_and_leave_the_probabilities(diagnosis, model):
-    fitted = moved(
+    fitted = cross_fitted_decisions(
         predictions_of(model, VALIDATION), Guard("balanced_accuracy"), [1], (1, 2)
     )
     p, _ = decided(model)
@@ -311,8 +311,8 @@ def test_more_classes_have_a_bias_each():
     ("settings", "error", "message"),
     [
         ({"validation": None}, ValueError, "Pass `validation_data`"),
-        ({"monitor": "acc"}, ValueError, "`monitor` is one of"),
-        ({"class_names": ["ok"]}, ValueError, "1 names, and there are 2"),
+        ({"monitor": "acc"}, ValueError, "`monitor` must be one of"),
+        ({"class_names": ["ok"]}, ValueError, "1 names for 2"),
         ({"blend": 0.5}, (TypeError, ValueError), "blend"),
     ],
 )

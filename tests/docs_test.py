@@ -280,3 +280,11 @@ def test_an_example_of_a_docstring_runs(test, digits, session, tmp_path, monkeyp
 
 def module_of(test):
     return max((n for n in MODULES if test.name.startswith(n)), key=len)
+
+
+def test_every_program_is_in_the_readme_of_the_examples():
+    page = (ROOT / "examples" / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+)`", page))
+    for path in (ROOT / "examples").glob("*.py"):
+        if "__name__ == " in path.read_text("utf-8"):
+            assert path.stem in named, f"examples/README.md lacks `{path.stem}`"

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
 from tf_pseudofeat.gaussians.covariance_types import as_scale
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 
 KINDS = ("full", "tied", "diag")
 # The rounding of "low_rank" is not reckoned here; gaussian_test.py has its densities.
@@ -180,24 +181,28 @@ def test_what_does_not_scatter_has_no_scatter_at_all(name, kind):
 
 
 def one_by_one(parts):
-    return functools.reduce(merge, parts)
+    return functools.reduce(merge_moments, parts)
 
 
 def backwards(parts):
-    return functools.reduce(lambda total, part: merge(part, total), reversed(parts))
+    return functools.reduce(
+        lambda total, part: merge_moments(part, total), reversed(parts)
+    )
 
 
 def in_a_tree(parts):
     while len(parts) > 1:
         pairs = itertools.zip_longest(parts[::2], parts[1::2])
-        parts = [one if other is None else merge(one, other) for one, other in pairs]
+        parts = [
+            one if other is None else merge_moments(one, other) for one, other in pairs
+        ]
     return parts[0]
 
 
 def from_the_ends(parts):
     order = [i for pair in zip(range(99), range(98, -1, -1), strict=True) for i in pair]
     order = [i for i in order if i < len(parts)]
-    return functools.reduce(merge, [parts[i] for i in dict.fromkeys(order)])
+    return functools.reduce(merge_moments, [parts[i] for i in dict.fromkeys(order)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,7 +222,7 @@ def test_merges_in_odd_orders_are_within_their_rounding(name, way, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_of_pieces_is_within_its_rounding(kind, monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.gaussians.moments._BUFFER_ROWS", 10)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.moments_estimation._BUFFER_ROWS", 10)
     features = (1e8 + 8 * steps(41)).astype("float32")
     labels = classes_of(41)
     batches = zip(np.split(features, [3, 4, 20]), np.split(labels, [3, 4, 20]))  # noqa: B905
@@ -288,9 +293,9 @@ def solved(factor, columns):
 
 def true_log_density(mean, factor, features):
     white = solved(factor, (np.longdouble(features) - np.longdouble(mean)).T)  # [D, N]
-    normaliser = len(mean) / 2 * np.log(2 * np.longdouble(np.pi))
-    normaliser += np.log(np.longdouble(np.diag(factor))).sum()
-    return -normaliser - np.square(white).sum(axis=0) / 2
+    normalizer = len(mean) / 2 * np.log(2 * np.longdouble(np.pi))
+    normalizer += np.log(np.longdouble(np.diag(factor))).sum()
+    return -normalizer - np.square(white).sum(axis=0) / 2
 
 
 def bound_of_call(gaussian, mean, factor, features):
@@ -299,7 +304,7 @@ def bound_of_call(gaussian, mean, factor, features):
     white = W (x - centre) - W (mean - centre), with W = factor^-1 rounded: each is a
     sum of D products. That it turns into the distance costs 2 |white| of the error.
     """
-    centre = np.asarray(gaussian.centre, np.float64)
+    centre = np.asarray(gaussian.center, np.float64)
     inverse = np.abs(solved(factor, np.eye(len(mean))).astype(np.float64))
     terms = inverse @ np.abs(features - centre).T + np.abs(
         solved(factor, (mean - centre)[:, np.newaxis]).astype(np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from examples.attach_to_existing_model import cure, somebody_elses_model
+from examples.attach_to_existing_model import retrain, somebody_elses_model
 from examples.data import (
     imbalance,
     load_images,
@@ -170,7 +170,7 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused():
         resnet(18, (32, 32, 3), 10)
 
 
-def test_a_model_that_was_trained_before_is_cured(digits, tmp_path):
+def test_a_model_that_was_trained_before_is_retrained(digits, tmp_path):
     keras.utils.set_random_seed(0)
     images = imbalance(digits, num_minority=8, ratio=50, seed=0)
     images = dataclasses.replace(
@@ -187,7 +187,7 @@ def test_a_model_that_was_trained_before_is_cured(digits, tmp_path):
             (images.test_images, images.test_labels),
         )
     )
-    model, report = cure(tmp_path / "trained.keras", train, test, seed=0)
+    model, report = retrain(tmp_path / "trained.keras", train, test, seed=0)
     assert report.kept
     assert report.real == np.bincount(images.train_labels).tolist()
     x = images.test_images[:64]

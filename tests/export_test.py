@@ -17,7 +17,7 @@ from keras import layers
 
 from tests import programs
 from tests.each_backend import needs_savedmodel
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.export import export_classifier, next_version
 
 RNG = np.random.default_rng(0)
@@ -400,7 +400,7 @@ def test_named_version_that_another_took_meanwhile_is_theirs(tmp_path, monkeypat
         (tmp_path / "1" / "saved_model.pb").write_bytes(b"theirs")
 
     while_writing(monkeypatch, another)
-    with pytest.raises(FileExistsError, match="1 exists.*which is now .*2"):
+    with pytest.raises(FileExistsError, match="1 exists.*the next one, .*2"):
         export_classifier(dense_model(), tmp_path / "1")
     assert files_of(tmp_path) == b"theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
@@ -493,7 +493,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     "model, settings, message",
     [
-        (dense_model(), {"class_names": ["a", "b"]}, "2 names, and there are 3"),
+        (dense_model(), {"class_names": ["a", "b"]}, "2 names for 3"),
         (dense_model(), {"gaussian": fitted_gaussian()}, "pass `layer_name`"),
         (
             dense_model(),

@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.data.data_adapters import check_data, first_batch
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.data.batches import first_batch
+from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.extraction.options import Extraction
 
 NUM = 23
 RNG = np.random.default_rng(0)
@@ -284,8 +285,12 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
     [
         (unreadable(FLOATS, IDS).repeat(), None, r"is infinite .* pass `steps`"),
         (dataset_of(X, Y).take(0), None, r"The dataset is empty"),
-        (unreadable(FLOATS, IDS), 0, r"`steps` is a whole number from 1; received 0"),
-        (unreadable(FLOATS), None, r"must give \(x, y\) or .*received tuple of 1"),
+        (
+            unreadable(FLOATS, IDS),
+            0,
+            r"`steps` must be a whole number of at least 1; received 0",
+        ),
+        (unreadable(FLOATS), None, r"must yield \(x, y\) or .*received tuple of 1"),
         (unreadable(*[FLOATS] * 4), None, r"received tuple of 4"),
         (unreadable(FLOATS, (IDS, IDS)), None, r"One set of labels .* `y` holds 2"),
         (unreadable(FLOATS, {"a": IDS, "b": IDS}), None, r"`y` holds 2"),
@@ -295,8 +300,8 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
             r"single examples, not batches .* Add `.batch\(256\)`",
         ),
         (dataset_of({"x": X, "y": Y}).map(lambda d: d), None, r"received \{.*of 2"),
-        ((X,), None, r"must give \(x, y\) .*received tuple of 1"),
-        ((X, Y[:-1]), None, r"one common length above 0; .* \[22, 23\]"),
+        ((X,), None, r"must yield \(x, y\) .*received tuple of 1"),
+        ((X, Y[:-1]), None, r"same length, at least 1; .* \[22, 23\]"),
         ((X, Y, WEIGHT[:5]), None, r"received lengths \[5, 23\]"),
         (({"a": X, "b": X[:4]}, Y), None, r"received lengths \[4, 23\]"),
         ((X[:0], Y[:0]), None, r"received lengths \[0\]"),
@@ -380,7 +385,7 @@ def test_views_need_an_augmentation_that_can_be_called():
     trunk = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
     with pytest.raises(ValueError, match="views=3 needs `augment`"):
         extract_features(trunk, data, views=3)
-    with pytest.raises(ValueError, match="`views` is a whole number.*0"):
+    with pytest.raises(ValueError, match="`views` must be a whole number.*0"):
         extract_features(trunk, data, augment=doubled, views=0)
     with pytest.raises(TypeError, match="`augment`.*received 'flip'"):
         extract_features(trunk, data, augment="flip")

@@ -5,14 +5,14 @@ import pytest
 
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.evaluation.findings import (
-    assumed_prior,
     class_label,
-    in_words,
-    number,
-    price,
-    ranking,
+    describe_few,
+    describe_losses,
+    describe_prior,
+    describe_ranking,
+    format_score,
+    join_words,
     score_label,
-    too_few,
 )
 
 CLASSES = 7
@@ -42,7 +42,7 @@ def of_classes(**changed):
 
 def test_what_is_worse_by_more_than_chance_is_named():
     after = scores(accuracy=0.477, f1=0.478, log_loss=0.523, roc_auc=0.9)
-    assert price(scores(), after, ERROR) == (
+    assert describe_losses(scores(), after, ERROR) == (
         "Worse by more than chance: accuracy 50.0 -> 47.7; log loss 0.500 -> 0.523."
     )
 
@@ -50,20 +50,23 @@ def test_what_is_worse_by_more_than_chance_is_named():
 @pytest.mark.parametrize("name", ["log_loss", "brier_score", "calibration_error"])
 def test_of_a_loss_a_rise_is_worse(name):
     worse, better = scores(**{name: 0.6}), scores(**{name: 0.4})
-    assert score_label(name) in price(scores(), worse, ERROR)
-    assert price(scores(), better, ERROR) == "Nothing is worse by more than chance."
+    assert score_label(name) in describe_losses(scores(), worse, ERROR)
+    assert (
+        describe_losses(scores(), better, ERROR)
+        == "Nothing is worse by more than chance."
+    )
 
 
 def test_classes_are_named_the_worst_first_and_others_are_counted():
     recall = of_classes(c1=0.40, c2=0.30, c4=0.45, c5=0.35, c6=0.46, c0=0.9)
     after = scores(recall=recall, precision=of_classes(c3=0.2))
-    assert price(scores(), after, ERROR) == (
+    assert describe_losses(scores(), after, ERROR) == (
         "Worse by more than chance: recall of class 2 50.0 -> 30.0; recall of class 5 "
         "50.0 -> 35.0; recall of class 1 50.0 -> 40.0; recall of class 4 50.0 -> "
         "45.0; recall of 1 other class; precision of class 3 50.0 -> 20.0."
     )
     after = scores(recall=[0.1] * CLASSES)
-    sentence = price(scores(), after, ERROR, list("abcdefg"))
+    sentence = describe_losses(scores(), after, ERROR, list("abcdefg"))
     assert "recall of 'a' 50.0 -> 10.0" in sentence
     assert "recall of 3 other classes." in sentence
 
@@ -72,8 +75,10 @@ def test_what_has_no_value_or_no_error_is_not_worse():
     before = scores(recall=of_classes(c0=None), roc_auc=None)
     after = scores(precision=of_classes(c1=None), f1=None, accuracy=0.1)
     error = {**ERROR, "accuracy": None}
-    assert price(before, after, error) == "Nothing is worse by more than chance."
-    assert price(before, after, {}) == ""
+    assert (
+        describe_losses(before, after, error) == "Nothing is worse by more than chance."
+    )
+    assert describe_losses(before, after, {}) == ""
 
 
 # ---- Ranking. ------------------------------------------------------------------------
@@ -85,7 +90,7 @@ def test_what_has_no_value_or_no_error_is_not_worse():
         (0.6, 0.5, "Classes are ranked better: "),
         (0.6, 0.6, "Classes are ranked better: "),
         (0.4, 0.5, "Classes are ranked worse: "),
-        (0.6, 0.4, "Classes are ranked otherwise, better and worse: "),
+        (0.6, 0.4, "Classes are ranked differently, better and worse: "),
         (0.51, 0.49, "Classes are ranked as before ("),
     ],
 )
@@ -95,22 +100,22 @@ def test_ranking_is_better_worse_or_as_before(precision, area, verdict):
         f"average precision of the minority 50.0 -> {100 * precision:.1f} and ROC-AUC "
         f"50.0 -> {100 * area:.1f}"
     )
-    end = ", within chance): what changed is where the decision lies."
+    end = ", within chance): only the decision threshold changed."
     end = end if "before" in verdict else "."
-    assert ranking(scores(), after, ERROR) == f"{verdict}{numbers}{end}"
+    assert describe_ranking(scores(), after, ERROR) == f"{verdict}{numbers}{end}"
 
 
 @pytest.mark.parametrize("after", [scores(), scores(average_precision=None)])
 def test_of_ranking_nothing_is_said_without_numbers(after):
     unknown = scores(average_precision=None, roc_auc=None)
-    assert ranking(unknown, after, ERROR) == ""
-    assert ranking(after, unknown, ERROR) == ""
-    assert ranking(scores(), scores(), {}) == ""
+    assert describe_ranking(unknown, after, ERROR) == ""
+    assert describe_ranking(after, unknown, ERROR) == ""
+    assert describe_ranking(scores(), scores(), {}) == ""
 
 
 def test_of_one_number_ranking_goes_by_that():
     after = scores(average_precision=0.7, roc_auc=None)
-    assert ranking(scores(), after, ERROR) == (
+    assert describe_ranking(scores(), after, ERROR) == (
         "Classes are ranked better: average precision of the minority 50.0 -> 70.0."
     )
 
@@ -143,12 +148,12 @@ def test_of_one_number_ranking_goes_by_that():
     ],
 )
 def test_the_shares_that_outputs_assume(prior, counts, sentence):
-    received = assumed_prior(prior, counts)
+    received = describe_prior(prior, counts)
     assert received.startswith(sentence) if sentence else received == ""
 
 
 def test_shares_are_of_classes_by_name():
-    sentence = assumed_prior([0.75, 0.25], [90, 10], ("ok", "fraud"))
+    sentence = describe_prior([0.75, 0.25], [90, 10], ("ok", "fraud"))
     assert "'fraud' 25.0 percent, in the training data 10.0; 'ok' 75.0" in sentence
 
 
@@ -167,15 +172,15 @@ def test_shares_are_of_classes_by_name():
     ],
 )
 def test_classes_of_fewer_than_ten_examples_are_named(counts, named):
-    assert too_few(counts) == (
-        f"The validation data have {named}: what is said of a class with fewer than 10 "
-        f"examples is hardly more than chance."
+    assert describe_few(counts) == (
+        f"The validation data have {named}: scores of a class with fewer than 10 "
+        f"examples are mostly chance."
     )
 
 
 def test_ten_examples_are_enough():
-    assert too_few([100, 10]) == ""
-    assert "9 of 'fraud'" in too_few([100, 9], ["ok", "fraud"])
+    assert describe_few([100, 10]) == ""
+    assert "9 of 'fraud'" in describe_few([100, 9], ["ok", "fraud"])
 
 
 # ---- Words. --------------------------------------------------------------------------
@@ -210,7 +215,7 @@ def test_scores_have_names_that_people_use(name, label):
     ],
 )
 def test_shares_are_in_percent_and_losses_are_not(value, name, text):
-    assert number(value, name) == text
+    assert format_score(value, name) == text
 
 
 @pytest.mark.parametrize(
@@ -218,7 +223,7 @@ def test_shares_are_in_percent_and_losses_are_not(value, name, text):
     [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")],
 )
 def test_a_row_of_things(items, text):
-    assert in_words(items) == text
+    assert join_words(items) == text
 
 
 def test_a_class_is_called_by_its_name_or_its_id():

@@ -1,4 +1,4 @@
-"""Tests for foreseen.py: it tells what would fail, and nothing else.
+"""Tests for early_checks.py: it tells what would fail, and nothing else.
 
 What it tells is in the tables of bad_inputs_test.py.
 """
@@ -14,13 +14,13 @@ from imblearn.under_sampling import NearMiss, RandomUnderSampler, TomekLinks
 from keras import layers
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
-from tf_pseudofeat.retraining.foreseen import check_foreseen, known_counts
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.early_checks import check_before_extraction, known_counts
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,
@@ -46,7 +46,7 @@ def test_counts_of_a_dataset_are_not_known():
     order = np.argsort(Y)
     data = tf.data.Dataset.from_tensor_slices((X[order], Y[order])).batch(20)
     assert known_counts(data, PLAIN, 3) is None
-    check_foreseen(HeadRecipe(), 3, (4,), None, most=None, views=1)
+    check_before_extraction(HeadRecipe(), 3, (4,), None, most=None, views=1)
 
 
 SOURCES = [
@@ -74,7 +74,7 @@ def test_what_is_told_is_what_would_fail(settings, rare):
     told = failed = False
     try:
         counts = data.class_counts(3)
-        check_foreseen(recipe, 3, (4,), counts, most=None, views=1)
+        check_before_extraction(recipe, 3, (4,), counts, most=None, views=1)
     except ValueError:
         told = True
     try:
@@ -88,11 +88,11 @@ def test_what_is_told_is_what_would_fail(settings, rare):
 def test_views_count_as_examples_of_their_own():
     recipe = HeadRecipe(sampler=SMOTE(sampling_strategy={2: 9}, k_neighbors=7))
     counts = np.array([60, 30, 4])
-    check_foreseen(recipe, 3, (4,), counts, most=None, views=2)
-    with pytest.raises(ValueError, match="needs 8, and class 2 has 4"):
-        check_foreseen(recipe, 3, (4,), counts, most=None, views=1)
-    with pytest.raises(ValueError, match=r"needs 8, and class 1 has 6 .*\[1, 2\]"):
-        check_foreseen(
+    check_before_extraction(recipe, 3, (4,), counts, most=None, views=2)
+    with pytest.raises(ValueError, match="needs 8, but class 2 has 4"):
+        check_before_extraction(recipe, 3, (4,), counts, most=None, views=1)
+    with pytest.raises(ValueError, match=r"needs 8, but class 1 has 6 .*\[1, 2\]"):
+        check_before_extraction(
             *(
                 HeadRecipe(
                     sampler=SMOTE(sampling_strategy={1: 9, 2: 9}, k_neighbors=7)
@@ -134,13 +134,13 @@ def test_covariances_beyond_memory_are_told_before_anything_is_extracted(
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y, verbose=0, callbacks=[retrainer])
     assert not capsys.readouterr().out and int(model.optimizer.iterations) == 0
-    check_job(model, "features", (X, Y), gaussian={"covariance_type": "diag"})
+    resolve_task(model, "features", (X, Y), gaussian={"covariance_type": "diag"})
 
 
 def test_a_first_batch_of_one_class_is_not_all_of_a_dataset():
     order = np.argsort(Y)
     data = tf.data.Dataset.from_tensor_slices((X[order], Y[order])).batch(20)
-    check_job(wide_model(), "features", data, gaussian={"covariance_type": "diag"})
+    resolve_task(wide_model(), "features", data, gaussian={"covariance_type": "diag"})
 
 
 def test_one_class_of_a_dataset_is_told_when_it_is_read():

@@ -5,8 +5,8 @@ import pytest
 # Keras keeps `run_layer_test` in its private part; there is no public one.
 from keras.src.testing import TestCase
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

@@ -1,4 +1,4 @@
-"""Tests for gaussian.py: against scipy in float64, and the law of the samples."""
+"""Tests for class_conditional_gaussian.py: against scipy in float64; law of samples."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ from scipy import stats
 
 from benchmarks.compiled import compiled
 from tests.each_backend import gradient
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
@@ -673,7 +673,7 @@ def test_a_file_with_a_shape_that_is_none(tmp_path, shape):
     "changes, message",
     [
         ({"count": np.ones(4)}, r"a `count` of float64 \[4\]; kind 'full'"),
-        ({"count": np.full(3, 1.5)}, "a count that is no whole number, 1.5"),
+        ({"count": np.full(3, 1.5)}, "a count that is not a whole number, 1.5"),
         ({"mean": np.ones((3, 4), "f4")}, "a `mean` of float32"),
         ({"mean": np.ones(3)}, r"means of shape \[3\]"),
         ({"mean": np.full((3, 4), np.nan)}, "NaN or infinity in `mean`"),
@@ -702,7 +702,7 @@ def test_statistics_of_other_features(tmp_path):
     other = fitted(make_data(size=5), name="gaussian")
     keras.Sequential([keras.Input((5,)), other]).save_weights(tmp_path / "a.weights.h5")
     before = [weight.copy() for weight in model.get_weights()]
-    with pytest.raises(ValueError, match="moments are of features of 5 numbers"):
+    with pytest.raises(ValueError, match="moments have 5 features"):
         model.load_weights(tmp_path / "a.weights.h5")
     assert model.layers[-1].moments is not None
     for mine, theirs in zip(model.get_weights(), before, strict=True):
@@ -765,8 +765,8 @@ def test_the_shape_of_the_output_is_known_before_it_is_called(shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, r"whole number from 1; received 0"),
-        ({"num_classes": 2.5}, r"whole number from 1; received 2.5"),
+        ({"num_classes": 0}, r"whole number of at least 1; received 0"),
+        ({"num_classes": 2.5}, r"whole number of at least 1; received 2.5"),
         ({"covariance_type": "half"}, r"must be one of .*received 'half'"),
         ({"shrinkage": 2}, r"`shrinkage` must be 'oas' or .*received 2"),
         ({"covariance_scale": 0.0}, r"`covariance_scale` must be .*received 0.0"),
@@ -828,7 +828,7 @@ def test_what_needs_a_fit_says_so(use):
 @every_type
 def test_a_class_without_examples_is_not_sampled(covariance_type):
     gaussian = fitted(make_data((30, 0, 20)), covariance_type)
-    message = r"Class 1 had no example among the 50 .* \(empty classes asked for: \[1\]"
+    message = r"Class 1 had no example among the 50 .* \(empty classes requested: \[1\]"
     with pytest.raises(ValueError, match=message):
         gaussian.sample([0, 1, 2], (1, 2))
     assert gaussian.sample([0, 2], (1, 2)).shape == (2, 4)
@@ -842,7 +842,7 @@ def test_only_known_classes_are_sampled(labels):
 
 @pytest.mark.parametrize("seed", [1, (1,), (1, 2, 3), (1.0, 2.0), None, "ab"])
 def test_a_seed_of_anything_else_is_refused(seed):
-    with pytest.raises(ValueError, match=r"`seed` must be two whole numbers"):
+    with pytest.raises(ValueError, match=r"`seed` must be two integers"):
         fitted().sample([0], seed)
 
 

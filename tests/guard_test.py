@@ -120,7 +120,7 @@ def test_a_keras_metric_counts_weights_and_is_left_empty():
 @pytest.mark.parametrize(
     ("monitor", "error", "message"),
     [
-        ("acc", ValueError, r"`monitor` is one of \('accuracy'.*received 'acc'"),
+        ("acc", ValueError, r"`monitor` must be one of \('accuracy'.*received 'acc'"),
         (3, TypeError, r"name of a score, a function .*received 3"),
         (["f1"], TypeError, r"received \['f1'\]"),
         (
@@ -144,14 +144,18 @@ def test_what_is_no_monitor_is_refused(monitor, error, message):
 )
 def test_numbers_out_of_their_range_are_refused(option, values):
     for value in values:
-        with pytest.raises(ValueError, match=f"`{option}` is a number from 0.* to be"):
+        with pytest.raises(
+            ValueError, match=f"`{option}` must be a number from 0.* to be"
+        ):
             Guard(**{option: value})
 
 
 @pytest.mark.parametrize("score", ["many", [1, 2], None])
 def test_a_function_gives_one_number(score):
     guard = Guard(lambda labels, outputs: score)
-    message = r"`monitor` '<lambda>' gives one number, higher for better; received"
+    message = (
+        r"`monitor` '<lambda>' must return one number, where higher is better; received"
+    )
     with pytest.raises(ValueError, match=message):
         guard.score(BEFORE, [1])
 
@@ -175,9 +179,9 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="'roc_auc' needs probabilities"):
         Guard("roc_auc").check(unknown, [1])
     three = Predictions(IDS, np.full((len(IDS), 3), 1 / 3), "softmax")
-    with pytest.raises(ValueError, match=r"'f1' cannot be scored.* classes \[2\]"):
+    with pytest.raises(ValueError, match=r"'f1' is undefined.* classes \[2\]"):
         Guard("f1").check(three, [2])
-    with pytest.raises(ValueError, match="'average_precision' cannot be scored"):
+    with pytest.raises(ValueError, match="'average_precision' is undefined"):
         Guard("average_precision").check(three, [2])
 
 
@@ -197,8 +201,8 @@ def test_what_cannot_be_scored_is_refused():
 )
 def test_a_gain_beyond_chance_may_stay_and_a_loss_not(monitor):
     guard = Guard.of(monitor)
-    assert guard.objection(BEFORE, AFTER, [1]) == ""
-    objection = guard.objection(AFTER, BEFORE, [1])
+    assert guard.rollback_reason(BEFORE, AFTER, [1]) == ""
+    objection = guard.rollback_reason(AFTER, BEFORE, [1])
     old, new = guard.score(AFTER, [1]), guard.score(BEFORE, [1])
     verb = "fell" if new < old else "rose"
     assert objection == (
@@ -208,25 +212,25 @@ def test_a_gain_beyond_chance_may_stay_and_a_loss_not(monitor):
 
 def test_no_monitor_lets_any_head_stay():
     worst = decided(IDS, 1 - IDS)
-    assert Guard(None).objection(BEFORE, worst, [1]) == ""
+    assert Guard(None).rollback_reason(BEFORE, worst, [1]) == ""
 
 
 @pytest.mark.parametrize("monitor", ["balanced_accuracy", share_that_is_right])
 def test_a_tie_is_no_gain(monitor):
-    objection = Guard(monitor, confidence=0.5).objection(BEFORE, BEFORE, [1])
+    objection = Guard(monitor, confidence=0.5).rollback_reason(BEFORE, BEFORE, [1])
     assert objection.endswith("did not change (0.6250), which is a tie") or (
         objection.endswith("did not change (0.6667), which is a tie")
     )
     # Decisions that are as they were, of other probabilities.
     surer = decided(IDS, OLD_GUESS, sure=0.99)
-    assert "which is a tie" in Guard(monitor).objection(BEFORE, surer, [1])
+    assert "which is a tie" in Guard(monitor).rollback_reason(BEFORE, surer, [1])
 
 
 def test_a_gain_within_chance_is_none_unless_every_gain_counts():
     one_more = OLD_GUESS.copy()
     one_more[-1] = 1
     after = decided(IDS, one_more)
-    objection = Guard("accuracy", confidence=0.95).objection(BEFORE, after, [1])
+    objection = Guard("accuracy", confidence=0.95).rollback_reason(BEFORE, after, [1])
 
     def gained(rows):
         return np.mean(IDS[rows] == one_more[rows]) - np.mean(
@@ -238,20 +242,20 @@ def test_a_gain_within_chance_is_none_unless_every_gain_counts():
         f"accuracy on the validation data went from {80 / 120:.4f} to {81 / 120:.4f}, "
         f"which may be chance: the standard error of the difference is {error:.4f}"
     )
-    assert Guard("accuracy", confidence=0.5).objection(BEFORE, after, [1]) == ""
+    assert Guard("accuracy", confidence=0.5).rollback_reason(BEFORE, after, [1]) == ""
 
 
 def test_a_gain_whose_error_nobody_knows_may_be_chance():
     ids = np.repeat([0, 1], [20, 1])
     before, after = decided(ids, np.zeros(21, int)), decided(ids, ids)
-    objection = Guard("mean_minority_accuracy").objection(before, after, [1])
+    objection = Guard("mean_minority_accuracy").rollback_reason(before, after, [1])
     assert objection.endswith("the standard error of the difference is not known")
 
 
 def test_a_score_that_is_lost_is_no_gain():
     before = Predictions([0, 1], [[0.2, 0.8], [0.8, 0.2]], "softmax")
     after = Predictions([0, 1], [[np.nan, 0.0], [0.8, 0.2]], None)
-    assert Guard("roc_auc").objection(before, after, [1]) == (
+    assert Guard("roc_auc").rollback_reason(before, after, [1]) == (
         "roc_auc on the validation data went from 0.0000 to nan"
     )
 
@@ -278,7 +282,7 @@ def collapsed(share):
 def test_no_class_may_lose_too_much_of_its_recall(share, drop, lost):
     guard = Guard("mean_minority_accuracy", max_recall_drop=drop)
     before = decided(IDS, np.where(IDS == 1, np.arange(120) % 2, 0))
-    objection = guard.objection(before, collapsed(share), [1])
+    objection = guard.rollback_reason(before, collapsed(share), [1])
     left = 100 * (1 - share)
     expected = (
         f"the recall of class 0 on the validation data fell from 100.0 to {left:.1f} "
@@ -335,5 +339,5 @@ def test_a_single_class_says_nothing():
 
 
 def test_a_score_of_the_users_own_that_is_nan_is_called_that():
-    with pytest.raises(ValueError, match=r"gives NaN for the data to score on"):
+    with pytest.raises(ValueError, match=r"is NaN for the data to score on"):
         Guard(lambda labels, outputs: float("nan")).check(BEFORE, [1])

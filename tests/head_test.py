@@ -1,4 +1,4 @@
-"""Tests for head.py: training a head on features, and undoing it to the bit."""
+"""Tests for fit.py: training a head on features, and undoing it to the bit."""
 
 import random
 
@@ -11,9 +11,8 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from tests import heads
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head import head as head_module
-from tf_pseudofeat.head import optimizers
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head import optimizers, training
 from tf_pseudofeat.head.optimizers import head_optimizer
 
 COUNTS = [60, 20, 10]
@@ -137,7 +136,7 @@ def test_epochs_by_default_are_five_at_least():
 
 @pytest.mark.parametrize("epochs", [0, -1, 2.5])
 def test_epochs_that_are_no_number_of_epochs_are_refused(epochs):
-    with pytest.raises(ValueError, match=f"`epochs` is a whole number.*{epochs}"):
+    with pytest.raises(ValueError, match=f"`epochs` must be a whole number.*{epochs}"):
         fit(make_head(), epochs=epochs)
 
 
@@ -218,7 +217,7 @@ def test_head_without_a_weight_to_train_is_refused():
     inputs = keras.Input((4,))
     norm = layers.BatchNormalization(name="norm")
     head = keras.Model(inputs, layers.Softmax(name="end")(norm(inputs)))
-    with pytest.raises(ValueError, match="no weight that can be trained") as caught:
+    with pytest.raises(ValueError, match="no trainable weights") as caught:
         fit(head, num_classes=4)
     assert "'norm', 'end'" in str(caught.value)
     assert "1 BatchNormalization frozen" in str(caught.value)
@@ -242,7 +241,7 @@ def test_fresh_head_leaves_pythons_random_numbers_alone():
     random.seed(5)
     following = random.random()
     random.seed(5)
-    head_module._initialize(head, (1, 2))
+    training.initialize_head(head, (1, 2))
     assert random.random() == following
 
 
@@ -301,7 +300,7 @@ def test_interrupt_restores_every_variable_after_they_had_changed(monkeypatch):
         seen.append(state(head))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_module._Progress, "on_epoch_end", interrupt)
+    monkeypatch.setattr(training._Progress, "on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(head, freeze_batch_norm=False)
     assert seen[0] != before
@@ -421,11 +420,11 @@ def test_blend_leaves_statistics_and_random_states_as_they_became():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"blend": 1.5}, "a share from 0 to 1; received 1.5"),
-        ({"blend": -0.1}, "a share from 0 to 1; received -0.1"),
-        ({"blend": float("nan")}, "a share from 0 to 1; received nan"),
-        ({"blend": "half"}, "a share from 0 to 1; received 'half'"),
-        ({"blend": 0.5, "fresh_head": True}, "a fresh head has nothing in common"),
+        ({"blend": 1.5}, r"must be in \[0, 1\]; received 1.5"),
+        ({"blend": -0.1}, r"must be in \[0, 1\]; received -0.1"),
+        ({"blend": float("nan")}, r"must be in \[0, 1\]; received nan"),
+        ({"blend": "half"}, r"must be in \[0, 1\]; received 'half'"),
+        ({"blend": 0.5, "fresh_head": True}, "a fresh head is not trained from it"),
     ],
 )
 def test_blend_is_a_share_and_needs_a_trained_head(settings, message):

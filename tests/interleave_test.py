@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling.interleave import interleave
 
 # The package shows the function by this name, so the module is asked for by name.
@@ -485,7 +485,7 @@ def test_memory_does_not_grow_with_the_number_planned(fresh):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": LABELS[1:]}, r"one length above 0; .*'labels': \[59\]"),
+        ({"labels": LABELS[1:]}, r"the same length, at least 1; .*'labels': \[59\]"),
         ({"sample_weight": np.ones(3)}, r"'sample_weight': \[3\]"),
         ({"features": FEATURES[:0], "labels": LABELS[:0]}, r"'features': \[0, 4\]"),
         ({"features": FEATURES[:, 0]}, r"one number for each .* shape \[60\]"),
@@ -498,10 +498,13 @@ def test_memory_does_not_grow_with_the_number_planned(fresh):
         ({"counts": {0: 1.5}}, r"received \{0: 1.5\}"),
         ({"counts": {0: np.nan}}, r"received \{0: nan\}"),
         ({"features": FEATURES[:, :3]}, r"shape \[4\]; received .* shape \[3\]"),
-        ({"batch_size": 0}, r"`batch_size` is a whole number from 1; received 0"),
+        (
+            {"batch_size": 0},
+            r"`batch_size` must be a whole number of at least 1; received 0",
+        ),
         ({"batch_size": 2.5}, r"`batch_size` .*received 2.5"),
-        ({"seed": 3}, r"`seed` must be two whole numbers, .*received 3"),
-        ({"seed": (1.5, 2)}, r"`seed` must be two whole numbers"),
+        ({"seed": 3}, r"`seed` must be two integers, .*received 3"),
+        ({"seed": (1.5, 2)}, r"`seed` must be two integers"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

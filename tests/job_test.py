@@ -1,4 +1,4 @@
-"""Tests for job.py: all is resolved, and refused, before it costs anything."""
+"""Tests for task.py: all is resolved, and refused, before it costs anything."""
 
 import itertools
 
@@ -10,9 +10,9 @@ from imblearn.over_sampling import SMOTE
 from keras import layers
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.retraining.job import check_job
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype("float32")
@@ -37,7 +37,7 @@ def make_model(units=3, activation="softmax", loss="sparse_categorical_crossentr
 
 
 def job(model=None, layer_name="features", data=(X, Y), **settings):
-    return check_job(model or make_model(), layer_name, data, **settings)
+    return resolve_task(model or make_model(), layer_name, data, **settings)
 
 
 def error_of(*args, error=ValueError, **settings):
@@ -176,13 +176,13 @@ UNFITTED = ClassConditionalGaussian(3)
         ({"layer_name": "probabilities"}, ["output layer", "'features'"]),
         ({"monitor": "f2"}, ["'f2'", "'balanced_accuracy'", "or None"]),
         ({"monitor": "recall"}, ["'recall'"]),
-        ({"seed": 1}, ["two whole numbers", "1"]),
-        ({"seed": (1, 2, 3)}, ["two whole numbers", "(1, 2, 3)"]),
+        ({"seed": 1}, ["two integers", "1"]),
+        ({"seed": (1, 2, 3)}, ["two integers", "(1, 2, 3)"]),
         ({"gaussian": UNFITTED, "sampler": SMOTE()}, ["not both"]),
         ({"gaussian": SMOTE()}, ["received SMOTE", "`sampler`"]),
         (
             {"gaussian": ClassConditionalGaussian(4)},
-            ["`gaussian` has 4 classes, the model 3"],
+            ["`gaussian` has 4 classes, but the model 3"],
         ),
         ({"sampler": UNFITTED}, ["fit_resample", "ClassConditionalGaussian"]),
         ({"sampler": SMOTE(), "data": (X, Y, np.ones(40))}, ["sample weights"]),
@@ -194,7 +194,7 @@ UNFITTED = ClassConditionalGaussian(3)
         ({"validation_data": (X, Y + 1)}, ["0 to 2", "label 3"]),
         ({"validation_data": (X, Y, Y, Y)}, ["(x, y, sample_weight)"]),
         ({"steps": 0}, ["`steps`", "received 0"]),
-        ({"epochs": 0}, ["`epochs` is a whole number from 1; received 0"]),
+        ({"epochs": 0}, ["`epochs` must be a whole number of at least 1; received 0"]),
         ({"epochs": 1.5}, ["`epochs`", "received 1.5"]),
         ({"batch_size": -3}, ["`batch_size`", "received -3"]),
         ({"batch_size": None}, ["`batch_size`", "received None"]),
@@ -241,7 +241,7 @@ def test_a_split_has_two_halves(halves):
 )
 def test_an_unknown_option_names_its_neighbor(option, hint):
     message = error_of(error=TypeError, **{option: 1})
-    assert f"{option!r} is no option" in message and hint in message
+    assert f"{option!r} is not an option" in message and hint in message
 
 
 def test_infinite_data_need_steps():
@@ -252,7 +252,7 @@ def test_infinite_data_need_steps():
 
 def test_model_of_another_type_is_refused():
     with pytest.raises(TypeError, match="keras.Model"):
-        check_job(object(), "features", (X, Y))
+        resolve_task(object(), "features", (X, Y))
 
 
 def test_model_with_several_outputs_is_refused():
@@ -402,7 +402,7 @@ def test_errors_name_the_model_that_was_passed():
     ("data", "message"),
     [
         ((X, Y + 1), "Labels must be class ids 0 to 2"),
-        ((X, Y[:-1]), "must have one common length"),
+        ((X, Y[:-1]), "must have the same length"),
         ((X[:, :3], Y), "expected axis -1 of input shape|incompatible|shape"),
         (("images", "labels"), "."),
     ],

@@ -140,7 +140,7 @@ def test_what_cannot_be_scored_is_refused_before_the_head_changes():
     common = SCORING.select(SCORING.ids == 0)
     with pytest.raises(ValueError, match="'f1' needs examples of two classes"):
         Linear().judge(TRAINING, common, Guard("f1"))
-    with pytest.raises(TypeError, match="`scoring` is a LabeledFeatures"):
+    with pytest.raises(TypeError, match="`scoring` must be a LabeledFeatures"):
         Linear().judge(TRAINING, (SCORING.features, SCORING.labels))
 
 
@@ -189,9 +189,9 @@ def test_features_that_are_all_the_same_are_said_to_be():
 def test_where_no_decision_changes_it_is_said():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING, Guard(None))
-    assert about(judge([0.5])["notes"], "Not one decision changed.")
+    assert about(judge([0.5])["notes"], "No decision changed.")
     linear.set(1.0, -0.5)
-    assert not about(judge([0.5])["notes"], "Not one decision changed.")
+    assert not about(judge([0.5])["notes"], "No decision changed.")
 
 
 @pytest.mark.parametrize(("apart", "said"), [(0.02, True), (2.0, False)])
@@ -217,18 +217,18 @@ def memorized():
 def test_a_class_that_is_known_by_heart_is_named():
     known, new = memorized()
     sentence = (
-        "The classifier knows its training examples of 'fraud' by heart and misses "
-        "others: features of changed examples (`augment`), or a larger `tau`, go "
-        "further than more training."
+        "The classifier has memorized its training examples of 'fraud' and misses "
+        "others: augmented views (`augment`), or a larger `tau`, help more than "
+        "further training."
     )
     linear = Linear(bias=0.0)
     verdict = linear.judge(known, new, Guard(None), draws=False)([0.5])
-    assert about(verdict["notes"], "by heart") == [sentence]
+    assert about(verdict["notes"], "memorized") == [sentence]
     for settings in ({"errors": False}, {"viewed": True}):
         verdict = linear.judge(known, new, Guard(None), draws=False, **settings)([0.5])
-        assert not about(verdict["notes"], "by heart")
+        assert not about(verdict["notes"], "memorized")
     verdict = linear.judge(known, known, Guard(None), draws=False)([0.5])
-    assert not about(verdict["notes"], "by heart")
+    assert not about(verdict["notes"], "memorized")
 
 
 def adjusted():
@@ -249,9 +249,9 @@ def test_logit_adjustment_that_does_as_much_is_named_with_its_score(activation):
     verdict = judge([0.5])
     assert verdict["reason"] == ""
     assert about(verdict["notes"], "Logit adjustment") == [
-        f"Logit adjustment alone, which needs no training, gives balanced accuracy "
-        f"{score:.1f} where the retraining gives {own:.1f}: adjust_logits(model, "
-        f"counts) of the model as it came would do."
+        f"Logit adjustment alone, which needs no training, has balanced accuracy "
+        f"{score:.1f} and the retraining {own:.1f}: adjust_logits(model, "
+        f"counts) of the original model is enough."
     ]
 
 
@@ -276,7 +276,7 @@ def test_without_a_monitor_the_rival_is_judged_by_balanced_accuracy():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING, Guard(None))
     linear.set(1.0, -2.2 + adjusted())
-    assert about(judge([0.5])["notes"], "gives balanced accuracy")
+    assert about(judge([0.5])["notes"], "has balanced accuracy")
 
 
 def test_a_rival_in_a_loss_is_judged_by_its_fall():

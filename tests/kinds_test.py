@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.splitting.separating import separating_layers
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -114,7 +114,9 @@ def test_mask_that_a_recurrent_layer_uses_up():
 
 def test_mask_that_a_recurrent_layer_hands_on():
     model = words(layers.LSTM(4, return_sequences=True, name="states"), layers.LSTM(3))
-    with pytest.raises(ValueError, match="Split after the layer that uses up the mask"):
+    with pytest.raises(
+        ValueError, match="Split after the layer that consumes the mask"
+    ):
         retrain_head(model, "states", (np.ones((N, 5)), LABELS), **QUIET)
 
 
@@ -160,7 +162,7 @@ def test_siamese_branches():
     with pytest.raises(ValueError, match="called 2 times"):
         split_at(model, "twin")
     for call_index in (0, 1):
-        with pytest.raises(ValueError, match=r"goes around it.*first: 'distance'"):
+        with pytest.raises(ValueError, match=r"bypasses it.*first: 'distance'"):
             split_at(model, "twin", call_index=call_index)
     names = [cut.layer_name for cut in separating_layers(model)]
     assert names == ["features", "distance"]
@@ -174,7 +176,7 @@ def test_layer_on_both_sides_of_the_cut():
     x = numbers(6)
     assert split_at(model, "features").check(model, x) <= 1e-6
     assert split_at(model, "shared", call_index=1).check(model, x) <= 1e-6
-    with pytest.raises(ValueError, match=r"weights of the trunk, too.*last use"):
+    with pytest.raises(ValueError, match=r"weights of the trunk.*last use"):
         retrain_head(model, "features", (x, LABELS), **QUIET)
     assert [cut.shared for cut in separating_layers(model)] == [False, True, True]
 
@@ -201,7 +203,7 @@ def test_head_without_weights():
     model = compiled(inputs, layers.Softmax(name="softmax")(x))
     x = numbers(6)
     assert split_at(model, "logits").check(model, x) <= 1e-6
-    with pytest.raises(ValueError, match=r"no weight that can be trained.*earlier"):
+    with pytest.raises(ValueError, match=r"no trainable weights.*earlier"):
         retrain_head(model, "logits", (x, LABELS), **QUIET)
     assert separating_layers(model)[0].head_parameters == 0
 

@@ -5,8 +5,9 @@ import pytest
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling.interleave import interleave
 
 RNG = np.random.default_rng(0)
@@ -18,7 +19,7 @@ COUNTED = np.flatnonzero(WEIGHT)
 
 @pytest.fixture(params=["memory", "disk"])
 def place(request, tmp_path):
-    """A function that gives features as an array, or as one that lies on disk."""
+    """A function that gives features as an array, or as one that is on disk."""
 
     def stored(features):
         with ShardWriter(tmp_path, rows_per_shard=7) as writer:
@@ -102,8 +103,8 @@ def test_several_are_one_after_the_other(place):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ((X, Y[1:]), r"one length above 0; .*\[30, 4\], 'labels': \[29\]"),
-        ((X[:0], Y[:0]), r"one length above 0; .*\[0, 4\]"),
+        ((X, Y[1:]), r"the same length, at least 1; .*\[30, 4\], 'labels': \[29\]"),
+        ((X[:0], Y[:0]), r"the same length, at least 1; .*\[0, 4\]"),
         ((X[:, 0], Y), r"one number for each of the N examples; .*\[30\]"),
         ((X, Y - 1), "class ids 0, 1, 2, .* label -1"),
         ((X, Y + 0.5), "label 0.5"),
@@ -131,7 +132,7 @@ def test_classes_beyond_those_that_are_known(labels):
 
 @pytest.mark.parametrize("rows", [[], np.zeros(30, bool), 5, [[0, 1]], slice(9, 3)])
 def test_a_selection_is_of_examples(rows):
-    with pytest.raises(ValueError, match="`rows` selects one example or more"):
+    with pytest.raises(ValueError, match="`rows` must select at least one example"):
         LabeledFeatures(X, Y).select(rows)
 
 
@@ -140,14 +141,14 @@ def test_a_batch_may_be_of_nothing_but_not_of_odd_lengths():
     assert LabeledFeatures.of_batch(X, Y, np.zeros(30)) is None
     assert len(LabeledFeatures.of_batch(X, Y, WEIGHT)) == len(COUNTED)
     for batch in ((X, Y[:0]), (X, Y, np.zeros(3)), (X, Y, 0.0)):
-        with pytest.raises(ValueError, match="one length above 0"):
+        with pytest.raises(ValueError, match="the same length, at least 1"):
             LabeledFeatures.of_batch(*batch)
 
 
 def test_weights_do_not_get_lost():
     plain, weighted = LabeledFeatures(X, Y), LabeledFeatures(X, Y, 1 + Y)
     for parts in ([plain, weighted], [weighted, plain], []):
-        with pytest.raises(ValueError, match="all have weights, or none"):
+        with pytest.raises(ValueError, match="must have weights, or none"):
             LabeledFeatures.concatenate(parts)
     assert weighted.sample_weight.dtype == np.float32
     assert repr(weighted) == "LabeledFeatures(float32 [30, 4], weighted)"

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.low_rank import LowRankScale
 from tf_pseudofeat.sampling.interleave import interleave
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from tf_pseudofeat.core.arguments import check_rank, resolve_rank
 from tf_pseudofeat.gaussians.low_rank import (
     add_rows,
     low_rank_part,
+    rotated_factor,
     rows_at_a_time,
-    turned,
 )
-from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
+from tf_pseudofeat.gaussians.rank import check_rank, resolve_rank
 
 SIZE = 24
 ORDERS = ("shuffled", "strong first", "weak first", "by direction")
@@ -146,12 +147,12 @@ def moments_in_a_tree(features, labels, rank):
         for part in np.array_split(np.arange(len(labels)), 5)
     ]
     while len(parts) > 1:
-        parts.append(merge(parts.pop(0), parts.pop()))
+        parts.append(merge_moments(parts.pop(0), parts.pop()))
     return parts[0]
 
 
 def moments_in_batches(features, labels, rank, monkeypatch):
-    monkeypatch.setattr("tf_pseudofeat.gaussians.moments._BUFFER_ROWS", 8)
+    monkeypatch.setattr("tf_pseudofeat.gaussians.moments_estimation._BUFFER_ROWS", 8)
     parts = np.array_split(np.arange(len(labels)), 9)
     batches = ((features[part], labels[part]) for part in parts)
     return moments_of_batches(batches, 4, "low_rank", rank)
@@ -231,18 +232,18 @@ def test_of_no_rows_nothing_is_made(size):
     factor, diagonal = low_rank_part(np.zeros(size), no_sketch(1, 2, size)[0])
     assert factor.shape == (size, 0)
     assert not diagonal.any()
-    assert turned(factor, np.ones(size)).shape == (size, 0)
+    assert rotated_factor(factor, np.ones(size)).shape == (size, 0)
 
 
 def test_a_turned_factor_is_orthogonal_in_units_of_the_deviation():
     rng = np.random.default_rng(0)
     factor, deviation = rng.normal(size=(30, 5)), rng.uniform(0.1, 9.0, size=30)
-    received = turned(factor, deviation)
+    received = rotated_factor(factor, deviation)
     np.testing.assert_allclose(received @ received.T, factor @ factor.T, atol=1e-12)
     scaled = received / deviation[:, np.newaxis]
     gram = scaled.T @ scaled
     np.testing.assert_allclose(gram, np.diag(gram.diagonal()), atol=1e-9)
-    np.testing.assert_allclose(turned(-factor, deviation), received, atol=1e-12)
+    np.testing.assert_allclose(rotated_factor(-factor, deviation), received, atol=1e-12)
 
 
 # Errors.
@@ -251,7 +252,9 @@ def test_a_turned_factor_is_orthogonal_in_units_of_the_deviation():
 @pytest.mark.parametrize("rank", [0, -1, 2.5, np.nan, "16"])
 def test_a_rank_is_a_whole_number_from_1(rank):
     for check in (lambda: check_rank("low_rank", rank), lambda: resolve_rank(rank, 8)):
-        with pytest.raises(ValueError, match=r"`rank` is a whole number from 1; rec"):
+        with pytest.raises(
+            ValueError, match=r"`rank` must be a whole number of at least 1; rec"
+        ):
             check()
 
 

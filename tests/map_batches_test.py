@@ -1,17 +1,14 @@
-"""Tests for map_batches in data_adapters.py: the same data, with another label."""
+"""Tests for map_batches.py: the same data, with another label."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.data.data_adapters import (
-    batches_of,
-    check_data,
-    map_batches,
-    num_batches,
-)
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.data.batches import batches_of, num_batches
+from tf_pseudofeat.data.checks import check_data
+from tf_pseudofeat.data.map_batches import map_batches
+from tf_pseudofeat.extraction.options import Extraction
 
 X = np.arange(14.0).reshape(7, 2).astype("float32")
 Y = np.array([0, 1, 2, 0, 1, 2, 0])
@@ -85,14 +82,14 @@ def test_weights_that_are_none_stay_none():
     [
         ("data", TypeError, "received str"),
         (X, TypeError, "received ndarray"),
-        ((X,), ValueError, "must give"),
-        ((X, Y, WEIGHT, Y), ValueError, "must give"),
+        ((X,), ValueError, "must yield"),
+        ((X, Y, WEIGHT, Y), ValueError, "must yield"),
         ({"x": X, "y": Y}, TypeError, "received dict"),
-        (tf.data.Dataset.from_tensor_slices(X).batch(3), ValueError, "must give"),
+        (tf.data.Dataset.from_tensor_slices(X).batch(3), ValueError, "must yield"),
         (
             tf.data.Dataset.from_tensor_slices({"x": X, "y": Y}).batch(3),
             ValueError,
-            "must give",
+            "must yield",
         ),
     ],
 )
@@ -109,5 +106,5 @@ def test_a_batch_without_labels_is_refused_where_it_is_read():
             return self.arrays[0][3 * index : 3 * index + 3]
 
     changed = map_batches(Unlabeled((X, Y)), ten_more)
-    with pytest.raises(ValueError, match="must give"):
+    with pytest.raises(ValueError, match="must yield"):
         read(changed)

@@ -11,8 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from tf_pseudofeat.gaussians.moments import merge, moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 
 FIELDS = ("count", "mean", "scatter", "sketch")
 
@@ -176,7 +177,7 @@ def test_what_claims_to_be_large_is_not_unpacked(tmp_path, bomb):
     assert path.stat().st_size < 2**20
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"moments\.npz is no file of moments"):
+        with pytest.raises(ValueError, match=r"moments\.npz is not a file of moments"):
             load_moments(path)
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
@@ -229,13 +230,13 @@ def test_what_is_no_file_of_moments(tmp_path, text):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
     for path in (tmp_path / "a.npz", tmp_path):
-        with pytest.raises(ValueError, match="is no plain file"):
+        with pytest.raises(ValueError, match="is not a regular file"):
             load_moments(path)
     with pytest.raises(FileNotFoundError):
         load_moments(tmp_path / "b.npz")
 
 
-# ---- Numbers that are those of no examples. ------------------------------------------
+# ---- Numbers that are those no examples. ------------------------------------------
 
 
 def indefinite(scatter):
@@ -252,7 +253,7 @@ def put(array, place, value):
 
 
 NONSENSE = [
-    ("full", "count", lambda a: a + 0.5, "no whole number, "),
+    ("full", "count", lambda a: a + 0.5, "not a whole number, "),
     ("full", "count", lambda a: put(a, 0, -1.0), "a negative count, -1"),
     ("diag", "count", lambda a: put(a, 0, np.nan), "NaN or infinity in `count`"),
     ("full", "count", lambda a: put(a, 1, 0.0), "class 1, which has no example"),
@@ -309,7 +310,7 @@ def test_statistics_of_any_examples_are_let_pass(kind, dtype, shaped):
             moments_of(x[rows], labels[rows], 4, kind)
             for rows in (slice(half), slice(half, None))
         ]
-        for moments in (moments_of(x, labels, 4, kind), merge(*parts)):
+        for moments in (moments_of(x, labels, 4, kind), merge_moments(*parts)):
             loaded = load_moments(io.BytesIO(packed(arrays_of(moments))))
             assert bits(loaded) == bits(moments)
 

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.gaussians.moments import (
-    ClassMoments,
-    merge,
-    moments_of,
-    moments_of_batches,
-    no_moments,
-)
+from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 
 KINDS = ("full", "tied", "diag", "low_rank")
 NUM_CLASSES = 5
@@ -156,7 +152,7 @@ def test_rows_that_are_all_the_same_have_no_scatter_at_all(kind, dtype, value):
     features, labels = np.full((29, 3), value, dtype), np.zeros(29, int)
     parts = [(features[:5], labels[:5]), (features[5:12], labels[5:12])]
     parts = [moments_of(*part, 1, kind) for part in [*parts, (features, labels)]]
-    moments = functools.reduce(merge, parts)
+    moments = functools.reduce(merge_moments, parts)
     assert not moments.scatter.any()
     np.testing.assert_array_equal(moments.mean, features[:1])
 
@@ -180,12 +176,12 @@ def test_pieces_merge_to_the_whole_in_any_order(kind, sizes, seed):
     parts = [
         moments_of(*chunk, NUM_CLASSES, kind)
         if len(chunk[0])
-        else no_moments(NUM_CLASSES, 4, kind)
+        else zero_moments(NUM_CLASSES, 4, kind)
         for chunk in chunks(features, labels, sizes)
     ]
     np.random.default_rng(seed).shuffle(parts)
     expected = moments_of(features, labels, NUM_CLASSES, kind)
-    assert_same(functools.reduce(merge, parts), expected, rtol=1e-11)
+    assert_same(functools.reduce(merge_moments, parts), expected, rtol=1e-11)
 
 
 @every_kind
@@ -195,17 +191,21 @@ def test_any_grouping_of_a_merge_is_the_same(kind):
         moments_of(*chunk, NUM_CLASSES, kind)
         for chunk in chunks(features, labels, [10, 33])
     )
-    assert_same(merge(merge(a, b), c), merge(a, merge(b, c)), rtol=1e-12)
-    assert_same(merge(a, b), merge(b, a), rtol=1e-12)
+    assert_same(
+        merge_moments(merge_moments(a, b), c),
+        merge_moments(a, merge_moments(b, c)),
+        rtol=1e-12,
+    )
+    assert_same(merge_moments(a, b), merge_moments(b, a), rtol=1e-12)
 
 
 @every_kind
 def test_nothing_is_neutral_in_a_merge(kind):
     moments = moments_of(*make_data(), NUM_CLASSES, kind)
-    nothing = no_moments(NUM_CLASSES, 4, kind)
-    assert_same(merge(moments, nothing), moments, rtol=0)
-    assert_same(merge(nothing, moments), moments, rtol=0)
-    assert not merge(nothing, nothing).count.any()
+    nothing = zero_moments(NUM_CLASSES, 4, kind)
+    assert_same(merge_moments(moments, nothing), moments, rtol=0)
+    assert_same(merge_moments(nothing, moments), moments, rtol=0)
+    assert not merge_moments(nothing, nothing).count.any()
 
 
 @every_kind
@@ -214,7 +214,7 @@ def test_a_merge_leaves_its_parts_alone(kind):
     second = moments_of(*make_data(seed=2), NUM_CLASSES, kind)
     before = [dataclasses.astuple(part) for part in (first, second)]
     before = [[np.copy(field) for field in part] for part in before]
-    total = merge(first, second)
+    total = merge_moments(first, second)
     for part, fields in zip((first, second), before, strict=True):
         for now, then in zip(dataclasses.astuple(part), fields, strict=True):
             np.testing.assert_array_equal(now, then)
@@ -306,7 +306,7 @@ def test_an_unknown_kind_is_refused(kind):
 def test_covariances_that_cannot_fit_in_memory_are_refused(kind, size, shape):
     message = rf"shape \[{shape}\] need [\d.]+ GiB .*covariance_type='tied' or 'diag'"
     with pytest.raises(ValueError, match=message):
-        no_moments(1000, size, kind)
+        zero_moments(1000, size, kind)
 
 
 def test_an_empty_stream_is_refused():
@@ -317,7 +317,7 @@ def test_an_empty_stream_is_refused():
 def test_sketches_that_cannot_fit_in_memory_are_refused():
     message = r"shape \[1000, 2000, 20000\] need 149.0 GiB in float32.* small `rank`"
     with pytest.raises(ValueError, match=message):
-        no_moments(1000, 20_000, "low_rank", 1000)
+        zero_moments(1000, 20_000, "low_rank", 1000)
 
 
 def test_deviations_too_large_for_a_sketch_are_refused():
@@ -326,7 +326,7 @@ def test_deviations_too_large_for_a_sketch_are_refused():
         moments_of([[1e100], [0.0]], [0, 0], 1, "low_rank")
     parts = [moments_of([[x]], [0], 1, "low_rank") for x in (1e100, 0.0)]
     with pytest.raises(ValueError, match=message):
-        merge(*parts)
+        merge_moments(*parts)
 
 
 def test_deviations_too_small_for_a_sketch_are_none():
@@ -338,17 +338,17 @@ def test_deviations_too_small_for_a_sketch_are_none():
 def test_only_sketches_of_the_same_rank_merge():
     message = r"low_rank \[C, D\] = \[2, 3\] of rank 2 and .* \[2, 3\] of rank 3"
     with pytest.raises(ValueError, match=message):
-        merge(no_moments(2, 3, "low_rank", 2), no_moments(2, 3, "low_rank"))
+        merge_moments(zero_moments(2, 3, "low_rank", 2), zero_moments(2, 3, "low_rank"))
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (no_moments(2, 3, "diag"), r"full \[C, D\] = \[2, 3\] and diag \[C, D\]"),
-        (no_moments(3, 3), r"= \[2, 3\] and full \[C, D\] = \[3, 3\]"),
-        (no_moments(2, 4), r"= \[2, 3\] and full \[C, D\] = \[2, 4\]"),
+        (zero_moments(2, 3, "diag"), r"full \[C, D\] = \[2, 3\] and diag \[C, D\]"),
+        (zero_moments(3, 3), r"= \[2, 3\] and full \[C, D\] = \[3, 3\]"),
+        (zero_moments(2, 4), r"= \[2, 3\] and full \[C, D\] = \[2, 4\]"),
     ],
 )
 def test_only_moments_of_the_same_kind_and_shape_merge(other, message):
     with pytest.raises(ValueError, match=message):
-        merge(no_moments(2, 3), other)
+        merge_moments(zero_moments(2, 3), other)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.head.optimizers import head_optimizer, unused
+from tf_pseudofeat.head.optimizers import fresh_copy, head_optimizer
 
 X = np.random.default_rng(0).normal(size=(90, 4)).astype("float32")
 Y = np.repeat([0, 1, 2], [50, 30, 10])
@@ -28,7 +28,7 @@ def make_model(optimizer):
     return model
 
 
-@pytest.mark.parametrize("again", [unused, lambda old: head_optimizer(9, like=old)])
+@pytest.mark.parametrize("again", [fresh_copy, lambda old: head_optimizer(9, like=old)])
 def test_what_is_excluded_from_weight_decay_stays_excluded(again):
     model = make_model("sgd")
     old = keras.optimizers.AdamW(weight_decay=0.5)
@@ -47,7 +47,7 @@ def test_what_is_excluded_from_weight_decay_stays_excluded(again):
 def test_an_optimizer_that_cannot_be_made_again_is_told_before_any_work():
     model = make_model(keras.optimizers.Adam(WithoutConfig()))
     message = (
-        r"cannot be made like the model's own Adam: .*'WithoutConfig'.*`optimizer`"
+        r"cannot be created like the model's own Adam: .*'WithoutConfig'.*`optimizer`"
     )
     with pytest.raises(ValueError, match=message):
         tfpf.retrain_head(model, "features", (X, Y), verbose=0)

@@ -10,7 +10,8 @@ from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
 from tf_pseudofeat.splitting.outputs import Output, all_outputs, choose_output
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6)).astype("float32")
@@ -191,7 +192,7 @@ def test_subclassed_model_with_named_outputs_and_its_two_halves():
     report = retrain_head(model, halves, data, **QUIET)
     assert report.real == np.bincount(DISEASE).tolist()
     assert len(changed(model, before)) == 2
-    with pytest.raises(ValueError, match=r"dict with \['age', 'disease'\].*'sex'"):
+    with pytest.raises(ValueError, match=r"dict with keys \['age', 'disease'\].*'sex'"):
         other = Split(model.trunk, model.disease, output="sex")
         retrain_head(model, other, (X, DISEASE), **QUIET)
 
@@ -207,8 +208,11 @@ def test_without_it_the_error_names_the_outputs_before_any_work():
 @pytest.mark.parametrize(
     "y, message",
     [
-        ({"age": AGE}, r"dict with \['age'\], and output 'disease' is not among"),
-        ((AGE,), "tuple of 1, and output 'disease' is number 1"),
+        (
+            {"age": AGE},
+            r"dict with keys \['age'\], which do not include output 'disease'",
+        ),
+        ((AGE,), "tuple of 1, but output 'disease' has index 1"),
     ],
 )
 def test_labels_that_lack_it(y, message):
@@ -264,7 +268,7 @@ def test_split_for_one_output_and_for_all():
 
 
 def test_layer_of_another_output():
-    with pytest.raises(ValueError, match=r"'features' .* not on the way to the output"):
+    with pytest.raises(ValueError, match=r"'features' .* not on a path to the chosen"):
         split_at(auxiliary(), "features", output="age")
 
 

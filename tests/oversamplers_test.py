@@ -10,10 +10,10 @@ from imblearn.utils.estimator_checks import parametrize_with_checks
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.sampling.budget import multiply_minority
+from tf_pseudofeat.sampling.counts import multiply_minority
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,
@@ -231,5 +231,5 @@ def test_each_column_of_a_frame_keeps_its_dtype(kind, data):
 def test_columns_without_anything_in_between_are_named(values, dtype, data):
     frame = pd.DataFrame(data[0]).assign(color=pd.Series(values, dtype=dtype))
     for kind in OURS:
-        with pytest.raises(ValueError, match="Column 'color' of dtype .*SMOTENC"):
+        with pytest.raises(ValueError, match="Column 'color' has dtype .*SMOTENC"):
             kind().fit_resample(frame, data[1])

@@ -130,7 +130,7 @@ def test_less_is_a_subtraction_from_the_logits(name, temperature):
     weight = RNG.random(40)
     predictions = of_kind(name, weight)
     offsets = np.array([0.5, -1.0, 2.0])[: predictions.num_classes]
-    moved = predictions.less(offsets, temperature)
+    moved = predictions.shifted(offsets, temperature)
     logits = np.log(KINDS[name][2])
     expected = scipy.special.softmax((logits - offsets) / temperature, axis=1)
     np.testing.assert_allclose(moved.probabilities, expected, rtol=1e-6, atol=1e-12)
@@ -138,7 +138,7 @@ def test_less_is_a_subtraction_from_the_logits(name, temperature):
     assert moved.outputs.shape == predictions.outputs.shape
     assert moved.sample_weight is weight
     # And it can be taken back.
-    back = moved.less(-offsets / temperature, 1 / temperature)
+    back = moved.shifted(-offsets / temperature, 1 / temperature)
     np.testing.assert_allclose(back.outputs, predictions.outputs, rtol=1e-5, atol=1e-9)
 
 
@@ -147,7 +147,7 @@ def test_bayes_rule_moves_probabilities_from_one_prior_to_another(name):
     shares = np.array([0.7, 0.2, 0.1])[: predictions.num_classes]
     likelihoods = predictions.probabilities / shares
     expected = likelihoods / likelihoods.sum(axis=1, keepdims=True)
-    received = predictions.less(np.log(shares)).probabilities
+    received = predictions.shifted(np.log(shares)).probabilities
     np.testing.assert_allclose(received, expected, rtol=1e-6)
 
 

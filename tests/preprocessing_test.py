@@ -12,13 +12,13 @@ import tf_pseudofeat as tfpf
 from tests.tiny_tasks import image_classifier, text_classifier, texts_of
 from tf_pseudofeat.data.preprocessing import (
     as_arrays,
+    overrides_predict,
     predict_batch,
-    predicts_otherwise,
     preprocess_batch,
     preprocessed,
     preprocesses,
 )
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.task import resolve_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rolled back")
 
@@ -125,7 +125,7 @@ def test_the_layer_named_in_these_tests_separates(task):
 
 def test_predict_is_head_of_trunk_of_what_is_preprocessed(task):
     model, x, _, layer = task
-    assert preprocesses(model) and predicts_otherwise(model)
+    assert preprocesses(model) and overrides_predict(model)
     trunk, head = split = tfpf.split_at(model, layer)
     outputs = head(trunk(preprocess_batch(model, x)))
     np.testing.assert_allclose(outputs, model.predict(x, verbose=0), atol=1e-5)
@@ -216,7 +216,7 @@ def test_arrays_are_preprocessed_batch_by_batch(images):
     model.preprocessor = lambda x: sizes.append(len(x)) or original(x)
     try:
         small = tfpf.Extraction(batch_size=16, augment=None, per_class=10)
-        job = check_job(model, "pooler", (list(x), y), extraction=small)
+        job = resolve_task(model, "pooler", (list(x), y), extraction=small)
         del sizes[:]
         job.extract(seed=(1, 2), verbose=0)
     finally:
@@ -374,21 +374,21 @@ def test_predict_that_the_layers_do_not_give_is_refused(kind):
 
 def test_predict_of_ones_own_that_gives_the_same_is_fine():
     model = network(Harmless)
-    assert predicts_otherwise(model)
+    assert overrides_predict(model)
     assert tfpf.split_at(model, "features").check(model, X) < 1e-6
 
 
 def test_predict_is_not_traced_where_it_is_that_of_keras(monkeypatch):
     model = network()
     monkeypatch.setattr(keras.Model, "predict_on_batch", None)
-    assert not predicts_otherwise(model)
+    assert not overrides_predict(model)
     assert tfpf.split_at(model, "features").check(model, X) < 1e-6
 
 
 def test_preprocessor_that_nothing_applies_is_compared():
     model = network()
     model.preprocessor = layers.Rescaling(0.1)
-    assert predicts_otherwise(model) and not preprocesses(model)
+    assert overrides_predict(model) and not preprocesses(model)
     assert tfpf.split_at(model, "features").check(model, X) < 1e-6
 
 

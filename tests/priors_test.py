@@ -49,16 +49,16 @@ def test_truth_values_name_two_classes():
     [
         (
             {0: 1, 1: 2},
-            r"`counts` is of the class ids 0 to 2; received those of \[0, 1",
+            r"`counts` must have the class ids 0 to 2; received \[0, 1",
         ),
-        ({0: 1, 1: 2, 3: 1}, r"received those of \[0, 1, 3\]"),
-        ({0: 1, 1: 2, 2: 1, 3: 1}, r"received those of \[0, 1, 2, 3\]"),
-        ({0: 1, 1: 2, "2": 1}, r"received those of \[0, 1, '2'\]"),
-        ({0: 1, 1: 2, 1.5: 1}, r"received those of \[0, 1, 1.5\]"),
-        ({0: 1, 1: 2, float("nan"): 1}, r"received those of \[0, 1, nan\]"),
-        ({0: 1, 1: 2, float("inf"): 1}, r"received those of \[0, 1, inf\]"),
-        ({0: 1, 1: 2, None: 1}, r"received those of \[0, 1, None\]"),
-        (pd.Series(["a", "b", "c"]).value_counts(), r"received those of \['a', 'b'"),
+        ({0: 1, 1: 2, 3: 1}, r"received \[0, 1, 3\]"),
+        ({0: 1, 1: 2, 2: 1, 3: 1}, r"received \[0, 1, 2, 3\]"),
+        ({0: 1, 1: 2, "2": 1}, r"received \[0, 1, '2'\]"),
+        ({0: 1, 1: 2, 1.5: 1}, r"received \[0, 1, 1.5\]"),
+        ({0: 1, 1: 2, float("nan"): 1}, r"received \[0, 1, nan\]"),
+        ({0: 1, 1: 2, float("inf"): 1}, r"received \[0, 1, inf\]"),
+        ({0: 1, 1: 2, None: 1}, r"received \[0, 1, None\]"),
+        (pd.Series(["a", "b", "c"]).value_counts(), r"received \['a', 'b'"),
         (pd.Series([1, 2, 3, 4], index=[0, 1, 2, 2]), "`counts`"),
         ([1, 2], r"`counts` must have shape \[3\].*received shape \[2\]"),
         ([[1, 2, 3]], r"received shape \[1, 3\]"),
@@ -76,7 +76,7 @@ def test_what_is_not_one_number_per_class_is_refused(values, message):
 
 def test_a_set_is_in_no_order():
     with pytest.raises(
-        TypeError, match="`counts` is one number per class.*received th"
+        TypeError, match="`counts` must be one number per class.*received th"
     ):
         by_class({1, 2, 3}, 3, "counts")
 
@@ -92,7 +92,7 @@ def test_shares_add_up_to_1():
     [
         (
             [1, 0, 0],
-            r"`x` needs a number above 0.*class 1 has 0 \(2 such classes of 3\)",
+            r"`x` needs a positive number.*class 1 has 0 \(2 such classes of 3\)",
         ),
         ([-1, 2, 3], r"class 0 has -1 \(1 such"),
         ([1, 2, np.nan], "class 2 has nan"),

@@ -175,7 +175,7 @@ def test_what_takes_minutes_to_rank_is_not_ranked(monkeypatch):
 def test_a_moved_prior_leaves_the_ranking_of_two_classes():
     two = Predictions(IDS % 2, P[:, 1:2], "sigmoid")
     before = probability_scores(two, [1])
-    after = probability_scores(two.less([2.0, -1.0]), [1])
+    after = probability_scores(two.shifted([2.0, -1.0]), [1])
     for name in ("average_precision", "roc_auc"):
         assert after[name] == pytest.approx(before[name])
     assert after["log_loss"] > before["log_loss"] + 0.1

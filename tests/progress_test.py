@@ -2,14 +2,14 @@
 
 import pytest
 
-from tf_pseudofeat.core.progress import progress_bar, say
+from tf_pseudofeat.core.progress import print_status, progress_bar
 
 
 @pytest.mark.parametrize(
     ("verbose", "printed"), [(0, False), (1, True), (2, True), ("auto", True)]
 )
 def test_a_line_is_printed_unless_silence_is_asked_for(capsys, verbose, printed):
-    say("Training", verbose)
+    print_status("Training", verbose)
     assert capsys.readouterr().out == ("Training\n" if printed else "")
 
 

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import merge, moments_of, moments_of_batches
-from tf_pseudofeat.sampling.budget import multiply_minority, pseudo_counts
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
+from tf_pseudofeat.sampling.counts import multiply_minority, pseudo_counts
 from tf_pseudofeat.sampling.interleave import interleave
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 # The package shows the function by this name, so the module is asked for by name.
 interleave_module = importlib.import_module("tf_pseudofeat.sampling.interleave")
@@ -66,7 +67,7 @@ def in_pieces(features, labels, num_classes, kind, rng):
     ]
     while len(pieces) > 1:
         rng.shuffle(pieces)
-        pieces.append(merge(pieces.pop(), pieces.pop()))
+        pieces.append(merge_moments(pieces.pop(), pieces.pop()))
     return pieces[0]
 
 

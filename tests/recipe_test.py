@@ -10,18 +10,19 @@ import pytest
 from imblearn.over_sampling import SMOTE
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.extraction.extraction import Extraction, resolve_extraction
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.extraction.options import Extraction, resolve_extraction
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head import recipe as recipe_module
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.material import prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
-from tf_pseudofeat.sampling.budget import multiply_minority
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.sampling.counts import multiply_minority
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 RNG = np.random.default_rng(0)
 Y = np.repeat([0, 1, 2], [60, 30, 8])
@@ -123,10 +124,10 @@ def test_a_gaussian_is_an_object_or_its_arguments():
             "learning rate CosineDecay. Pass an optimizer",
         ),
         ({"loss": "entropy"}, ValueError, "entropy"),
-        ({"blend": "0.5"}, ValueError, "share from 0 to 1; received '0.5'"),
-        ({"blend": float("nan")}, ValueError, "share from 0 to 1; received nan"),
+        ({"blend": "0.5"}, ValueError, r"must be in \[0, 1\]; received '0.5'"),
+        ({"blend": float("nan")}, ValueError, r"must be in \[0, 1\]; received nan"),
         ({"target_prior": [[1.0]]}, ValueError, "positive share for each class"),
-        ({"fresh_head": "no"}, TypeError, "`fresh_head` is True or False.*'no'"),
+        ({"fresh_head": "no"}, TypeError, "`fresh_head` must be True or False.*'no'"),
     ],
 )
 def test_a_recipe_is_checked_when_it_is_made(settings, error, message):
@@ -147,7 +148,7 @@ def test_a_function_of_the_steps_makes_an_optimizer(optimizer):
     "settings, error, message",
     [
         ({"views": 2, "augment": None}, ValueError, "views=2 needs `augment`"),
-        ({"augment": "flip"}, TypeError, "`augment` is 'auto', a Keras .*'flip'"),
+        ({"augment": "flip"}, TypeError, "`augment` must be 'auto', a Keras .*'flip'"),
         ({"augment": keras.layers.RandomFlip}, TypeError, r"Pass RandomFlip\(\)"),
         ({"per_class": 0}, ValueError, "`per_class`.*received 0"),
         ({"per_class": "all"}, ValueError, "`per_class`.*received 'all'"),
@@ -240,12 +241,16 @@ def test_an_option_is_known_by_its_name_alone():
     assert (recipe.tau, extraction.steps, search) == (1.0, 2, False)
     assert resolve_options("auto", None, {"epochs": 2})[0::2][1]
     assert resolve_extraction(Extraction(steps=3), {"batch_size": 7}).steps == 3
-    with pytest.raises(TypeError, match="'epochs' is no option. .*are augment, views"):
+    with pytest.raises(
+        TypeError, match="'epochs' is not an option. .*are augment, views"
+    ):
         resolve_extraction(None, {"epochs": 2})
-    with pytest.raises(TypeError, match="'target' is no option. Did you mean 'target_"):
+    with pytest.raises(
+        TypeError, match="'target' is not an option. Did you mean 'target_"
+    ):
         resolve_options(None, None, {"target": "uniform"})
     with pytest.raises(
-        TypeError, match="`extraction` is of type Extraction; received 3"
+        TypeError, match="`extraction` must be of type Extraction; received 3"
     ):
         resolve_options(None, 3, {})
 
@@ -342,16 +347,18 @@ def test_a_split_of_another_model_is_refused():
     model, other = make_model(), keras.models.clone_model(make_model())
     other.set_weights(model.get_weights())
     split = Split(split_at(model, "features").trunk, split_at(other, "features").head)
-    with pytest.raises(ValueError, match="weights that .* has not.*of another model"):
+    with pytest.raises(
+        ValueError, match="weights that .* does not have.*to another model"
+    ):
         retrain_head(model, split, (X, Y), verbose=0)
 
 
 @pytest.mark.parametrize(
     "name, error, message",
     [
-        ("recipe", TypeError, "takes no `recipe`"),
+        ("recipe", TypeError, "does not take a `recipe`"),
         *(
-            (name, ValueError, rf"\['{name}'\] are what the search chooses")
+            (name, ValueError, rf"recipe='auto' chooses \['{name}'\]")
             for name in ("blend", "tau", "target_prior", "optimizer")
         ),
     ],
@@ -385,18 +392,20 @@ def test_fit_head_names_what_is_of_another_kind(name):
         "recipe": HeadRecipe(epochs=1),
     }
     assert fit_head(**arguments, verbose=0).kept
-    with pytest.raises(TypeError, match=f"`{name}` is a .*; received str"):
+    with pytest.raises(TypeError, match=f"`{name}` must be a .*; received str"):
         fit_head(**{**arguments, name: "auto"}, verbose=0)
 
 
 def test_a_dict_of_another_number_of_classes_is_refused():
-    with pytest.raises(ValueError, match="`gaussian` has 7 classes, the model 3"):
+    with pytest.raises(ValueError, match="`gaussian` has 7 classes, but the model 3"):
         retrained(gaussian={"num_classes": 7})
 
 
 def test_weights_are_not_lost_in_a_sampler():
     data = LabeledFeatures(X, Y, 1.0 + Y)
-    with pytest.raises(ValueError, match="have sample weights.*samplers know none"):
+    with pytest.raises(
+        ValueError, match="have sample weights.*samplers do not support"
+    ):
         prepare_material(data, HeadRecipe(sampler=SMOTE()), 3)
 
 
@@ -404,7 +413,7 @@ def test_a_head_of_another_width_is_refused():
     head = split_at(make_model(), "features").head
     data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)
     material = prepare_material(data, HeadRecipe(), 3)
-    with pytest.raises(ValueError, match=r"5 classes gives outputs \[B, 5\]"):
+    with pytest.raises(ValueError, match=r"5 classes must have outputs \[B, 5\]"):
         fit_head(Task(head, 5, "sparse_categorical_crossentropy"), material, verbose=0)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import re
 import sys
@@ -16,9 +17,9 @@ from tf_pseudofeat.evaluation.comparison import (
     standard_errors,
 )
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.report import RetrainingReport
 
@@ -202,7 +203,7 @@ def test_plot_draws_recall_precision_and_the_loss_and_saves(report, tmp_path):
         heights = [bar.get_height() for bar in axes.patches]
         assert heights == pytest.approx(expected)
     assert names_below(recall) == ["0\n12,000", "1*\n30", "2\n0"]
-    assert names_below(precision) == ["0\n75.0 %", "1*\n25.0 %", "2\n0.0 %"]
+    assert names_below(precision) == ["0\n75.0", "1*\n25.0", "2\n0.0"]
     (line,) = loss.get_lines()
     assert list(line.get_ydata()) == report.loss
     assert list(line.get_xdata()) == [4, 8, 12]  # three stretches of 12 epochs
@@ -222,6 +223,34 @@ def test_long_names_of_classes_are_turned(report):
     report = dataclasses.replace(report, class_names=names)
     long = report.plot().axes[0].get_xticklabels()
     assert [label.get_rotation() for label in (*short, *long)] == [0.0] * 3 + [90.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("number", "count", "names"),
+    [
+        (3, 12_000, ["digit 0", "digit 1", "digit 2"]),
+        (5, 12_000, [f"cats of {place}" for place in range(5)]),
+        (10, 500, None),
+        (10, 12_000, None),
+        (20, 500, None),
+    ],
+)
+def test_what_stands_below_the_bars_does_not_overlap(report, number, count, names):
+    of_all = dict.fromkeys(("recall", "precision", "true_share"), [0.125] * number)
+    report = dataclasses.replace(
+        report,
+        real=[count] * number,
+        before=report.before | of_all,
+        after=report.after | of_all,
+        class_names=names,
+    )
+    figure = report.plot()
+    figure._repr_png_()  # lays it out
+    for axes in figure.axes[:2]:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert len(boxes) == number
+        gaps = [right.x0 - left.x1 for left, right in itertools.pairwise(boxes)]
+        assert min(gaps) > 4  # pixels
 
 
 def test_plot_where_nothing_was_trained_has_no_loss(report):
@@ -254,7 +283,7 @@ def measured(report):
     ids = np.repeat([0, 1, 2], [200, 60, 40])
     logits = 2 * np.eye(3)[ids] + rng.normal(size=(300, 3)) + [2, 0, 0]
     before = Predictions(ids, logits, "linear")
-    after = before.less([2.0, 0.0, 0.0])
+    after = before.shifted([2.0, 0.0, 0.0])
     return dataclasses.replace(
         report,
         real=[2000, 600, 400],
@@ -270,7 +299,7 @@ def measured(report):
 
 
 def test_what_is_said_of_a_head_that_is_gone_says_so(measured):
-    gone = "Of the new head, which the model does not have:"
+    gone = "For the new head, which was rolled back:"
     assert gone not in str(dataclasses.replace(measured, kept=True))
     report = dataclasses.replace(measured, kept=False, reason="recall fell")
     lines = str(report).splitlines()
@@ -310,7 +339,7 @@ def test_sentences_say_what_it_costs(measured):
 
 
 def test_notes_are_the_last_sentences(measured):
-    notes = ["Not one decision changed.", "Look <here>."]
+    notes = ["No decision changed.", "Look <here>."]
     lines = str(dataclasses.replace(measured, notes=notes)).splitlines()
     assert lines[-3:-1] == notes
 

@@ -21,7 +21,7 @@ from tests.retraining_digests import (
     small_model,
     stages,
 )
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling.interleave import interleave
 
 # The package shows the function by this name, so the module is asked for by name.

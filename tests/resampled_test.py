@@ -1,4 +1,4 @@
-"""Tests for resampled.py: every sampler of imbalanced-learn, and what is no sampler."""
+"""Tests for resample.py: every sampler of imbalanced-learn, and what is no sampler."""
 
 import warnings
 
@@ -18,7 +18,7 @@ from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,
 )
-from tf_pseudofeat.sampling.resampled import resampled
+from tf_pseudofeat.sampling.resample import resample
 
 RNG = np.random.default_rng(0)
 Y = RNG.permutation(np.repeat([0, 1, 2], [120, 60, 30]))
@@ -68,7 +68,7 @@ def test_what_a_sampler_gives_is_taken_as_it_is(sampler):
             sampler.set_params(**{name: 0})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = resampled(LabeledFeatures(X, Y), sampler, 3)
+        made = resample(LabeledFeatures(X, Y), sampler, 3)
         features, labels = sampler.fit_resample(X, Y)
     assert made.features.dtype == np.float32
     np.testing.assert_allclose(made.features, features, rtol=1e-5, atol=1e-5)
@@ -83,7 +83,7 @@ def test_real_examples_come_back_to_the_bit(dtype):
     data = LabeledFeatures(features, Y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = resampled(data, over_sampling.SMOTE(random_state=0), 3)
+        made = resample(data, over_sampling.SMOTE(random_state=0), 3)
     assert made.features.dtype == dtype
     assert rows(made.features[:210]) == rows(features)
 
@@ -91,7 +91,7 @@ def test_real_examples_come_back_to_the_bit(dtype):
 def test_maps_keep_their_shape_and_labels_their_form():
     one_hot = np.eye(3, dtype="float32")[Y]
     data = LabeledFeatures(X.reshape(210, 2, 2), one_hot)
-    made = resampled(data, over_sampling.SMOTE(random_state=0), 3)
+    made = resample(data, over_sampling.SMOTE(random_state=0), 3)
     assert made.features.shape == (360, 2, 2) and made.labels.shape == (360, 3)
     assert made.class_counts(3).tolist() == [120, 120, 120]
 
@@ -99,11 +99,11 @@ def test_maps_keep_their_shape_and_labels_their_form():
 def test_rounding_of_what_is_made_is_warned_of_and_of_what_is_taken_not():
     data = LabeledFeatures((X * 20).astype("uint8"), Y)
     with pytest.warns(UserWarning, match="dtype uint8: .* rounded"):
-        made = resampled(data, PerturbedOverSampler(noise_scale=9, random_state=0), 3)
+        made = resample(data, PerturbedOverSampler(noise_scale=9, random_state=0), 3)
     assert made.features.min() == 0 and made.features.max() == 255
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        resampled(data, over_sampling.RandomOverSampler(), 3)
+        resample(data, over_sampling.RandomOverSampler(), 3)
 
 
 def changing(function):
@@ -115,22 +115,25 @@ def changing(function):
     [
         (
             make_pipeline(StandardScaler(), over_sampling.SMOTE()),
-            "Pipeline gives 360 features, and not one of the 210 real .*into the model",
+            "Pipeline returns 360 features, and none of the 210 real .*into the model",
         ),
         (
             make_pipeline(MaxAbsScaler(), under_sampling.RandomUnderSampler()),
-            "Pipeline gives 90 features, and not one",
+            "Pipeline returns 90 features, and none",
         ),
         (
             make_pipeline(PCA(2), over_sampling.SMOTE()),
-            r"shape \[360, 2\] for features \[N, 4\].*adds and removes examples",
+            r"shape \[360, 2\] for features \[N, 4\].*add and remove examples",
         ),
         (changing(lambda x, y: (x, y[1:])), r"210 features and labels .*\[209\]"),
-        (changing(lambda x, y: (x, y + 1)), "other labels: .*0 to 2; .* label 3"),
-        (changing(lambda x, y: (x, y + 0.5)), r"other labels: .* label \d.5"),
-        (changing(lambda x, y: (x, y.astype(str))), "other labels: .*must be numbers"),
+        (changing(lambda x, y: (x, y + 1)), "invalid labels: .*0 to 2; .* label 3"),
+        (changing(lambda x, y: (x, y + 0.5)), r"invalid labels: .* label \d.5"),
+        (
+            changing(lambda x, y: (x, y.astype(str))),
+            "invalid labels: .*must be numbers",
+        ),
         (changing(lambda x, y: (x[:, 0], y)), r"shape \[210\] for features \[N, 4\]"),
-        (changing(lambda x, y: (x[:, ::-1], y)), "not one of the 210 real ones"),
+        (changing(lambda x, y: (x[:, ::-1], y)), "none of the 210 real ones"),
         (changing(lambda x, y: (x * np.nan, y)), "FunctionSampler are NaN or infinite"),
     ],
 )
@@ -138,12 +141,12 @@ def test_what_is_no_sampler_is_refused(sampler, message):
     features = X.copy()
     features[:3] = 0  # of dead units; a scaling leaves it as it is
     with pytest.raises(ValueError, match=message):
-        resampled(LabeledFeatures(features, Y), sampler, 3)
+        resample(LabeledFeatures(features, Y), sampler, 3)
 
 
 def test_features_that_are_all_0_are_those_that_came_back():
     data = LabeledFeatures(0 * X, Y)
-    made = resampled(data, over_sampling.RandomOverSampler(), 3)
+    made = resample(data, over_sampling.RandomOverSampler(), 3)
     assert len(made) == 360
 
 
@@ -158,7 +161,7 @@ def test_a_retraining_on_scaled_features_leaves_the_head():
     model.compile("sgd", "sparse_categorical_crossentropy")
     before = model.get_weights()
     scaled = make_pipeline(StandardScaler(), over_sampling.SMOTE())
-    with pytest.raises(ValueError, match="changes features"):
+    with pytest.raises(ValueError, match="transforms features"):
         retrain_head(model, "features", (X, Y), sampler=scaled, verbose=0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

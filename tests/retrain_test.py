@@ -17,14 +17,14 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 
-from tf_pseudofeat.extraction import extraction as extraction_module
 from tf_pseudofeat.extraction import features as features_module
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.head.adjust import adjust_logits
+from tf_pseudofeat.extraction import options as options_module
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.sampling.budget import multiply_minority
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.sampling.counts import multiply_minority
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 ROOT = pathlib.Path(__file__).parent.parent
 RARE = [0, 1, 2, 3]
@@ -190,7 +190,7 @@ def test_worse_head_is_rolled_back_with_a_warning(trained, digits):
 def test_loss_of_nan_is_rolled_back_with_a_warning(trained, digits):
     before = state(trained)
     optimizer = keras.optimizers.SGD(float("inf"))
-    with pytest.warns(UserWarning, match="the model is as it was.*infinite or NaN"):
+    with pytest.warns(UserWarning, match="the model did not change.*infinite or NaN"):
         report = retrain(trained, digits[0], optimizer=optimizer, epochs=2)
     assert not report.kept and report.before == report.after
     assert state(trained) == before
@@ -765,18 +765,21 @@ def test_outputs_assume_the_target_prior(trained, digits, blend, target):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"views": 2}, "views=2, and nothing makes views"),
-        ({"augment": lambda x: x[:, :3]}, "`augment` gives inputs of shapes"),
-        ({"tau": float("nan")}, "`tau` is a finite number"),
-        ({"blend": 2}, "`blend` is a share from 0 to 1"),
-        ({"target_prior": "flat"}, "`target_prior` is one of.*'flat'"),
+        ({"views": 2}, "views=2, but nothing makes views"),
+        ({"augment": lambda x: x[:, :3]}, "`augment` returns inputs of shapes"),
+        ({"tau": float("nan")}, "`tau` must be a finite number"),
+        ({"blend": 2}, "`blend` must be in .0, 1"),
+        ({"target_prior": "flat"}, "`target_prior` must be one of.*'flat'"),
         (
             {"target_prior": [0.5, 0.5]},
             r"must have shape \[10\].* received shape \[2\]",
         ),
-        ({"target_prior": [0.1] * 9 + [0.0]}, "needs a number above 0.* class 9 has 0"),
-        ({"target_prior": "uniform", "tau": 1}, "both say what to take off"),
-        ({"recipe": "auto", "blend": 0.5}, r"\['blend'\] are what the search"),
+        (
+            {"target_prior": [0.1] * 9 + [0.0]},
+            "needs a positive number.* class 9 has 0",
+        ),
+        ({"target_prior": "uniform", "tau": 1}, "both adjust the logits"),
+        ({"recipe": "auto", "blend": 0.5}, r"recipe='auto' chooses \['blend'\]"),
     ],
 )
 def test_views_and_tau_are_checked_before_any_work(trained, digits, settings, message):
@@ -883,13 +886,13 @@ def test_the_trunk_sees_so_many_of_each_class_and_the_data_are_read_once(
     kind, monkeypatch
 ):
     seen, reads = [], []
-    run = features_module._features_of
+    run = features_module.features_of
 
     def watched(trunk, x):
         seen.append(np.array(x))
         return run(trunk, x)
 
-    monkeypatch.setattr(features_module, "_features_of", watched)
+    monkeypatch.setattr(features_module, "features_of", watched)
     model = make_model()
     data = (X, Y) if kind == "arrays" else counted((X, Y), reads)
     report = retrain(model, data, per_class=20)
@@ -943,7 +946,7 @@ def test_the_prior_that_tau_takes_off_is_that_of_all_the_data(trained, digits):
 def test_what_is_not_said_follows_from_what_is(
     trained, digits, monkeypatch, options, blend, tau, used
 ):
-    monkeypatch.setattr(extraction_module, "_PER_CLASS", 60)
+    monkeypatch.setattr(options_module, "_PER_CLASS", 60)
     report = retrain(trained, digits[0], epochs=1, **options)
     assert (report.recipe.blend, report.recipe.tau) == (blend, tau)
     assert report.extraction.per_class == used
@@ -1017,7 +1020,7 @@ def test_a_bias_that_is_frozen_is_not_shifted(trained, digits):
     kept = [weight.copy() for weight in last.get_weights()]
     last.trainable = False
     try:
-        with pytest.raises(ValueError, match="that can be trained"):
+        with pytest.raises(ValueError, match="no trainable weights"):
             retrain(trained, digits[0], tau=0.5)
         report = retrain(trained, digits[0], freeze_batch_norm=False, epochs=1)
     finally:

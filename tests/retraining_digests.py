@@ -21,15 +21,15 @@ from imblearn.over_sampling import SMOTE
 from sklearn.datasets import load_digits
 
 from tf_pseudofeat.extraction.features import extract_features
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.sampling.interleave import interleave
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
     PerturbedOverSampler,
 )
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 __all__ = [
     "OPTIONS",

@@ -12,7 +12,7 @@ from tests.trained import Trained, compiled
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.head.adjust import shift_bias
+from tf_pseudofeat.head.bias_shift import shift_bias
 from tf_pseudofeat.retraining.search import search_recipe
 
 SIZES = [400, 400, 20]
@@ -123,7 +123,7 @@ class Rare:
 class Guesses:
     """A task and its validation data in one: whose head guesses, anew each time."""
 
-    num_classes, movable = 3, True
+    num_classes, has_logit_bias = 3, True
 
     def __init__(self, labels, rng):
         self.ids, self.rng = labels, rng
@@ -216,8 +216,8 @@ def test_the_same_seed_chooses_the_same(head):
 
 def test_it_prints_what_was_tried_and_what_to_expect(head):
     text = str(search(head, drawn(1), drawn(5, EVEN)))
-    assert "Judged on 900 validation examples, at least 300 of a class; 48" in text
-    assert "(cross-fitted; its own score below chose it)" in text
+    assert "Scored on 900 validation examples, at least 300 of a class; 48" in text
+    assert "(cross-fitted; the score below is optimistic)" in text
     lines = text.splitlines()
     assert lines[4].startswith("as it is")
     assert lines[5].startswith("logit adjustment alone, tau=")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.independence import dependent
-from tf_pseudofeat.core.seeds import numbers_for, seed_layers
+from tf_pseudofeat.core.seeds import rng_for, seed_layers
 
 USES = ("views", "noise of the head", "folds")
 SEEDS = ((0, 0), (1, 2), (2, 1), (1, 3), (2, 2), (1, 0), (0, 1), (1, 1))
@@ -15,7 +15,7 @@ SEEDS = ((0, 0), (1, 2), (2, 1), (1, 3), (2, 2), (1, 0), (0, 1), (1, 1))
 
 def test_every_use_part_and_seed_draws_for_itself():
     streams = {
-        place: numbers_for(*place).normal(size=1000)
+        place: rng_for(*place).normal(size=1000)
         for place in itertools.product(USES, SEEDS, range(3))
     }
     assert dependent(streams) == set()
@@ -30,8 +30,8 @@ def test_a_seed_that_is_a_part_of_another_would_be_seen():
 
 @pytest.mark.parametrize("seed", [np.array([1, 2]), [1, 2], (1 + 2**31, 2 - 2**31)])
 def test_the_lowest_31_bits_count(seed):
-    expected = numbers_for("views", (1, 2), 1).integers(99, size=9)
-    received = numbers_for("views", seed, 1).integers(99, size=9)
+    expected = rng_for("views", (1, 2), 1).integers(99, size=9)
+    received = rng_for("views", seed, 1).integers(99, size=9)
     np.testing.assert_array_equal(received, expected)
 
 
@@ -52,7 +52,7 @@ def test_random_layers_of_every_kind_are_seeded_each_for_itself():
         model = keras.Sequential(
             [keras.Input((4, 4, 1)), inside, keras.layers.GaussianNoise(1.0), Noisy()]
         )
-        seed_layers(model, numbers_for("views", seed))
+        seed_layers(model, rng_for("views", seed))
         states = [v.numpy() for v in model.variables if v.name.startswith("seed_")]
         return np.array(states), model(np.zeros((50, 4, 4, 1)), training=True)
 

@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from tf_pseudofeat.splitting.graph import Graph, functional
 from tf_pseudofeat.splitting.separating import separating_layers, usual_layer
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 
 def plain():
@@ -180,7 +180,7 @@ def only_softmax():
 
 def test_usual_layer_is_that_of_the_table_or_says_what_to_pass():
     assert usual_layer(plain()) == "features"
-    with pytest.raises(ValueError, match="has no layer that it would usually be split"):
+    with pytest.raises(ValueError, match="has no usual layer to split"):
         usual_layer(only_softmax())
     inputs = keras.Input((6,))
     two = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(2)(inputs)])
@@ -246,7 +246,7 @@ def test_model_without_a_cut_has_an_empty_table():
 
 
 def test_what_has_no_graph_is_refused():
-    with pytest.raises(ValueError, match=r"no graph of layers.*once it is built"):
+    with pytest.raises(ValueError, match=r"no graph of layers.*Build it"):
         separating_layers(keras.Sequential([layers.Dense(2)]))
     with pytest.raises(TypeError, match="keras.Model, not Dense"):
         separating_layers(layers.Dense(2))

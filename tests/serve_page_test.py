@@ -10,6 +10,15 @@ import pytest
 import tensorflow as tf
 
 from tests.server_process import running_server
+from tests.tabular_models import NAMES as CANCERS
+from tests.tabular_models import (
+    ROWS,
+    columns,
+    columns_model,
+    export_columns,
+    export_matrix,
+    matrix_model,
+)
 from tests.tiny_models import SIDE, probabilities, save_classifier
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -35,7 +44,10 @@ def server(tmp_path_factory):
     save_classifier(folder / "one" / "1", num_classes=20)
     save_classifier(folder / "closed" / "1", encoded=False)
     (folder / "none").mkdir()
-    models = {name: folder / name for name in ("named", "one", "closed", "none")}
+    export_matrix(folder / "matrix", seeds=(0, 1))
+    export_columns(folder / "columns")
+    names = ("named", "one", "closed", "none", "matrix", "columns")
+    models = {name: folder / name for name in names}
     with running_server(folder / "log", models, "--max_request_mib=1") as server:
         yield server
 
@@ -141,24 +153,26 @@ def test_one_version_has_one_set_of_bars_and_many_classes_unfold(page):
     assert set(bars(page)[0]) == {f"class {k}" for k in range(20)}
 
 
-def test_what_goes_wrong_is_said_in_words_and_mended(page, server):
-    def error(contains):
-        page.wait_for_function(
-            "text => document.getElementById('error').innerText.includes(text)",
-            arg=contains,
-        )
-        assert page.is_hidden("#result")
+def error(page, contains):
+    """Waits until the page says what is wrong."""
+    page.wait_for_function(
+        "text => document.getElementById('error').innerText.includes(text)",
+        arg=contains,
+    )
+    assert page.is_hidden("#result")
 
+
+def test_what_goes_wrong_is_said_in_words_and_mended(page, server):
     text = {"name": "a.png", "mimeType": "image/png", "buffer": b"no image"}
     page.set_input_files("#file", text)
-    error("not an image that the model can read. Use a JPEG or PNG.")
+    error(page, "not an image that the model can read. Use a JPEG or PNG.")
     page.set_input_files("#file", {**text, "buffer": bytes(2**20)})
-    error("larger than the server takes")
+    error(page, "larger than the server takes")
     page.select_option("#model", "closed")
-    error("it has no signature “encoded”")
+    error(page, "takes neither image files nor rows: it has no signature “encoded”")
     assert page.is_disabled("#file")
     page.select_option("#model", "none")
-    error("No version of “none” is in service yet.")
+    error(page, "No version of “none” is in service yet.")
     page.select_option("#model", "named")
     page.set_input_files("#file", image(0))
     assert list(bars(page)[0]) == NAMES
@@ -166,13 +180,14 @@ def test_what_goes_wrong_is_said_in_words_and_mended(page, server):
     opinion = '{"predictions": [[NaN, 1, 0]]}'
     page.route("**/*:predict", lambda route: route.fulfill(body=opinion))
     page.set_input_files("#file", image(1))
-    error("it has no opinion of this image")
+    error(page, "it has no opinion of this.")
     page.route("**/models", lambda route: route.abort())
     page.set_input_files("#file", image(2))
-    error("The server does not answer. Is it still running?")
+    error(page, "The server does not answer. Is it still running?")
 
 
 def test_a_keyboard_reaches_everything_and_everything_has_a_name(page):
+    page.wait_for_selector("#choice:not([hidden])")
     reached = []
     for _ in range(2):
         page.keyboard.press("Tab")
@@ -180,4 +195,117 @@ def test_a_keyboard_reaches_everything_and_everything_has_a_name(page):
     assert reached == ["model", "file"]
     assert page.get_by_role("combobox", name="Model").count() == 1
     assert page.get_by_label("Choose an image").count() == 1
-    assert page.get_by_role("status").inner_text() == "No image yet."
+    assert page.get_by_role("status").inner_text() == "Nothing to classify yet."
+
+
+# Models of a table.
+
+
+def ask_row(page, texts):
+    """Fills in the form, {label: text}, and asks."""
+    for label, text in texts.items():
+        page.get_by_role("textbox", name=label).fill(text)
+    page.get_by_role("button", name="Ask").click()
+
+
+def pasted(row, separator=", "):
+    return separator.join(f"{x:.9g}" for x in row)
+
+
+@pytest.mark.parametrize("separator", [", ", "\t", "\n"])
+def test_a_pasted_row_has_bars_of_both_versions(page, separator):
+    page.select_option("#model", "matrix")
+    page.wait_for_selector("textarea")
+    assert page.is_hidden("#drop")
+    ask_row(page, {"features": pasted(ROWS[3], separator)})
+    shares, _ = bars(page)
+    assert list(shares) == CANCERS
+    found = np.array(list(shares.values()))
+    models = [matrix_model(seed) for seed in (0, 1)]
+    expected = [model.predict(ROWS[3:4], verbose=0)[0] for model in models]
+    np.testing.assert_allclose(found, 100 * np.transpose(expected), atol=0.051)
+    assert "before: version 1" in page.inner_text("#legend")
+    ask_row(page, {"features": pasted(ROWS[20])})
+    top = CANCERS[models[1].predict(ROWS[20:21], verbose=0)[0].argmax()]
+    page.wait_for_function(
+        "text => document.getElementById('verdict').innerText.includes(text)", arg=top
+    )
+
+
+def test_each_named_input_has_a_field(page):
+    page.select_option("#model", "columns")
+    texts = {name: pasted(x[0]) for name, x in columns(slice(1)).items()}
+    page.wait_for_selector("#fields input")
+    assert page.locator("#fields label > span").all_inner_texts() == sorted(texts)
+    ask_row(page, texts)
+    shares, _ = bars(page)
+    (expected,) = columns_model().predict(columns(slice(1)), verbose=0)
+    found = [value for (value,) in shares.values()]
+    np.testing.assert_allclose(found, 100 * expected, atol=0.051)
+    page.get_by_role("textbox", name="mean_radius").fill("x")
+    page.keyboard.press("Enter")
+    error(page, "“mean_radius”: received “x”; expected a finite number, such as 0.5.")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "received 0 values; expected 30 numbers, separated by commas. Add what"),
+        (pasted(ROWS[0][:29]), "“features”: received 29 values; expected 30 numbers"),
+        (pasted(ROWS[0]) + ", 7", "received 31 values; expected 30.* Remove the rest."),
+        (pasted(ROWS[0][:29]) + ", x", "place 30: received “x”; expected a finite num"),
+        ("NaN, " + pasted(ROWS[0][1:]), "place 1: received “NaN”; expected a finite"),
+        ("-Infinity " + pasted(ROWS[0][1:]), "received “-Infinity”; expected a finite"),
+        ("1e39 " + pasted(ROWS[0][1:]), "received “1e39”; expected a finite number"),
+        ("0x10 " + pasted(ROWS[0][1:]), "received “0x10”; expected a finite number"),
+        ("<b>1</b> " + pasted(ROWS[0][1:]), "received “<b>1</b>”; expected a finite"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_said_in_words_and_mended(page, text, words):
+    page.select_option("#model", "matrix")
+    page.wait_for_selector("textarea")
+    ask_row(page, {"features": text})
+    for part in words.split(".*"):
+        error(page, part)
+    ask_row(page, {"features": pasted(ROWS[0])})
+    assert list(bars(page)[0]) == CANCERS
+    assert page.is_hidden("#error")
+    page.select_option("#model", "named")
+    page.wait_for_selector("#drop:not([hidden])")
+    assert page.is_hidden("#row") and page.is_enabled("#file")
+
+
+def test_names_of_inputs_are_text(page):
+    name = "<img src=x onerror=alert(1)>"
+
+    def renamed(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("mean_radius", name))
+
+    page.route("**/metadata", renamed)
+    page.select_option("#model", "columns")
+    page.wait_for_selector("#fields input")
+    assert name in page.locator("#fields label > span").all_inner_texts()
+    assert page.locator("#fields img").count() == 0
+    ask_row(page, dict.fromkeys([name, "mean_texture", "worst_area"], "1"))
+    error(page, f"The server refused: Received the inputs ['{name}'")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("[0.25]", {"class 0": [75.0], "class 1": [25.0]}),
+        ("0.25", {"class 0": [75.0], "class 1": [25.0]}),
+        ('{"features": [9, 9], "logits": [0]}', {"class 0": [50.0], "class 1": [50.0]}),
+        ("[7.5]", "The model's answer is the number 7.5, which is no probability."),
+    ],
+)
+def test_a_single_number_is_the_probability_of_the_second_class(page, answer, found):
+    body = f'{{"predictions": [{answer}]}}'
+    page.route("**/*:predict", lambda route: route.fulfill(body=body))
+    page.select_option("#model", "one")
+    page.set_input_files("#file", image(0))
+    if isinstance(found, str):
+        error(page, found)
+    else:
+        assert bars(page)[0] == found

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from examples.serving_client import client_of, measure, ranked, side_by_side, speed
+from examples.predict_clients import client_of
+from examples.serving_client import measure, ranked, side_by_side, speed
 from tests.server_process import ROOT, running_server
 from tests.tiny_models import SIDE, probabilities, save_classifier
 
@@ -97,6 +98,9 @@ def test_a_ranking_is_read_from_whichever_outputs_there_are():
         ("a", 0.8),
         ("b", 0.2),
     ]
+    for number in ([0.25], 0.25):  # of two classes, the probability of the second
+        assert ranked({"": number}, ["a", "b"]) == [("a", 0.75), ("b", 0.25)]
+        assert ranked({"": number}) == [("class 0", 0.25)]
     with pytest.raises(RuntimeError, match=r"outputs \['kind', 'size'\]; expected"):
         ranked({"size": [1], "kind": [2]})
 

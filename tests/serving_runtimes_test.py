@@ -21,9 +21,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from examples.resnet import resnet
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.export import export_classifier
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 NAMES = [f"digit {number}" for number in range(10)]
 RNG = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.serving.export import export_classifier

@@ -12,13 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.extraction.shards import (
-    ShardWriter,
-    indexed_shards,
-    load_features,
-    write_index,
-)
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.extraction.shard_reader import indexed_shards, load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 
 SECURITY = pathlib.Path(__file__).parent.parent / "SECURITY.md"
 # How often SECURITY.md says that it was tried.
@@ -262,15 +258,15 @@ def test_a_pipe_in_an_array_that_is_in_use_is_not_waited_for(copy):
     features = load_features(copy).features
     pipe(copy / ARRAY)
     for rows in (slice(0, ROWS), [50]):
-        with pytest.raises(ValueError, match=rf"{ARRAY} is no plain file"):
+        with pytest.raises(ValueError, match=rf"{ARRAY} is not a regular file"):
             features[rows]
-    with pytest.raises(ValueError, match=rf"{ARRAY} is no plain file"):
+    with pytest.raises(ValueError, match=rf"{ARRAY} is not a regular file"):
         StoredArray([copy / ARRAY])
 
 
 CUT_IN_USE = """
 import os, shutil, sys
-from tf_pseudofeat.extraction.shards import load_features
+from tf_pseudofeat.extraction.shard_reader import load_features
 for number, (first, rows) in enumerate(
     (first, rows) for first in ([79], None) for rows in ([50], slice(0, 90))
 ):
@@ -295,7 +291,7 @@ def test_a_file_that_is_cut_in_use_does_not_end_the_process(copy):
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count(f"{ARRAY} was cut short after it was opened") == 4
+    assert ran.stdout.count(f"{ARRAY} was truncated after it was opened") == 4
 
 
 def forge(folder, kind, array):
@@ -315,16 +311,16 @@ def forge(folder, kind, array):
     [
         ("features", np.full((4, 3), np.nan), r"features-00000\.npy has NaN"),
         ("features", np.full((4, 3), np.inf, ">f4"), "another kind of machine"),
-        ("features", np.ones((4, 3), bool), "dtype.*bool.*not written there"),
+        ("features", np.ones((4, 3), bool), "dtype.*bool.*does not write"),
         ("features", np.ones((4, 3), "S3"), "real numbers; received dtype"),
         ("features", np.ones((4, 3), "M8[s]"), "real numbers; received dtype"),
         ("features", np.ones((4, 3), complex), "real numbers; received dtype"),
-        ("features", np.ones((4, 3), np.longdouble), "dtype.*not written there"),
+        ("features", np.ones((4, 3), np.longdouble), "dtype.*does not write"),
         ("features", np.ones(4), r"one number for each.*received shape \[4\]"),
         ("labels", np.array([0.0, 1, np.nan, 1]), r"labels-00000\.npy has NaN"),
-        ("labels", np.array([0, -1, 1, 1]), "holds no set of features"),
+        ("labels", np.array([0, -1, 1, 1]), "not hold a valid set of features"),
         ("labels", np.array(["a"] * 4), "real numbers; received dtype"),
-        ("weights", np.array([1.0, -1, 1, 1]), "not below 0; example 1"),
+        ("weights", np.array([1.0, -1, 1, 1]), "non-negative; example 1"),
         ("weights", np.array([1.0, np.inf, 1, 1]), r"weights-00000\.npy has NaN"),
         ("weights", np.ones((4, 2)), r"received shape \[4, 2\]"),
         ("weights", np.zeros(4), "All 4 sample weights are 0"),

@@ -14,14 +14,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.extraction.shards import (
-    ShardWriter,
-    check_free,
-    load_features,
-    new_set,
-    write_index,
-)
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.extraction.shard_folder import check_free
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, new_set, write_index
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(25, 3)).astype("float32")
@@ -110,7 +106,9 @@ def test_shards_of_a_failed_attempt_are_left_out(tmp_path):
     writer = write(tmp_path, X, Y, prefix="attempt-1", rows_per_shard=10)
     write(tmp_path, X, Y, prefix="attempt-2")
     (tmp_path / "labels-attempt-3-00000.npy").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"not whole \(attempt-3-00000 .*, 1 in all"):
+    with pytest.raises(
+        ValueError, match=r"1 incomplete shards \(such as attempt-3-00000"
+    ):
         write_index(tmp_path)
     write_index(tmp_path, reversed(writer.shards))
     np.testing.assert_array_equal(load_features(tmp_path).features, X)
@@ -153,7 +151,7 @@ def test_an_empty_set_is_none(tmp_path):
 def test_what_a_killed_run_left_is_said(tmp_path):
     code = (
         "import os, signal, sys, numpy as np\n"
-        "from tf_pseudofeat.extraction.shards import ShardWriter\n"
+        "from tf_pseudofeat.extraction.shard_writer import ShardWriter\n"
         "writer = ShardWriter(sys.argv[1], rows_per_shard=2)\n"
         "writer.add(np.zeros((5, 3)), np.zeros(5, int))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -166,11 +164,11 @@ def test_what_a_killed_run_left_is_said(tmp_path):
     )
     assert killed.returncode == -signal.SIGKILL
     assert len(files(folder)) == 6
-    with pytest.raises(ValueError, match=r"no index\.json.*2 shards that nobody"):
+    with pytest.raises(ValueError, match=r"no index\.json.*2 unfinished shards"):
         load_features(folder)
-    with pytest.raises(ValueError, match=r"2 shards and no index\.json.*Delete"):
+    with pytest.raises(ValueError, match=r"2 shards without index\.json.*Delete"):
         check_free(folder)
-    with pytest.raises(ValueError, match=r"already \(00000 and others, 2 in all\)"):
+    with pytest.raises(ValueError, match=r"already holds 2 shards.*such as 00000"):
         ShardWriter(folder)
 
 
@@ -230,7 +228,7 @@ def test_a_folder_that_cannot_be_made_whole_leaves_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "mkdir", full)
     for use in (lambda folder: new_set(folder).__enter__(), ShardWriter):
-        with pytest.raises(OSError, match=r"cannot be made \(No space left"):
+        with pytest.raises(OSError, match=r"cannot be created \(No space left"):
             use(tmp_path / "a" / "b" / "c")
         assert files(tmp_path) == []
 
@@ -240,7 +238,7 @@ def test_a_file_is_no_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "a"):
         with pytest.raises(NotADirectoryError, match="is a file"):
             check_free(path)
-        with pytest.raises(OSError, match=r"cannot be made \(.*\). Pass another"):
+        with pytest.raises(OSError, match=r"cannot be created \(.*\). Pass another"):
             ShardWriter(path)
 
 
@@ -248,40 +246,43 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
     check_free(tmp_path / "a" / "b")
     assert files(tmp_path) == []
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
-    with pytest.raises(PermissionError, match="may not be written to"):
+    with pytest.raises(PermissionError, match="is not writable"):
         check_free(tmp_path / "a" / "b")
 
 
 @pytest.mark.parametrize("folder", [None, 3, "", b""])
 def test_what_is_no_path(folder):
     for take in (check_free, load_features, write_index, ShardWriter):
-        with pytest.raises(TypeError, match="`folder` is a path; received"):
+        with pytest.raises(TypeError, match="`folder` must be a path; received"):
             take(folder)
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "..//", "a b", None, 3])
 def test_prefix_that_is_no_name(tmp_path, prefix):
-    with pytest.raises(ValueError, match="`prefix` is of letters.*received"):
+    with pytest.raises(ValueError, match="`prefix` must consist of letters.*received"):
         ShardWriter(tmp_path / "a", prefix=prefix)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("rows", [0, -1, 1.5, "many"])
 def test_rows_of_a_shard(tmp_path, rows):
-    with pytest.raises(ValueError, match="`rows_per_shard` is a whole number"):
+    with pytest.raises(ValueError, match="`rows_per_shard` must be a whole number"):
         ShardWriter(tmp_path, rows_per_shard=rows)
 
 
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((X, Y[:9]), r"one length above 0; received .*\[25, 3\], 'labels': \[9\]"),
+        (
+            (X, Y[:9]),
+            r"the same length, at least 1; received .*\[25, 3\], 'labels': \[9\]",
+        ),
         ((X[:, 0], Y), r"one number for each .* shape \[25\]"),
         ((X[:, :0], Y), r"one number for each .* shape \[25, 0\]"),
         ((np.where(X.max() > X, X, np.nan), Y), "NaN or infinite in 1 of 25 rows"),
         ((X.astype(str), Y), "real numbers; received dtype"),
         ((X, Y.astype(str)), "Labels must be numbers .*received dtype"),
-        ((X, Y, -WEIGHT), "not below 0"),
+        ((X, Y, -WEIGHT), "non-negative"),
         ((X[:5], []), r"'features': \[5, 3\], 'labels': \[0\]"),
         ((X[:5], Y[:5], []), r"'sample_weight': \[0\]"),
         ((X[:5], Y[:5], [0.0, 0.0]), r"'sample_weight': \[2\]"),
@@ -308,7 +309,7 @@ def test_what_has_no_weight_is_not_written(tmp_path):
 )
 def test_batches_of_another_kind(tmp_path, second):
     with (
-        pytest.raises(ValueError, match="rows of a set are of one kind"),
+        pytest.raises(ValueError, match="the same shapes and dtypes"),
         ShardWriter(tmp_path, rows_per_shard=5) as writer,
     ):
         writer.add(X, Y)
@@ -319,7 +320,7 @@ def test_batches_of_another_kind(tmp_path, second):
 def test_writers_of_another_kind(tmp_path):
     write(tmp_path, X, Y, prefix="a")
     write(tmp_path, X, Y, WEIGHT, prefix="b")
-    with pytest.raises(ValueError, match="all have weights, or none"):
+    with pytest.raises(ValueError, match="all or none must have"):
         write_index(tmp_path)
     write(tmp_path, X[:, :2], Y, prefix="c")
     with pytest.raises(ValueError, match=r"rows of shape \[2\]"):
@@ -332,7 +333,7 @@ def test_a_whole_set_takes_no_more(tmp_path):
     write(tmp_path, X, Y)
     write_index(tmp_path)
     for more in (write_index, ShardWriter, check_free):
-        with pytest.raises(ValueError, match="holds a set of features already"):
+        with pytest.raises(ValueError, match="already holds a set of features"):
             more(tmp_path)
 
 
@@ -354,7 +355,10 @@ def test_a_folder_without_features(tmp_path):
             lambda index: index["shards"][0].update(rows=0),
             "`rows` is 0, not a whole",
         ),
-        (lambda index: index["shards"][0].update(name="x/../../y-00000"), "no name of"),
+        (
+            lambda index: index["shards"][0].update(name="x/../../y-00000"),
+            "not a name of",
+        ),
         (lambda index: index["shards"][0].update(rows=24), "files were changed"),
         (lambda index: index["features"].update(dtype="int8"), "files were changed"),
         (lambda index: index["labels"].update(shape=[1]), "files were changed"),
@@ -362,7 +366,7 @@ def test_a_folder_without_features(tmp_path):
             lambda index: index["shards"].append(
                 index["shards"][0] | {"name": "a-00000"}
             ),
-            r"labels-a-00000\.npy is not there",
+            r"labels-a-00000\.npy is missing",
         ),
     ],
 )
@@ -393,5 +397,5 @@ def test_a_shard_that_was_cut(tmp_path):
     write_index(tmp_path)
     path = tmp_path / "features-00000.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"features-00000\.npy has 427 .*and 428 when"):
+    with pytest.raises(ValueError, match=r"features-00000\.npy has 427 .*has 428"):
         load_features(tmp_path)

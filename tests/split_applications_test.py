@@ -15,7 +15,7 @@ import pytest
 
 from tf_pseudofeat.splitting.graph import Graph
 from tf_pseudofeat.splitting.separating import separating_layers
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 # The smallest input that a model takes, where that is above 32 pixels.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
@@ -128,7 +128,7 @@ def cut_everywhere(name, totals):
     advisable = [layer for layer in splits if "/" not in layer and layer != first]
     order = {node.operation.name: i for i, node in enumerate(Graph(model).nodes)}
     for layer, text in refusals.items():
-        outer = layer.partition("/")[0]  # part of the network goes around that
+        outer = layer.partition("/")[0]  # part of the network bypasses that
         check_refusal(text, outer, edges, order, advisable)
     listed = [cut.layer_name for cut in separating_layers(model)]
     assert set(listed) <= set(splits)

@@ -1,4 +1,4 @@
-"""Tests for split.py: real models, cut and put together again."""
+"""Tests for split_at.py: real models, cut and put together again."""
 
 import gc
 import weakref
@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 from tests import programs
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 
@@ -441,7 +441,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 devices = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -683,7 +683,7 @@ def masked_model():
 def test_mask_across_the_cut():
     model = masked_model()
     text = error_of(split_at, model, "words")
-    assert "a Keras mask travels with its output" in text
+    assert "its output has a Keras mask" in text
     assert "Layers without one: 'pooled', 'features'." in text
     words = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0]])
     assert_splits(model, "pooled", words)
@@ -700,7 +700,7 @@ def test_mask_that_appears_only_at_run_time_fails_the_check():
     model = keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
     result = split_at(model, "encoder/words")
     text = error_of(result.check, model, np.array([[1, 2, 0, 0, 0]]))
-    assert "a Keras mask travels with its output" in text
+    assert "its output has a Keras mask" in text
 
 
 # The check.

@@ -13,15 +13,16 @@ import pytest
 import tensorflow as tf
 
 from tests.heads import fit, score
-from tf_pseudofeat.core import stored
+from tf_pseudofeat.core import stored_array
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.extraction import shards
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.extraction import shard_folder
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.head import task as task_module
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
@@ -48,13 +49,13 @@ def few_rows_at_a_time(monkeypatch):
 
     def some(self, rows):
         found = read(self, rows)
-        few = len(found) < N or stored._CHUNK_BYTES > 2**20
+        few = len(found) < N or stored_array._CHUNK_BYTES > 2**20
         assert few or "/features-0" not in self._paths[0], "all of it was read"
         return found
 
     monkeypatch.setattr(StoredArray, "__array__", whole)
     monkeypatch.setattr(StoredArray, "__getitem__", some)
-    monkeypatch.setattr(stored, "_CHUNK_BYTES", 100 * X[0].nbytes)
+    monkeypatch.setattr(stored_array, "_CHUNK_BYTES", 100 * X[0].nbytes)
     monkeypatch.setattr(task_module, "_SCORING_BATCH", 64)
 
 
@@ -161,7 +162,7 @@ def full_disk(monkeypatch, after):
         return open(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "open", write, raising=False)
+        patch.setattr(shard_folder, "open", write, raising=False)
         with pytest.raises(OSError, match=r"cannot be written \(No space left"):
             yield
     assert len(written) == after + 1
@@ -228,7 +229,7 @@ def test_labels_of_another_length(in_files):
     features = in_files(X, Y).features
     with pytest.raises(ValueError, match=r"shape \(300, 4\) and 299 labels"):
         moments_of(features, Y[1:], 3)
-    with pytest.raises(ValueError, match="must have one length above 0"):
+    with pytest.raises(ValueError, match="must have the same length, at least 1"):
         interleave(features, Y[1:])
 
 
@@ -336,7 +337,7 @@ def test_a_single_output_is_scored_as_from_memory(in_files):
 @pytest.fixture
 def one_chunk(monkeypatch):
     """So that moments are not merged, and the same to the bit."""
-    monkeypatch.setattr(stored, "_CHUNK_BYTES", 2**26)
+    monkeypatch.setattr(stored_array, "_CHUNK_BYTES", 2**26)
 
 
 def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
@@ -362,7 +363,7 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
     for view in ("view-0", "view-1"):
         assert load_features(tmp_path / view).features.shape == (140, 5)
     assert load_features(tmp_path / "validation").features.shape == (N // 2, 5)
-    with pytest.raises(ValueError, match=r"validation holds a set"):
+    with pytest.raises(ValueError, match=r"validation already holds a set"):
         retrain_head(models[1], "features", (X, Y), cache_dir=tmp_path)
 
 
@@ -374,7 +375,7 @@ def test_plain_features_are_a_set_of_their_own(tmp_path):
     assert report.used == report.real == [200, 80, 20]
     assert folders(tmp_path) == ["training"]
     assert load_features(tmp_path / "training").features.shape == (N, 5)
-    with pytest.raises(ValueError, match=r"training holds a set"):
+    with pytest.raises(ValueError, match=r"training already holds a set"):
         retrain_head(make_model(), "features", (X, Y), **settings)
 
 

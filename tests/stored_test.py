@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tf_pseudofeat.core import stored
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core import stored_array
+from tf_pseudofeat.core.stored_array import StoredArray
 
 RNG = np.random.default_rng(0)
 
@@ -72,7 +72,7 @@ def test_it_looks_like_the_array(pair):
     assert in_files.lengths == [1, 7, 4, 8]
     same(np.asarray(in_files), array)
     same(np.asarray(in_files, dtype=np.float32), array.astype(np.float32))
-    with pytest.raises(ValueError, match="lies on disk"):
+    with pytest.raises(ValueError, match="is on disk"):
         in_files.__array__(copy=False)  # as NumPy 2 asks
 
 
@@ -119,7 +119,7 @@ def test_pickled_it_is_names_of_files(pair):
 
 
 def test_few_files_are_open_at_a_time_and_threads_may_share_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "_OPEN_FILES", 2)
+    monkeypatch.setattr(stored_array, "_OPEN_FILES", 2)
     array = RNG.normal(size=(400, 3))
     in_files = StoredArray(save(tmp_path, array, [40] * 10))
     wrong = []
@@ -169,7 +169,9 @@ def test_files_of_several_kinds(tmp_path):
     first = save(tmp_path / "a", np.zeros((4, 2)), [4])
     for other in (np.zeros((4, 3)), np.zeros((4, 2), "float32")):
         paths = first + save(tmp_path / "b", other, [4])
-        with pytest.raises(ValueError, match=r"shape \[\d\] and dtype.*of one kind"):
+        with pytest.raises(
+            ValueError, match=r"shape \[\d\] and dtype.*of the same kind"
+        ):
             StoredArray(paths)
 
 

@@ -1,4 +1,4 @@
-"""Tests for strategies.py: several devices and several processes, really started."""
+"""Tests for distribution.py: several devices and several processes, really started."""
 
 import json
 import os
@@ -13,15 +13,15 @@ import pytest
 import tensorflow as tf
 
 from tests import on_two_devices, on_two_workers, programs
-from tf_pseudofeat.core.strategies import (
+from tf_pseudofeat.core.distribution import (
     check_one_worker,
     model_strategy,
     scope_of,
     spans_workers,
 )
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 pytestmark = pytest.mark.tensorflow(reason="tf.distribute")
 ROOT = pathlib.Path(__file__).parent.parent

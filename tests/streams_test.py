@@ -15,7 +15,7 @@ from tests import heads
 from tests.independence import dependent
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.sampling.interleave import interleave
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,

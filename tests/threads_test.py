@@ -9,8 +9,8 @@ import pytest
 
 import tf_pseudofeat as tfpf
 from tests.model_state import bits
-from tf_pseudofeat.head.weights import _TRAINED, restored_unless_kept
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.head.weights import _TRAINED, rollback_unless_committed
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 4)).astype("float32")
@@ -51,7 +51,7 @@ def in_thread(function):
     return raised[0] if raised else None
 
 
-HEAD = "tf_pseudofeat.head.head"
+HEAD = "tf_pseudofeat.head.fit"
 
 
 # One model, several threads.
@@ -103,9 +103,9 @@ def test_heads_that_share_a_layer_are_not_trained_at_once():
     model = make_model()
     last = keras.Sequential([keras.Input((5,)), model.layers[-1]])
     head = split_at(model, "features").head
-    with restored_unless_kept(head):
-        error = in_thread(lambda: restored_unless_kept(last).__enter__())
-        with restored_unless_kept(last):  # of this thread
+    with rollback_unless_committed(head):
+        error = in_thread(lambda: rollback_unless_committed(last).__enter__())
+        with rollback_unless_committed(last):  # of this thread
             pass
         assert len(_TRAINED) == len(head.trainable_variables)
     assert isinstance(error, RuntimeError)
@@ -239,7 +239,8 @@ def test_an_interrupt_at_any_line_puts_the_old_head_back():
     assert traced(model, everything).kept
     total = len(everything.lines)
     modules = {name for name, _ in everything.lines}
-    assert {f"tf_pseudofeat.{m}" for m in ("head", "judge", "retrain")} <= modules
+    reached = ("head.fit", "evaluation.judge", "retraining.retrain")
+    assert {f"tf_pseudofeat.{m}" for m in reached} <= modules
     places = {*np.linspace(0, total - 1, 6).astype(int), *range(total - 6, total)}
     for place in sorted(places):
         model.set_weights(before)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import optimize
 from sklearn import metrics
 
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.comparison import folds_of
 from tf_pseudofeat.evaluation.guard import Guard
@@ -19,8 +19,8 @@ from tf_pseudofeat.evaluation.scores import DECISION_SCORES
 from tf_pseudofeat.evaluation.thresholds import (
     Thresholds,
     choose_thresholds,
+    cross_fitted_decisions,
     fit_temperature,
-    moved,
     predictions_of,
 )
 
@@ -150,8 +150,8 @@ def test_a_fifth_is_decided_by_what_the_other_four_chose():
     ids, logits = drawn([150, 40, 15])
     predictions = Predictions(ids, logits, "linear")
     guard = Guard("f1")
-    received = moved(predictions, guard, [1, 2], (3, 4))
-    fold = folds_of(ids, 5, numbers_for("folds", (3, 4)))
+    received = cross_fitted_decisions(predictions, guard, [1, 2], (3, 4))
+    fold = folds_of(ids, 5, rng_for("folds", (3, 4)))
     for k in range(5):
         bias = fit_bias(predictions.select(fold != k), guard, [1, 2])
         expected = logits[fold == k] + bias
@@ -167,7 +167,9 @@ def test_the_estimate_on_noise_is_chance():
         noise = Predictions(ids, rng.normal(size=(50, 2)), "linear")
         bias = fit_bias(noise, guard, [1])
         own.append(scored(noise, bias, "balanced_accuracy", [1]))
-        estimates.append(guard.score(moved(noise, guard, [1], (1, 2)), [1]))
+        estimates.append(
+            guard.score(cross_fitted_decisions(noise, guard, [1], (1, 2)), [1])
+        )
     assert np.mean(own) > 0.56
     error = np.std(estimates) / np.sqrt(80)
     assert np.mean(estimates) == pytest.approx(0.5, abs=3 * error)
@@ -336,10 +338,13 @@ def test_one_validation_example_is_as_good_as_none():
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        ("log_loss", "`metric` is a score of decisions.*received 'log_loss', which no"),
-        ("roc_auc", "received 'roc_auc', which no threshold moves"),
+        (
+            "log_loss",
+            "`metric` must be a score of decisions.*received 'log_loss', which",
+        ),
+        ("roc_auc", "received 'roc_auc', which thresholds do not change"),
         (None, "received None"),
-        ("acc", "`monitor` is one of"),
+        ("acc", "`monitor` must be one of"),
     ],
 )
 def test_what_no_threshold_moves_is_refused(metric, message):
@@ -354,7 +359,7 @@ def test_outputs_of_no_known_kind_are_refused():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Reshape((2, 1))])
     with pytest.raises(ValueError, match=r"one output \[B, C\].*shape \[1, 2, 1\]"):
         predictions_of(model, data)
-    with pytest.raises(ValueError, match="2 names, and there are 3"):
+    with pytest.raises(ValueError, match="2 names for 3"):
         choose_thresholds(
             gives(3, None), (np.eye(3), np.arange(3)), class_names=["a", "b"]
         )
@@ -462,5 +467,7 @@ def test_a_minority_that_is_none_of_the_classes_is_named(minority):
         [keras.Input((3,)), keras.layers.Dense(2, activation="softmax")]
     )
     x, labels = np.ones((20, 3), "float32"), np.repeat([0, 1], [15, 5])
-    with pytest.raises(ValueError, match="`minority` is a list of class ids from 0 to"):
+    with pytest.raises(
+        ValueError, match="`minority` must be a list of class ids from 0 to"
+    ):
         choose_thresholds(model, (x, labels), minority=minority)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from examples.attach_to_existing_model import cure
+from examples.attach_to_existing_model import retrain
 from examples.data import load_images
 from examples.image_size import count_pixels
 from examples.trunks import FeatureFile, Recipe
@@ -115,7 +115,7 @@ def test_python_code_in_a_model_is_refused(tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="[Ss]afe mode|safe_mode|unsafe"):
-        cure(tmp_path / "model.keras", None, None, seed=0)
+        retrain(tmp_path / "model.keras", None, None, seed=0)
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc", "cifar10/../../x", "..", "."])

@@ -94,8 +94,8 @@ def test_auto_needs_data_to_judge_by(model, digits):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"tau": 0.3}, r"\['tau'\] are what the search"),
-        ({"blend": 0.5}, r"\['blend'\] are what the search"),
+        ({"tau": 0.3}, r"chooses \['tau'\]"),
+        ({"blend": 0.5}, r"recipe='auto' chooses \['blend'\]"),
     ],
 )
 def test_auto_takes_no_settings_that_it_chooses(model, digits, settings, message):
@@ -110,6 +110,6 @@ def test_auto_takes_no_settings_that_it_chooses(model, digits, settings, message
 def test_a_recipe_is_an_object_or_auto(model, digits, recipe):
     with pytest.raises(
         TypeError,
-        match="`recipe` is of type HeadRecipe, or 'auto'; received",
+        match="`recipe` must be of type HeadRecipe, or 'auto'; received",
     ):
         retrain_head(model, "features", digits[0], recipe=recipe)

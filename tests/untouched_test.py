@@ -12,7 +12,7 @@ from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.splitting.separating import separating_layers
-from tf_pseudofeat.splitting.split import split_at
+from tf_pseudofeat.splitting.split_at import split_at
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 6, 6, 1)).astype("float32")

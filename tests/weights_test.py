@@ -7,8 +7,8 @@ import pytest
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.head.weights import (
     blend_weights,
-    left_prior,
     product_layers,
+    recorded_prior,
     weights_of,
 )
 
@@ -55,7 +55,9 @@ def test_products_of_weights_are_not_averaged():
     model.fit(X, Y, epochs=1, verbose=0)
     assert product_layers(tfpf.split_at(model, "features").head) == ["end"]
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"layer 'end' multiplies some .*Pass blend=0"):
+    with pytest.raises(
+        ValueError, match=r"layer 'end' multiplies weights .*Pass blend=0"
+    ):
         tfpf.retrain_head(model, "features", (X, Y), blend=0.5, verbose=0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -66,7 +68,9 @@ def test_products_of_weights_are_not_averaged():
 def test_a_quantized_kernel_is_not_made_anew():
     model = make_model()
     model.quantize("int8")
-    with pytest.raises(ValueError, match="layer 'end' is quantized: its kernel would"):
+    with pytest.raises(
+        ValueError, match="layer 'end' is quantized, so its kernel would"
+    ):
         tfpf.retrain_head(model, "features", (X, Y), fresh_head=True, verbose=0)
 
 
@@ -117,12 +121,12 @@ def test_a_search_leaves_what_was_noted_of_the_prior():
     settings = {"epochs": 2, "verbose": 0}
     split = tfpf.split_at(model, "features")
     tfpf.retrain_head(model, split, (X, Y), monitor=None, **settings)
-    noted = left_prior(split.head)
+    noted = recorded_prior(split.head)
     assert noted is not None
     tfpf.diagnose(model, split, (X, Y), (X, Y), **settings)
-    assert left_prior(split.head) == noted
+    assert recorded_prior(split.head) == noted
     tfpf.tune(model, split, (X, Y), (X, Y), **settings)
-    assert left_prior(split.head) == noted
+    assert recorded_prior(split.head) == noted
 
 
 def test_a_weight_that_is_frozen_by_itself_stays_frozen():

@@ -5,7 +5,7 @@ Learning", arXiv 1807.06538, 2018.
 """
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.metrics import (
     BalancedAccuracy,
@@ -28,24 +28,22 @@ from tf_pseudofeat.evaluation.scores import (
     min_class_accuracy,
 )
 from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
-from tf_pseudofeat.extraction.extraction import Extraction
 from tf_pseudofeat.extraction.features import extract_features
-from tf_pseudofeat.extraction.shards import ShardWriter, load_features, write_index
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.extraction.shard_reader import load_features
+from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
-from tf_pseudofeat.gaussians.moments import (
-    ClassMoments,
-    merge,
-    moments_of,
-    moments_of_batches,
-)
+from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.moments_estimation import moments_of, moments_of_batches
 from tf_pseudofeat.gaussians.moments_file import load_moments, save_moments
-from tf_pseudofeat.head.adjust import adjust_logits
+from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.head.balanced_losses import (
     BalancedSoftmax,
     ClassBalancedCrossentropy,
 )
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
+from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.material import Material, prepare_material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
@@ -56,7 +54,7 @@ from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.search import Trial, Tuning
 from tf_pseudofeat.retraining.tune import tune
-from tf_pseudofeat.sampling.budget import class_counts, multiply_minority, pseudo_counts
+from tf_pseudofeat.sampling.counts import class_counts, multiply_minority, pseudo_counts
 from tf_pseudofeat.sampling.interleave import interleave
 from tf_pseudofeat.sampling.oversamplers import (
     GaussianOverSampler,
@@ -64,7 +62,8 @@ from tf_pseudofeat.sampling.oversamplers import (
 )
 from tf_pseudofeat.serving.export import export_classifier, next_version
 from tf_pseudofeat.splitting.separating import SeparatingLayer, separating_layers
-from tf_pseudofeat.splitting.split import Split, split_at
+from tf_pseudofeat.splitting.split_at import split_at
+from tf_pseudofeat.splitting.trunk_and_head import Split
 from tf_pseudofeat.version import __version__
 
 __all__ = [
@@ -117,7 +116,7 @@ __all__ = [
     "load_features",
     "load_moments",
     "mean_minority_accuracy",
-    "merge",
+    "merge_moments",
     "min_class_accuracy",
     "moments_of",
     "moments_of_batches",

@@ -1,4 +1,4 @@
-"""Paths of this machine, and files that are there whole or not at all."""
+"""Local paths, and files that are written atomically."""
 
 import contextlib
 import os
@@ -16,87 +16,88 @@ __all__ = [
 ]
 
 UNFINISHED = ".unfinished-"
-# `pathlib` makes one slash of two. A drive of Windows has one letter.
+# `pathlib` collapses two slashes. A Windows drive has one letter.
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(path, name="path"):
-    """A path of this machine, with the home folder for `~`.
+    """Returns a local path, with `~` expanded.
 
     Args:
         path: string or `os.PathLike`.
-        name: what it is, for the error.
+        name: name of the argument, for the error message.
 
     Returns:
         path: `pathlib.Path`.
 
     Raises:
-        TypeError: It is something else, or empty.
-        ValueError: It is on another system, as `gs://bucket/folder` is; or in the home
-            folder of a user that this machine does not know.
+        TypeError: If it is something else, or empty.
+        ValueError: If it is on another file system, such as `gs://bucket/folder`, or in
+            the home folder of an unknown user.
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
         raise TypeError(
-            f"`{name}` is a path; received {path!r}. Pass a string or a pathlib.Path."
+            f"`{name}` must be a path; received {path!r}. Pass a string or a "
+            f"pathlib.Path."
         )
     if _ELSEWHERE.match(text):
         raise ValueError(
-            f"`{name}` is a path of this machine; received {text!r}. Use a local "
-            f"folder, and copy what is in it with tf.io.gfile.copy."
+            f"`{name}` must be a local path; received {text!r}. Use a local folder, "
+            f"and copy its files with tf.io.gfile.copy."
         )
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
         raise ValueError(
-            f"`{name}` is {text!r}, and there is no home folder of that user. Pass "
-            f"'~/' for your own, or './{text}' for a folder of that name."
+            f"`{name}` is {text!r}, but that user has no home folder here. Pass '~/' "
+            f"for your own, or './{text}' for a folder of that name."
         )
     return pathlib.Path(expanded)
 
 
 def open_plain(path):
-    """Opens a plain file for reading, or a link to one.
+    """Opens a regular file, or a link to one, for reading.
 
-    A pipe or a device, which could keep the reader waiting, is not opened.
+    A pipe or a device, which could block, is not opened.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         file: binary, open for reading.
 
     Raises:
-        ValueError: It is something else, a folder for instance.
-        OSError: There is no such file, or it cannot be read.
+        ValueError: If it is something else, for instance a folder.
+        OSError: If it does not exist or cannot be read.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} is no plain file. Pass a file that is one.")
+        raise ValueError(f"{path} is not a regular file.")
     return open(path, "rb")
 
 
 def missing_folders(folder):
-    """A folder and those above it, as far as they are not there, innermost first."""
+    """Those of a folder and its parents that do not exist, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def remove_empty(folders):
-    """Removes folders, innermost first, unless something is in them."""
+    """Removes folders that are empty, innermost first."""
     for folder in folders:
-        with contextlib.suppress(OSError):  # somebody else's file, or not there
+        with contextlib.suppress(OSError):  # not empty, or does not exist
             folder.rmdir()
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Where to write a file that takes its place, and that of an old one, when whole.
+    """Context manager that replaces a file atomically.
 
-    A process that is killed leaves at most the file aside, in the same folder and with
-    the same ending, which nobody reads and the next one overwrites. What was written is
-    on the disk before the name is.
+    Yields the path of a temporary file in the same folder, which is renamed to `path`
+    on exit, after it was flushed to disk. A process that is killed leaves at most the
+    temporary file, which is never read and overwritten by the next one.
     """
     path = pathlib.Path(path)
     aside = path.with_name(f"{UNFINISHED}{path.name}")
-    aside.unlink(missing_ok=True)  # it may be a link, to be written through, or a pipe
+    aside.unlink(missing_ok=True)  # it may be a link or a pipe
     try:
         yield aside
         with open(aside, "rb+") as file:

@@ -1,4 +1,4 @@
-"""What Keras keeps to itself and this package has to know."""
+"""Access to private attributes of Keras objects."""
 
 __all__ = ["copy_decay_exclusions", "metric_falls"]
 
@@ -6,14 +6,14 @@ _EXCLUSIONS = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
 
 
 def metric_falls(metric):
-    """Whether a lower value of a Keras metric is the better one."""
+    """Whether lower values of a Keras metric are better."""
     return getattr(metric, "_direction", "up") == "down"
 
 
 def copy_decay_exclusions(optimizer, like):
-    """Has an optimizer decay no weight that another one was told not to.
+    """Copies the weights that `like` excludes from weight decay; returns `optimizer`.
 
-    `optimizer.exclude_from_weight_decay` is in no config.
+    `optimizer.exclude_from_weight_decay` is not part of the config.
     """
     for name in _EXCLUSIONS:
         if hasattr(like, name):

@@ -1,4 +1,4 @@
-"""Features with the labels and weights that belong to them, valid by construction."""
+"""Features with their labels and sample weights, valid by construction."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_finite, check_weights
+from tf_pseudofeat.core.finite import check_finite, check_weights
 from tf_pseudofeat.core.labels import class_ids
-from tf_pseudofeat.core.stored import StoredArray
+from tf_pseudofeat.core.stored_array import StoredArray
 
 __all__ = ["LabeledFeatures"]
 
@@ -20,31 +20,30 @@ _ARRAYS = ("features", "labels", "sample_weight", "ids")
 class LabeledFeatures:
     """Features, labels and weights; unpacks to `features, labels`.
 
-    Whoever holds one needs no further check: features are finite real numbers in native
-    byte order, each has one label, and each weight is above 0. Examples of weight 0 are
-    left out when it is made, so that they count nowhere.
+    An instance needs no further checks: features are finite real numbers in native byte
+    order, each has one label, and each weight is positive. Examples of weight 0 are
+    dropped on construction.
 
     Args:
         features: `[N, ...]`, an array, or a `StoredArray` of features on disk, which
-            were checked when they were written.
+            are checked when they are written.
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, in the form that the loss expects.
         sample_weight: `[N]`, finite and not negative, or None.
-        inputs: what the features were computed from, arrays `[N, ...]` in any
-            structure, to tell in an error which of the two is to blame.
+        inputs: arrays `[N, ...]` in any structure that the features were computed from,
+            to name the cause in error messages.
 
     Attributes:
         features: `[N, ...]`.
-        labels: as they came.
+        labels: in the form of the input.
         sample_weight: `[N]`, or None.
         ids: class id of each example, int64 `[N]`.
 
     Raises:
-        ValueError: Lengths differ or are 0; features are not real or not finite; labels
-            are no class ids; a weight is negative or not finite, or all are 0.
+        ValueError: If lengths differ or are 0, features are not real or not finite,
+            labels are not class ids, or weights are negative, not finite, or all 0.
 
-    Example:
-
-    >>> features, labels = LabeledFeatures(np.eye(3), [0, 1, 1])
+    Examples:
+        >>> features, labels = LabeledFeatures(np.eye(3), [0, 1, 1])
     """
 
     features: np.ndarray
@@ -59,7 +58,9 @@ class LabeledFeatures:
             arrays["sample_weight"] = self.sample_weight
         arrays = {name: _native(array) for name, array in arrays.items()}
         if arrays["features"].dtype.kind == "b":
-            raise ValueError("Features are numbers; received dtype bool. Cast them.")
+            raise ValueError(
+                "Features must be numbers; received dtype bool. Cast them."
+            )
         _check_shapes({name: list(array.shape) for name, array in arrays.items()})
         if not isinstance(self.features, StoredArray):
             check_finite(arrays["features"], inputs=inputs)
@@ -76,7 +77,7 @@ class LabeledFeatures:
         sample_weight: npt.ArrayLike | None = None,
         inputs: object = None,
     ) -> Self | None:
-        """The same of a batch, which may be of nothing that counts: then None."""
+        """`LabeledFeatures` of a batch, None if no example has positive weight."""
         arrays = [features, labels] + ([] if sample_weight is None else [sample_weight])
         lengths = {np.shape(array)[:1] for array in arrays}
         weightless = sample_weight is not None and not np.any(sample_weight)
@@ -100,7 +101,8 @@ class LabeledFeatures:
         """Examples per class, int64 `[C]`.
 
         Raises:
-            ValueError: A label names no class below C, or one-hot rows are not C wide.
+            ValueError: If a label is not a class below C, or one-hot rows are not C
+                wide.
         """
         width = self.labels.shape[1] if self.labels.ndim == 2 else 1
         if width not in (1, num_classes) or self.ids.max() >= num_classes:
@@ -108,29 +110,29 @@ class LabeledFeatures:
         return np.bincount(self.ids, minlength=num_classes)
 
     def select(self, rows: npt.ArrayLike | slice) -> Self:
-        """Some of the examples, by a mask or by number; what is on disk stays there.
+        """Selects examples by mask or row number; features on disk stay on disk.
 
         Args:
-            rows: bool `[N]`, or whole numbers `[M]`.
+            rows: bool `[N]`, or integers `[M]`.
 
         Raises:
-            ValueError: There is none, or `rows` has another shape.
+            ValueError: If none is selected, or `rows` has another shape.
         """
         rows = np.arange(len(self))[rows]
         if rows.ndim != 1 or not rows.size:
             raise ValueError(
-                f"`rows` selects one example or more, by a mask [N] or by numbers [M]; "
-                f"received what selects shape {list(rows.shape)}."
+                f"`rows` must select at least one example, by a mask [N] or row "
+                f"numbers [M]; it selects shape {list(rows.shape)}."
             )
         return self._like({name: _take(getattr(self, name), rows) for name in _ARRAYS})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Several `LabeledFeatures` as one; what is all on disk stays there."""
+        """Concatenates `LabeledFeatures`; if all are on disk, they stay there."""
         if len({part.sample_weight is None for part in parts}) != 1:
             raise ValueError(
-                f"Several LabeledFeatures are joined where all have weights, or none "
-                f"has; received {list(parts)}."
+                f"Either all LabeledFeatures must have weights, or none; received "
+                f"{list(parts)}."
             )
         if len(parts) == 1:
             return parts[0]
@@ -140,7 +142,7 @@ class LabeledFeatures:
 
     @classmethod
     def _like(cls, arrays):
-        """One made of the parts of valid ones: there is nothing to check."""
+        """Makes an instance of arrays that are known to be valid."""
         made = cls.__new__(cls)
         made._set(arrays)
         return made
@@ -151,7 +153,7 @@ class LabeledFeatures:
 
 
 def _native(array):
-    """The same numbers in the machine's byte order, none wider than float64."""
+    """Converts an array to native byte order, and floats to at most float64."""
     if isinstance(array, StoredArray):
         return array
     array = np.asarray(array)
@@ -164,13 +166,13 @@ def _check_shapes(shapes):
     lengths = {shape[0] if shape else 0 for shape in shapes.values()}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
-            f"Features [N, ...], labels and weights must have one length above 0; "
-            f"received shapes {shapes}."
+            f"Features [N, ...], labels and weights must have the same length, at "
+            f"least 1; received shapes {shapes}."
         )
     if 0 in shapes["features"] or len(shapes["features"]) < 2:
         raise ValueError(
-            f"Features have shape [N, ...], at least one number for each of the N "
-            f"examples; received shape {shapes['features']}."
+            f"Features must have shape [N, ...], with at least one number for each of "
+            f"the N examples; received shape {shapes['features']}."
         )
 
 
@@ -190,13 +192,13 @@ def _join(arrays):
 def _without_weightless(arrays):
     weight = arrays["sample_weight"]
     check_weights(weight, len(arrays["labels"]))
-    if weight.dtype.kind in "biu":  # those of pseudo-features are means
+    if weight.dtype.kind in "biu":  # weights of pseudo-features are means
         arrays["sample_weight"] = weight.astype(np.float32)
     rows = np.flatnonzero(arrays["sample_weight"])
     if not rows.size:
         raise ValueError(
             f"All {len(arrays['labels'])} sample weights are 0, so there is no "
-            f"example. Give some a weight above 0."
+            f"example. Give some a positive weight."
         )
     if rows.size == len(arrays["labels"]):
         return arrays

@@ -1,8 +1,8 @@
-"""Labels in the forms that people train with, and back again.
+"""Conversion of labels to class ids and back.
 
 Sparse `[N]`, sparse `[N, 1]` and one-hot `[N, C]` labels all name one class per
-example. Everything in this package counts and samples by class id; what goes back
-into `fit` has the form that came in, because the loss of the model expects it.
+example. This package counts and samples by class id; labels that are passed to `fit`
+keep the form of the input, which the loss of the model expects.
 """
 
 import collections.abc
@@ -10,29 +10,28 @@ import collections.abc
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.validation import whole_number
 
 __all__ = ["check_class_names", "class_ids", "ids_of_names", "labels_like"]
 
 
 def class_ids(labels, num_classes=None):
-    """The class id of each example, whichever form the labels have.
+    """Returns the class id of each example.
 
     Args:
         labels: `[N]` or `[N, 1]` whole numbers from 0, of any numeric dtype, or
             `[N, C]` one-hot rows.
-        num_classes: C, if known: ids must lie below it, one-hot rows be C wide.
+        num_classes: C, if known: ids must be less than C, one-hot rows C wide.
 
     Returns:
         ids: int64 `[N]`.
 
     Raises:
-        ValueError: The labels have another form, or name a class out of range.
+        ValueError: If the labels have another form, or a class id is out of range.
 
-    Example:
-
-    >>> class_ids([[0.0, 1.0], [1.0, 0.0]])
-    array([1, 0])
+    Examples:
+        >>> class_ids([[0.0, 1.0], [1.0, 0.0]])
+        array([1, 0])
     """
     if num_classes is not None:
         num_classes = whole_number("num_classes", num_classes)
@@ -56,7 +55,7 @@ def class_ids(labels, num_classes=None):
 
 
 def labels_like(ids, labels, num_classes):
-    """Class ids `[M]` in the form and dtype of `labels`: the inverse of `class_ids`."""
+    """Converts class ids `[M]` to the form and dtype of `labels`."""
     ids, labels = np.asarray(ids), np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         return np.eye(num_classes, dtype=labels.dtype)[ids]  # [M, C]
@@ -64,61 +63,60 @@ def labels_like(ids, labels, num_classes):
 
 
 def check_class_names(class_names, num_classes=None):
-    """The names of the classes as a tuple, in the order of their ids.
+    """Returns the class names as a tuple in the order of the class ids.
 
     Args:
-        class_names: strings, one for each class, each another, in order; or a mapping
-            of the ids 0 to C - 1 to them.
+        class_names: distinct strings, one for each class, in order; or a mapping from
+            the ids 0 to C - 1 to names.
         num_classes: C, if known.
 
     Raises:
-        TypeError: They are in no order, as in a set, or no strings.
-        ValueError: Two are the same, one is empty or of several lines, or their number
-            is another.
+        TypeError: If the names are not ordered, as in a set, or are not strings.
+        ValueError: If names repeat, one is empty or has several lines, or there are not
+            C.
     """
     if isinstance(class_names, collections.abc.Mapping):
         if sorted(class_names, key=str) != sorted(range(len(class_names)), key=str):
             raise ValueError(
-                f"`class_names` maps class ids, 0 to C - 1, to names; received the "
-                f"keys {list(class_names)!r:.200}."
+                f"`class_names` must map the class ids 0 to C - 1 to names; received "
+                f"the keys {list(class_names)!r:.200}."
             )
         class_names = [class_names[place] for place in range(len(class_names))]
     if isinstance(class_names, str | bytes | collections.abc.Set):
         raise TypeError(
-            f"`class_names` is a list of strings in the order of the class ids; "
+            f"`class_names` must be a list of strings in the order of the class ids; "
             f"received the {type(class_names).__name__} {class_names!r:.200}."
         )
     names = list(class_names)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
-        raise TypeError(f"`class_names` are strings; received {wrong[0]!r:.200}.")
+        raise TypeError(f"`class_names` must be strings; received {wrong[0]!r:.200}.")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"`class_names` has {twice!r} twice; each class has its own.")
+        raise ValueError(f"`class_names` has {twice!r} twice; names must be distinct.")
     broken = [name for name in names if len(name.splitlines()) != 1]
     if broken:
         raise ValueError(
-            f"`class_names` are of one line each; received {broken[0]!r:.200}."
+            f"`class_names` must have one line each; received {broken[0]!r:.200}."
         )
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(
-            f"`class_names` has {len(names)} names, and there are {num_classes} "
-            f"classes. Pass one for each, in the order of the labels."
+            f"`class_names` has {len(names)} names for {num_classes} classes. Pass one "
+            f"for each, in the order of the labels."
         )
     return tuple(str(name) for name in names)
 
 
 def ids_of_names(labels, class_names):
-    """Class ids of labels that are names; other labels as they are.
+    """Converts labels that are class names to class ids; keeps other labels.
 
     Args:
-        labels: strings `[N]` or `[N, 1]`, an array or a symbolic tensor; of a list of
-            names in order, see `check_class_names`.
-        class_names: the names, in the order of the ids.
+        labels: strings `[N]` or `[N, 1]`, an array or a symbolic tensor.
+        class_names: the names, in the order of the ids, see `check_class_names`.
 
     Raises:
-        ValueError: An array holds another name. A symbolic tensor raises TensorFlow's
-            InvalidArgumentError when it is read.
+        ValueError: If an array holds another name. A symbolic tensor raises
+            TensorFlow's InvalidArgumentError when it is read.
     """
     if tf.is_tensor(labels):
         if labels.dtype != tf.string:
@@ -183,11 +181,12 @@ def _check_ids(labels, num_classes):
 def _advice(wrong):
     if not np.isfinite(wrong).all() or (wrong != np.floor(wrong)).any():
         return (
-            "What is no whole number names no class: targets of a regression have none."
+            "Labels that are not whole numbers are not class ids: regression targets "
+            "have no classes."
         )
     if (wrong == -1).all():
         return (
             "Leave out examples without a class, such as those that `ignore_class` of "
-            "a loss skips, or give them the weight 0."
+            "a loss skips, or give them weight 0."
         )
     return "Renumber the classes from 0, or give the model more outputs."

@@ -1,4 +1,4 @@
-"""Options given as keywords: the fields of a frozen dataclass, by their names."""
+"""Keyword options that override fields of a frozen dataclass."""
 
 import dataclasses
 import difflib
@@ -12,30 +12,32 @@ def field_names(kind):
 
 
 def check_known(options, names):
-    """Raises TypeError for a name of `options` that is not among `names`."""
+    """Raises TypeError if a name in `options` is not one of `names`."""
     for name in options:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             names = ", ".join(dict.fromkeys(names))
-            raise TypeError(f"{name!r} is no option.{hint} The options are {names}.")
+            raise TypeError(
+                f"{name!r} is not an option.{hint} The options are {names}."
+            )
 
 
 def with_fields(kind, name, value, options, also=""):
-    """`value`, an object of `kind` or None, with the fields that `options` override.
+    """Returns `value` with the fields that `options` override.
 
     Args:
         kind: a frozen dataclass.
-        name: str, of the argument that `value` was passed as, for the error.
-        value: object of `kind`, or None for one with the defaults.
+        name: string, the argument that `value` was passed as, for the error message.
+        value: instance of `kind`, or None for the defaults.
         options: {field: value}.
-        also: str, what else the argument may be, for the error.
+        also: string, what else the argument may be, for the error message.
 
     Raises:
-        TypeError: `value` is of another type.
+        TypeError: If `value` is of another type.
     """
     if value is not None and not isinstance(value, kind):
         raise TypeError(
-            f"`{name}` is of type {kind.__name__}{also}; received {value!r:.200}."
+            f"`{name}` must be of type {kind.__name__}{also}; received {value!r:.200}."
         )
     return dataclasses.replace(value, **options) if value else kind(**options)

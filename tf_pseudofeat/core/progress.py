@@ -1,24 +1,24 @@
-"""Progress bars as Keras draws them, each under its title."""
+"""Keras progress bars with a title."""
 
 import keras
 
-__all__ = ["progress_bar", "say"]
+__all__ = ["print_status", "progress_bar"]
 
 
 def progress_bar(total, unit, verbose, **options):
     """A `keras.utils.Progbar`.
 
     Args:
-        total: steps to come, None where nobody knows.
-        unit: what one is called.
-        verbose: as for `fit`: 0 for silence, "auto" or 1 for a bar, 2 for one line.
-        **options: of `Progbar`.
+        total: number of steps, None if unknown.
+        unit: name of a step.
+        verbose: as in `fit`: 0 for no output, "auto" or 1 for a bar, 2 for one line.
+        **options: arguments of `Progbar`.
     """
     kind = 1 if verbose == "auto" else int(verbose)
     return keras.utils.Progbar(total, verbose=kind, unit_name=unit, **options)
 
 
-def say(text, verbose):
-    """Prints a line, unless `verbose` is 0; see above."""
+def print_status(text, verbose):
+    """Prints a line, unless `verbose` is 0."""
     if verbose:
         print(text)

@@ -1,4 +1,4 @@
-"""Text and tables that print in a terminal and render in a notebook."""
+"""Text and tables for the terminal and for notebooks."""
 
 import dataclasses
 import html
@@ -11,10 +11,11 @@ class Table:
     """Rows of text under a header.
 
     Args:
-        header: name of each column; an empty one is a repetition of nothing.
+        header: name of each column.
         rows: lists of strings, one for each column.
-        left: so many columns, the first, are set to the left; the others to the right.
-        rule: whether a line of dashes stands under the header.
+        left: number of leading columns that are left-aligned; the others are
+            right-aligned.
+        rule: whether to print a line of dashes under the header.
     """
 
     header: tuple[str, ...]
@@ -37,7 +38,7 @@ class Table:
         return "\n".join(lines)
 
     def to_html(self):
-        """A `<table>`; every cell is escaped."""
+        """The table as HTML; every cell is escaped."""
         head = "".join(self._cell("th", *cell) for cell in enumerate(self.header))
         body = "".join(
             f"<tr>{''.join(self._cell('td', *cell) for cell in enumerate(row))}</tr>"
@@ -51,10 +52,10 @@ class Table:
 
 
 class Page:
-    """Prints as its parts, one after the other, and renders in a notebook.
+    """An object that prints as paragraphs and tables, and renders in a notebook.
 
-    A subclass gives `_parts()`: a list of strings and `Table` objects, each a paragraph
-    of its own.
+    Subclasses implement `_parts()`, which returns a list of strings and `Table`
+    objects.
     """
 
     def _parts(self):
@@ -67,6 +68,10 @@ class Page:
         return "\n".join(
             part.to_html()
             if isinstance(part, Table)
-            else f"<p>{html.escape(part).replace(chr(10), '<br>')}</p>"
+            else f'<p style="white-space:pre-wrap">{html.escape(part)}</p>'
             for part in self._parts()
         )
+
+    def _repr_pretty_(self, printer, cycle):
+        """What IPython shows in a terminal, where a dataclass's fields would fill it."""
+        printer.text(str(self))

@@ -1,9 +1,9 @@
-"""What a model computes, as one graph, without TensorFlow's complaint about retracing.
+"""Models as compiled functions, without TensorFlow's warnings about retracing.
 
-A head that is cut, trained and scored is a new model each time, which TensorFlow traces
-once, as it must. But Keras makes the functions of all models in one place, which
-TensorFlow takes for one function that is traced again and again: from the fifth model
-in a process on it warns of "excessive" tracing, for which a user can do nothing.
+Every head that is split, trained and scored is a new model, which TensorFlow traces
+once. Keras creates the functions of all models in one place, which TensorFlow takes for
+one function that is retraced: from the fifth model in a process on it warns of
+"excessive" tracing, which the user cannot avoid.
 """
 
 import contextlib
@@ -18,20 +18,21 @@ __all__ = ["compiled", "forward", "without_retracing_warnings"]
 
 
 def compiled(function):
-    """A function of a batch, as one graph on TensorFlow, and as it is elsewhere.
+    """Compiles a function of a batch on TensorFlow; returns it unchanged elsewhere.
 
-    Without a graph a recurrent layer takes a second or more for a batch there.
+    In eager mode a recurrent layer takes a second or more per batch.
     """
     if keras.backend.backend() != "tensorflow":
         return function
-    # Not autograph, which leaves files; a partial, which TensorFlow counts by itself.
+    # No autograph, which leaves files behind; a new partial, whose traces TensorFlow
+    # counts separately.
     return tf.function(functools.partial(function), autograph=False)
 
 
 def forward(model, batch_size):
-    """A function of an array `[N, ...]` that returns the model's first output for it.
+    """Returns a function from an array `[N, ...]` to the model's first output.
 
-    What `predict` returns, without its tenth of a second of preparation in each call.
+    The same as `predict`, without the tenth of a second that each of its calls takes.
     """
     if keras.backend.backend() != "tensorflow":
 
@@ -51,7 +52,7 @@ def forward(model, batch_size):
 
 @contextlib.contextmanager
 def without_retracing_warnings():
-    """Drops that warning of TensorFlow for a while; all others pass."""
+    """Context manager that filters TensorFlow's retracing warning, and no other."""
 
     def passes(record):
         return "triggered tf.function retracing" not in record.getMessage()

@@ -1,8 +1,8 @@
-"""What `fit` and `predict` do to inputs before the layers of a model see them.
+"""The preprocessing that `fit` and `predict` apply before the layers of a model.
 
-A task of KerasHub preprocesses in `fit` and in `predict`, by `preprocess_samples`, and
-not in `model(x)`. Other models may have a `predict` of their own. Whoever runs the
-layers by themselves has to know of both.
+KerasHub tasks preprocess in `fit` and `predict`, by `preprocess_samples`, but not in
+`model(x)`. Other models may override `predict`. Code that calls layers directly has to
+handle both.
 """
 
 import dataclasses
@@ -12,20 +12,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.data.data_adapters import map_batches, map_lazily
+from tf_pseudofeat.data.map_batches import map_batches, map_lazily
 
 __all__ = [
     "Preprocessed",
     "as_arrays",
+    "overrides_predict",
     "predict_batch",
-    "predicts_otherwise",
     "preprocess_batch",
     "preprocessed",
     "preprocesses",
 ]
 
-# What makes `predict` give something else than `model(x)`. `call` is not among them:
-# `model(x)` goes through it, too.
+# Methods that can make `predict` differ from `model(x)`. Not `call`, which `model(x)`
+# uses, too.
 _PREDICT = (
     "make_predict_function",
     "predict",
@@ -36,7 +36,7 @@ _PREDICT = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preprocessed:
-    """Data that a running `fit` has preprocessed already.
+    """Data that a running `fit` has already preprocessed.
 
     Attributes:
         data: what `check_data` accepts.
@@ -46,23 +46,23 @@ class Preprocessed:
 
 
 def preprocesses(model):
-    """Whether `fit` and `predict` of a model preprocess what they are given."""
+    """Whether `fit` and `predict` of a model preprocess their inputs."""
     hook = getattr(model, "preprocess_samples", None)
     return callable(hook) and getattr(model, "preprocessor", hook) is not None
 
 
 def preprocess_batch(model, x):
-    """One batch of inputs as the layers of the model see it; symbolic ones as well."""
+    """Preprocesses one batch of inputs, which may be symbolic tensors."""
     if not preprocesses(model):
         return x
     return keras.utils.unpack_x_y_sample_weight(model.preprocess_samples(_listed(x)))[0]
 
 
 def as_arrays(model, data):
-    """Data whose inputs are arrays, also where they are lists of texts or of images.
+    """Converts lists of texts or images in the inputs to arrays.
 
-    Of a model that preprocesses, a tuple or a dict holds several inputs, and a list is
-    a single one, as for its `fit`. Data of other models are returned as they are.
+    For a model that preprocesses, a tuple or a dict holds several inputs and a list is
+    a single one, as in its `fit`. For other models, data are returned unchanged.
     """
     if not preprocesses(model) or isinstance(data, tf.data.Dataset):
         return data
@@ -70,11 +70,11 @@ def as_arrays(model, data):
 
 
 def preprocessed(model, data):
-    """Data as the layers of the model see them, each batch when it is read.
+    """Returns data that are preprocessed batch by batch as they are read.
 
     Args:
         model: Keras model.
-        data: what `as_arrays` gives.
+        data: what `as_arrays` returns.
     """
     if not preprocesses(model):
         return data
@@ -86,16 +86,16 @@ def preprocessed(model, data):
     return map_lazily(data, function)
 
 
-def predicts_otherwise(model):
-    """Whether `model.predict(x)` may be something else than `model(x)`."""
+def overrides_predict(model):
+    """Whether `model.predict(x)` may differ from `model(x)`."""
     return getattr(model, "preprocessor", None) is not None or bool(_own(model))
 
 
 def predict_batch(model, x):
-    """What `model.predict` gives for a batch, as arrays.
+    """Returns what `model.predict` returns for a batch, as arrays.
 
-    `predict_on_batch` is the faster by far, and is taken unless a `predict` stands in
-    the model's class that it would go around.
+    Uses `predict_on_batch`, which is much faster, unless the model's class overrides
+    `predict`.
     """
     own = _own(model)
     if "predict" in own and "predict_on_batch" not in own:
@@ -108,7 +108,7 @@ def predict_batch(model, x):
 
 
 def _own(model):
-    """The methods of `_PREDICT` that are not those of `keras.Model`."""
+    """The methods of `_PREDICT` that the model overrides."""
     kind = type(model)
     return {
         name
@@ -127,12 +127,12 @@ def _array(leaf):
     except ValueError as error:
         raise ValueError(
             f"The list of {len(leaf)} inputs cannot become one array: {error}. Pass "
-            f"inputs of one shape, or batches of a tf.data.Dataset that have one."
+            f"inputs of one shape, or a tf.data.Dataset of batches of one shape."
         ) from error
 
 
 def _listed(x):
-    """Inputs with texts as lists of str, the one form that all backends take."""
+    """Converts texts to lists of str, the form that all backends accept."""
     return _map_inputs(x, _texts)
 
 
@@ -149,7 +149,7 @@ def _decoded(value):
 
 
 def _map_inputs(x, function):
-    """`function` of each input: a list is one, where `keras.tree` sees several."""
+    """Maps a function over inputs; unlike `keras.tree`, a list is a single input."""
     if isinstance(x, tuple):
         return tuple(_map_inputs(one, function) for one in x)
     if isinstance(x, dict):

@@ -1,4 +1,4 @@
-"""The items of a `PyDataset` in order, some of them ahead of time in threads."""
+"""Reads the items of a `PyDataset` in order, ahead of time in threads."""
 
 import collections
 import concurrent.futures
@@ -9,20 +9,20 @@ __all__ = ["read_items"]
 def read_items(data, count):
     """Yields `data[0]` to `data[count - 1]`.
 
-    With more than one of `workers` they are read ahead by as many threads, of which at
-    most `max_queue_size` items are under way or waiting. `use_multiprocessing` changes
-    nothing: the threads of one process need no copy of the data. Closed, or left with
-    an error, it waits for the items under way and ends its threads.
+    If `workers` is more than 1, as many threads read ahead, with at most
+    `max_queue_size` items in progress or waiting. `use_multiprocessing` is ignored:
+    threads need no copy of the data. On close or on an error, the generator waits for
+    the items in progress and ends its threads.
 
     Args:
         data: `keras.utils.PyDataset`.
         count: number of items.
 
     Raises:
-        RuntimeError: An item raises StopIteration, which would pass for the end.
-            Any other error of an item comes through as it is.
+        RuntimeError: If an item raises StopIteration, which would look like the end.
+            Other errors of items are propagated.
     """
-    ahead = max(1, data.max_queue_size or data.workers)  # 0 is no bound in Keras
+    ahead = max(1, data.max_queue_size or data.workers)  # 0 means no limit in Keras
     workers = min(data.workers, ahead, count)
     if workers <= 1:
         for index in range(count):
@@ -47,6 +47,6 @@ def _item(data, index, count):
     except StopIteration as error:
         raise RuntimeError(
             f"Item {index} of the {count} of the PyDataset raised StopIteration, "
-            f"which would end the reading in silence. Let `__getitem__` return a batch "
-            f"for each index below `num_batches`, or make that smaller."
+            f"which would end the iteration silently. `__getitem__` must return a "
+            f"batch for each index below `num_batches`."
         ) from error

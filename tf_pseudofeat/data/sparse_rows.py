@@ -1,4 +1,4 @@
-"""Rows of sparse matrices, dense where they are read: a batch at a time."""
+"""Rows of sparse matrices as dense arrays, one batch at a time."""
 
 import numpy as np
 import scipy.sparse
@@ -8,7 +8,7 @@ __all__ = ["as_dense", "row_reader"]
 
 
 def as_dense(values):
-    """A sparse matrix of SciPy or TensorFlow as an array; anything else as it is."""
+    """Converts a SciPy or TensorFlow sparse matrix to an array; keeps anything else."""
     if scipy.sparse.issparse(values):
         return values.toarray()
     if isinstance(values, tf.SparseTensor):
@@ -17,11 +17,11 @@ def as_dense(values):
 
 
 def row_reader(values):
-    """A function from rows, a slice or an array of row numbers, to a dense batch.
+    """Returns a function from a slice or an array of row numbers to a dense batch.
 
     Args:
-        values: `[N, ...]`, an array or what is like one, a `tf.RaggedTensor`, or a
-            sparse matrix of any format, whose whole is never made dense.
+        values: `[N, ...]`, an array-like, a `tf.RaggedTensor`, or a sparse matrix of
+            any format, which is never made dense as a whole.
     """
     if scipy.sparse.issparse(values):
         matrix = values.tocsr()

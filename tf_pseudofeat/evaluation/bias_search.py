@@ -1,4 +1,4 @@
-"""The bias of each class that decides best, found class by class."""
+"""Finds the bias of each class that gives the best decisions."""
 
 import numpy as np
 
@@ -6,20 +6,20 @@ from tf_pseudofeat.evaluation.scores import DECISION_SCORES, decision_scores
 
 __all__ = ["fit_bias"]
 
-_MOST_STEPS = 400  # places that one bias is tried at, of more than two classes
-_OWN_STEPS = 40  # the same, where each costs a call of the user's metric
+_MOST_STEPS = 400  # values tried for one bias, for more than two classes
+_OWN_STEPS = 40  # the same if each takes a call of a custom metric
 _SWEEPS = 5
 
 
 def fit_bias(predictions, guard, minority):
-    """What to add to each class's logit for the best score, `[C]`, 0 for class 0.
+    """Returns the bias of each class's logit with the best score, `[C]`, 0 for class 0.
 
-    Class by class, each at the best of all places, until nothing gets better; from no
-    bias, or from that which makes classes equally common, whichever is better.
+    Coordinate ascent over classes until the score stops improving, starting from no
+    bias or from the bias that makes classes equally common, whichever is better.
 
     Args:
         predictions: `Predictions` to choose by.
-        guard: `Guard`, for its score.
+        guard: `Guard` with the score.
         minority: list of class ids.
     """
     search = _BiasSearch(predictions, guard, minority)
@@ -38,7 +38,7 @@ def fit_bias(predictions, guard, minority):
 
 
 class _BiasSearch:
-    """Scores decisions at many values of one class's bias at once."""
+    """Scores the decisions at many values of one class's bias at once."""
 
     def __init__(self, predictions, guard, minority):
         self._predictions, self._guard, self._minority = predictions, guard, minority
@@ -51,9 +51,9 @@ class _BiasSearch:
         )
 
     def score(self, bias):
-        """The guarded score, higher for better."""
+        """The monitored score, where higher is better."""
         if not self._named:
-            moved = self._predictions.less(-np.asarray(bias))
+            moved = self._predictions.shifted(-np.asarray(bias))
             return self._known(self._guard.score(moved, self._minority))
         chosen = (self._logits + bias).argmax(axis=1)
         right = chosen == self._predictions.ids
@@ -62,12 +62,12 @@ class _BiasSearch:
         return float(self._scores(hits, guesses))
 
     def place(self, place, bias, best):
-        """The best bias of one class, and its score; the old ones where none is."""
+        """The best bias of one class and its score; the old ones if none is better."""
         others = self._logits + bias
         own = others[:, place] - bias[place]
         others[:, place] = -np.inf
         rival = others.argmax(axis=1)
-        needed = others.max(axis=1) - own  # [N], a bias above it decides for the class
+        needed = others.max(axis=1) - own  # [N], the bias at which the decision changes
         steps = self._steps(needed)
         if self._named:
             scores = self._along(place, rival, needed, steps)
@@ -80,7 +80,7 @@ class _BiasSearch:
         )
 
     def _steps(self, needed):
-        """Values between those at which a decision changes, and beyond both ends."""
+        """Values between consecutive changes of decisions, and beyond both ends."""
         edges = np.unique(needed)
         few = _MOST_STEPS if self._named else _OWN_STEPS
         if edges.size > few and not (self._named and self._logits.shape[1] == 2):
@@ -89,9 +89,11 @@ class _BiasSearch:
         return np.concatenate([[edges[0] - 1], between, [edges[-1] + 1]])
 
     def _along(self, place, rival, needed, steps):
-        """Scores `[S]` at each step, from counts of the decisions that have changed."""
+        """Scores `[S]` at each step, from counts of changed decisions."""
         classes, ids = self._examples.size, self._predictions.ids
-        step = np.searchsorted(steps, needed, side="right")  # first that decides for it
+        step = np.searchsorted(
+            steps, needed, side="right"
+        )  # first step that decides for the class
         shape = (steps.size + 1, classes)
 
         def count(which, rows):
@@ -99,7 +101,9 @@ class _BiasSearch:
             size = shape[0] * classes
             return np.bincount(cells, self._weight[rows], size).reshape(shape)[:-1]
 
-        left = np.cumsum(count(rival, np.arange(ids.size)), axis=0)  # went to `place`
+        left = np.cumsum(
+            count(rival, np.arange(ids.size)), axis=0
+        )  # changed to `place`
         lost = np.cumsum(count(rival, np.flatnonzero(rival == ids)), axis=0)
         won = np.cumsum(count(ids, np.flatnonzero(ids == place)), axis=0)
         guesses = np.bincount(rival, self._weight, classes) - left
@@ -107,7 +111,7 @@ class _BiasSearch:
         right = rival == ids
         hits = np.bincount(rival[right], self._weight[right], classes) - lost
         hits[:, place] = won[:, place]
-        # A sum of weights that is 0 may be rounded to below it.
+        # Rounding can make a zero sum of weights negative.
         return self._scores(np.maximum(hits, 0), guesses)
 
     def _scores(self, hits, guesses):

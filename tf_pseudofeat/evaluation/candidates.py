@@ -1,10 +1,10 @@
-"""Every share of an old head and every tau, as candidates that one training gives."""
+"""Candidate heads for every blend and tau, from a single training."""
 
 import dataclasses
 
 import numpy as np
 
-from tf_pseudofeat.core.seeds import numbers_for
+from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.comparison import (
     difference_error,
     folds_of,
@@ -23,30 +23,30 @@ _FOLDS = 5
 
 
 class Candidates:
-    """What heads that differ in their share of the old one and in tau say.
+    """Predictions and scores of heads that differ in `blend` and `tau`.
 
     Args:
-        task: `Task` of the head as it came.
+        task: `Task` with the original head.
         material: `Material`.
-        validation: `LabeledFeatures` to judge by.
-        guard: `Guard`, for its score.
-        tau: one more, beside those that are always tried.
-        seed: two whole numbers.
+        validation: `LabeledFeatures` to choose by.
+        guard: `Guard` with the score.
+        tau: a value to try in addition to the default ones.
+        seed: two integers.
 
     Attributes:
         guard: `Guard`.
-        keys: the (blend, tau) of each candidate; the first is the head as it came.
-        excluded: {candidate: why it is never chosen}.
+        keys: the (blend, tau) of each candidate; the first is the original head.
+        excluded: {candidate: why it cannot be chosen}.
     """
 
     def __init__(self, task, material, validation, guard, tau, seed):
         self._task, self._validation, self.guard = task, validation, guard
         self._minority = material.minority
         population = material.population
-        movable = task.movable and (population > 0).all()
+        movable = task.has_logit_bias and (population > 0).all()
         self._taus = sorted({*_TAUS, tau}) if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
-        self._fold = folds_of(validation.ids, _FOLDS, numbers_for("folds", seed))
+        self._fold = folds_of(validation.ids, _FOLDS, rng_for("folds", seed))
         self._heads, self.keys, self._scores, self.excluded = {}, [], [], {}
         self.add(1.0)
         guard.check(self.predictions(1.0, 0.0), self._minority)
@@ -57,26 +57,28 @@ class Candidates:
         return self._validation.class_counts(self._task.num_classes)
 
     def add(self, blend):
-        """Takes up the head as it is now, with every tau.
+        """Adds the current head with every tau.
 
-        What costs a class its recall, see `Guard`, is never chosen.
+        Candidates that cost a class too much recall, see `Guard`, cannot be chosen.
         """
         self._heads[blend] = self._task.predict(self._validation)
         for tau in self._taus:
-            said, first = self.predictions(blend, tau), self._heads[1.0]
+            predictions, first = self.predictions(blend, tau), self._heads[1.0]
             self.keys.append((blend, tau))
-            collapse = "" if said is first else self.guard.collapse(first, said)
+            collapse = (
+                "" if predictions is first else self.guard.collapse(first, predictions)
+            )
             if collapse:
                 self.excluded[blend, tau] = collapse
                 self._scores.append([-np.inf] * (1 + _FOLDS))
                 continue
-            parts = [said.select(self._fold != k) for k in range(_FOLDS)]
-            self._scores.append([self._score(part) for part in (said, *parts)])
+            parts = [predictions.select(self._fold != k) for k in range(_FOLDS)]
+            self._scores.append([self._score(part) for part in (predictions, *parts)])
 
     def predictions(self, blend, tau):
         """`Predictions` of one candidate."""
         head = self._heads[blend]
-        return head.less(tau * self._log_prior) if tau else head
+        return head.shifted(tau * self._log_prior) if tau else head
 
     def _score(self, predictions):
         score = self.guard.sign * self.guard.score(predictions, self._minority)
@@ -84,12 +86,12 @@ class Candidates:
 
     @property
     def best(self):
-        """The (blend, tau) of the best, of equal ones the first."""
+        """The (blend, tau) of the best candidate, the first one in case of a tie."""
         return self.keys[int(np.argmax(np.array(self._scores)[:, 0]))]
 
     def cross_fitted(self):
-        """`Predictions` where each fifth is by what the other four chose."""
-        scores = np.array(self._scores)[:, 1:]  # [M, K], each without the k-th fifth
+        """`Predictions` where each fold uses the choice on the other folds."""
+        scores = np.array(self._scores)[:, 1:]  # [M, K], without fold k
         chosen = [self.keys[place] for place in scores.argmax(axis=0)]
         outputs = np.empty_like(self._heads[1.0].outputs)
         for k, key in enumerate(chosen):
@@ -99,7 +101,7 @@ class Candidates:
 
 
 def score_error(predictions, guard, minority):
-    """The standard error of a guard's score, as from new data of the same kind.
+    """The standard error of a guard's score over new data of the same kind.
 
     Args:
         predictions: `Predictions`.

@@ -1,4 +1,4 @@
-"""One classifier before and after: every score, and how sure the difference is."""
+"""Scores of a classifier before and after, and standard errors of the differences."""
 
 import numpy as np
 from scipy import stats
@@ -13,9 +13,9 @@ __all__ = [
     "LOWER_IS_BETTER",
     "SCORE_NAMES",
     "beyond_chance",
-    "score_decisions",
     "difference_error",
     "folds_of",
+    "score_decisions",
     "score_predictions",
     "standard_errors",
 ]
@@ -50,17 +50,16 @@ def score_decisions(predictions, minority):
 
 
 def standard_errors(before, after, minority):
-    """The standard error of each score's difference, of two classifiers on one set.
+    """Standard errors of the score differences of two classifiers on the same examples.
 
     Args:
         before: `Predictions` of one.
-        after: of the other, for the same examples.
+        after: `Predictions` of the other.
         minority: list of class ids.
 
     Returns:
-        errors: dict of the names in `SCORE_NAMES`, and of the scores of each class,
-            with a number, or a list of C, in place of each score; None where too few
-            examples tell.
+        errors: dict with a number for each of `SCORE_NAMES`, and a list of C for each
+            score of classes; None if there are too few examples.
     """
 
     def difference(rows):
@@ -78,18 +77,18 @@ def standard_errors(before, after, minority):
 
 
 def difference_error(difference, ids):
-    """The jackknife's standard error of what a function says of examples.
+    """The jackknife standard error of a statistic of examples.
 
-    With K groups, each class spread over all, and d_k without the k-th of them,
+    With K stratified groups, and d_k without the k-th group,
 
         error = sqrt((K - 1) / K * sum_k (d_k - mean(d)) ** 2)
 
     Args:
-        difference: function of the numbers of examples `[M]`, to a number or `[S]`.
+        difference: function from row numbers `[M]` to a number or `[S]`.
         ids: class of each example `[N]`.
 
     Returns:
-        error: as from the function, NaN where it was NaN without some group.
+        error: of the shape of the function's value; NaN if that is NaN for some group.
 
     References:
         Efron and Stein, "The jackknife estimate of variance", Annals of Statistics,
@@ -105,11 +104,11 @@ def difference_error(difference, ids):
 
 
 def beyond_chance(gain, error, confidence=0.95):
-    """Whether a gain is above 0 by more than chance, in a one-sided test.
+    """Whether a gain is significantly positive, in a one-sided t-test.
 
     Args:
-        gain: what was gained, above 0 for better.
-        error: its standard error, from `difference_error`; not known where None or NaN.
+        gain: the gain, positive for better.
+        error: its standard error, from `difference_error`; None or NaN if unknown.
         confidence: from 0.5 to 1.
     """
     if error is None or not gain > 0:
@@ -118,7 +117,7 @@ def beyond_chance(gain, error, confidence=0.95):
 
 
 def folds_of(ids, folds, rng):
-    """A fold, from 0, for each example, each class spread over all."""
+    """Assigns each example to one of the stratified folds 0, 1, ..."""
     order = rng.permutation(ids.size)
     order = order[np.argsort(ids[order], kind="stable")]
     fold = np.empty(ids.size, int)

@@ -1,4 +1,4 @@
-"""What scores and predictions mean, in sentences."""
+"""Describes scores and predictions in sentences."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ from tf_pseudofeat.evaluation.comparison import (
 )
 
 __all__ = [
-    "assumed_prior",
     "class_label",
-    "in_words",
-    "number",
-    "price",
-    "ranking",
+    "describe_few",
+    "describe_losses",
+    "describe_prior",
+    "describe_ranking",
+    "format_score",
+    "join_words",
     "score_label",
-    "too_few",
 ]
 
 _LABELS = {
@@ -27,26 +27,26 @@ _LABELS = {
     "brier_score": "Brier score",
 }
 _NOT_PERCENT = ("log_loss", "brier_score")
-_MOST_CLASSES = 4  # that one sentence names
-_FEWEST = 10  # examples of a class that a score can be trusted with
-# Of two standard errors, as a sentence names whichever of many scores fell.
+_MOST_CLASSES = 4  # named in one sentence
+_FEWEST = 10  # validation examples for a reliable score of a class
+# About two standard errors, since a sentence may name any of many scores.
 _CONFIDENCE = 0.975
 
 
 def score_label(name):
-    """What people call a score: "balanced accuracy", "ROC-AUC", "log loss"."""
+    """The name of a score in text: "balanced accuracy", "ROC-AUC", "log loss"."""
     return _LABELS.get(name, name.replace("_", " "))
 
 
 def class_label(place, class_names):
-    """A class in a sentence: its quoted name, or its id."""
+    """The name of a class in text: its quoted name, or its id."""
     return f"class {place}" if class_names is None else repr(class_names[place])
 
 
-def number(value, name="accuracy"):
-    """A score as it is printed, in percent where it is a share; "-" where it is not.
+def format_score(value, name="accuracy"):
+    """Formats a score, in percent if it is a fraction; "-" if it is None or NaN.
 
-    Of a user's own score nobody knows what it is.
+    Custom scores are not converted to percent.
     """
     if value is None or value != value:
         return "-"
@@ -55,29 +55,29 @@ def number(value, name="accuracy"):
     return f"{100 * value:.1f}" if name in SCORE_NAMES else f"{value:.4g}"
 
 
-def in_words(items):
-    """Some things in a row: "a", "a and b", "a, b and c"."""
+def join_words(items):
+    """Joins items: "a", "a and b", "a, b and c"."""
     *most, last = items
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def price(before, after, error, class_names=None):
-    """The sentence of what got worse by more than chance.
+def describe_losses(before, after, error, class_names=None):
+    """Describes what got significantly worse.
 
     Args:
         before: scores, see `score_predictions`.
-        after: the same of the other classifier.
+        after: scores of the other classifier.
         error: standard error of each difference.
         class_names: of the C classes, or None.
 
     Returns:
-        sentence: "" where no error is known.
+        sentence: "" if the errors are unknown.
     """
     if not error:
         return ""
     worse = [
-        f"{score_label(name)} {number(before[name], name)} -> "
-        f"{number(after[name], name)}"
+        f"{score_label(name)} {format_score(before[name], name)} -> "
+        f"{format_score(after[name], name)}"
         for name in SCORE_NAMES
         if _is_worse(name, before[name], after[name], error[name])
     ]
@@ -98,7 +98,7 @@ def _is_worse(name, old, new, error):
 
 
 def _worse_classes(name, old, new, error, class_names):
-    """Phrases of the classes that lost most, and of how many others did."""
+    """Describes the classes that lost most, and the number of others."""
     lost = [
         place
         for place, numbers in enumerate(zip(old, new, error, strict=True))
@@ -106,8 +106,8 @@ def _worse_classes(name, old, new, error, class_names):
     ]
     lost.sort(key=lambda place: new[place] - old[place])
     phrases = [
-        f"{name} of {class_label(place, class_names)} {number(old[place])} -> "
-        f"{number(new[place])}"
+        f"{name} of {class_label(place, class_names)} {format_score(old[place])} -> "
+        f"{format_score(new[place])}"
         for place in lost[:_MOST_CLASSES]
     ]
     more = len(lost) - len(phrases)
@@ -115,8 +115,8 @@ def _worse_classes(name, old, new, error, class_names):
     return [*phrases, others] if more else phrases
 
 
-def ranking(before, after, error):
-    """The sentence of whether classes are ranked better, or only decided otherwise."""
+def describe_ranking(before, after, error):
+    """Describes whether the ranking of classes changed, or only the decisions."""
     if not error:
         return ""
     gains = {}
@@ -125,9 +125,10 @@ def ranking(before, after, error):
             gains[name] = after[name] - before[name]
     if "average_precision" not in gains:
         return ""
-    numbers = in_words(
+    numbers = join_words(
         [
-            f"{score_label(name)} {number(before[name])} -> {number(after[name])}"
+            f"{score_label(name)} {format_score(before[name])} -> "
+            f"{format_score(after[name])}"
             for name in gains
         ]
     )
@@ -138,15 +139,15 @@ def ranking(before, after, error):
     if worse and not better:
         return f"Classes are ranked worse: {numbers}."
     if better:
-        return f"Classes are ranked otherwise, better and worse: {numbers}."
+        return f"Classes are ranked differently, better and worse: {numbers}."
     return (
-        f"Classes are ranked as before ({numbers}, within chance): what changed is "
-        f"where the decision lies."
+        f"Classes are ranked as before ({numbers}, within chance): only the decision "
+        f"threshold changed."
     )
 
 
-def assumed_prior(prior, counts, class_names=None):
-    """The sentence of which class shares the outputs assume.
+def describe_prior(prior, counts, class_names=None):
+    """Describes the class shares that the outputs assume.
 
     Args:
         prior: class shares `[C]`; NaN or 0 for a class without examples.
@@ -166,8 +167,8 @@ def assumed_prior(prior, counts, class_names=None):
     rare, *_, common = np.lexsort((shares, data))
     places = np.flatnonzero(known)
     named = [
-        f"{class_label(places[i], class_names)} {number(shares[i])} percent, in the "
-        f"training data {number(data[i])}"
+        f"{class_label(places[i], class_names)} {format_score(shares[i])} percent, in "
+        f"the training data {format_score(data[i])}"
         for i in (rare, common)
     ]
     return f"The outputs assume class shares of their own: {'; '.join(named)}."
@@ -177,15 +178,15 @@ def _same(shares, others):
     return bool(np.allclose(shares, others, rtol=0.02))
 
 
-def too_few(counts, class_names=None):
-    """The warning of classes with no validation example, or with fewer than ten.
+def describe_few(counts, class_names=None):
+    """Describes classes with fewer than ten validation examples.
 
     Args:
         counts: validation examples of each class `[C]`.
         class_names: of the C classes, or None.
 
     Returns:
-        sentence: "" where every class has ten.
+        sentence: "" if every class has ten.
     """
     few = np.flatnonzero(np.asarray(counts) < _FEWEST)
     if not few.size:
@@ -196,6 +197,6 @@ def too_few(counts, class_names=None):
     ]
     named += [f"few of {few.size - len(named)} more"] if few.size > len(named) else []
     return (
-        f"The validation data have {in_words(named)}: what is said of a class with "
-        f"fewer than {_FEWEST} examples is hardly more than chance."
+        f"The validation data have {join_words(named)}: scores of a class with fewer "
+        f"than {_FEWEST} examples are mostly chance."
     )

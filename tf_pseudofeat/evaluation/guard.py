@@ -1,4 +1,4 @@
-"""When a retrained head may stay: for a gain of a score that is more than chance."""
+"""The guard that keeps a retrained head only if a score improves significantly."""
 
 import dataclasses
 import math
@@ -8,8 +8,8 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_is_object
 from tf_pseudofeat.core.keras_internals import metric_falls
+from tf_pseudofeat.core.validation import check_is_object
 from tf_pseudofeat.evaluation.comparison import (
     LOWER_IS_BETTER,
     SCORE_NAMES,
@@ -27,28 +27,29 @@ __all__ = ["Guard"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Guard:
-    """What a retrained head has to gain on validation data, and may not lose.
+    """What a retrained head must gain on validation data, and must not lose.
 
     Attributes:
         monitor: the score that must rise: its name, see `classification_scores` and
             `probability_scores`, of which "log_loss", "brier_score" and
             "calibration_error" must fall; a function `(labels, outputs) -> float`,
-            higher for better; or a Keras metric. None: any head may stay.
-        confidence: of the one-sided test that the gain is no chance, from 0.5, where
-            every gain counts, up to 1. By default a gain of 0.88 standard errors: a
-            surer guard forgoes more than it saves [1].
-        max_recall_drop: the share of its recall that no class may lose, whatever the
-            monitor says, if that is more than chance; None for any.
+            where higher is better; or a Keras metric. None keeps any head.
+        confidence: confidence of the one-sided test of the gain, from 0.5, where every
+            gain counts, to below 1. The default takes a gain of 0.88 standard errors: a
+            stricter guard rejects more good heads than bad ones [1].
+        max_recall_drop: the fraction of its recall that a class may lose at most, if
+            the loss is significant, whatever the monitor; None for no limit.
 
     Raises:
-        ValueError: The monitor is no name of a score, or a number is out of its range.
-        TypeError: The monitor is of another kind.
+        ValueError: If the monitor is not the name of a score, or a number is out of
+            range.
+        TypeError: If the monitor is of another type.
 
-    Example:
-
-    >>> Guard("f1", confidence=0.95).name
-    'f1'
-    >>> retrain_head(model, "features", data, validation_data=val, monitor=Guard("f1"))
+    Examples:
+        >>> Guard("f1", confidence=0.95).name
+        'f1'
+        >>> guard = Guard("f1")
+        >>> retrain_head(model, "features", data, validation_data=val, monitor=guard)
 
     References:
         [1] docs/results/deployment, "How sure the guard has to be".
@@ -60,7 +61,7 @@ class Guard:
 
     @classmethod
     def of(cls, monitor: object) -> Self:
-        """A `Guard` as it is, and anything else as the monitor of a new one."""
+        """Returns a `Guard` unchanged, and a new one for any other monitor."""
         return monitor if isinstance(monitor, cls) else cls(monitor)
 
     def __post_init__(self):
@@ -71,7 +72,7 @@ class Guard:
 
     @property
     def name(self) -> str | None:
-        """What the monitor is called; None where there is none."""
+        """The name of the monitor, or None."""
         if self.monitor is None or isinstance(self.monitor, str):
             return self.monitor
         name = getattr(self.monitor, "name", None)
@@ -79,7 +80,7 @@ class Guard:
 
     @property
     def sign(self) -> float:
-        """1.0 where higher is better, -1.0 where lower is."""
+        """1.0 if higher is better, -1.0 if lower is better."""
         if isinstance(self.monitor, keras.metrics.Metric):
             falls = metric_falls(self.monitor)
         else:
@@ -87,7 +88,7 @@ class Guard:
         return -1.0 if falls else 1.0
 
     def score(self, predictions: Any, minority: Sequence[int]) -> float:
-        """The monitored score of `Predictions`, a float; NaN where it has no value."""
+        """The monitored score of `Predictions`, NaN if it is undefined."""
         monitor = self.monitor
         if isinstance(monitor, str):
             return _named_score(monitor, predictions, minority)
@@ -98,15 +99,15 @@ class Guard:
             return float(score)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`monitor` {self.name!r} gives one number, higher for better; "
-                f"received {score!r}."
+                f"`monitor` {self.name!r} must return one number, where higher is "
+                f"better; received {score!r}."
             ) from error
 
     def try_on(self, predictions: Any) -> None:
-        """Raises where a function or metric of the user's own fails on `Predictions`.
+        """Checks that a custom function or metric works on `Predictions`.
 
         Raises:
-            ValueError: It does; the cause is what it raised.
+            ValueError: If it fails, with its exception as the cause.
         """
         if self.monitor is None or isinstance(self.monitor, str):
             return
@@ -120,7 +121,7 @@ class Guard:
             ) from error
 
     def check(self, predictions: Any, minority: Sequence[int]) -> None:
-        """Raises where the monitored score of `Predictions` has no value."""
+        """Raises ValueError if the monitored score of `Predictions` is undefined."""
         if self.monitor is None:
             return
         present = np.unique(predictions.ids)
@@ -133,23 +134,23 @@ class Guard:
             return
         if not isinstance(self.monitor, str):
             raise ValueError(
-                f"`monitor` {self.name!r} gives NaN for the data to score on, "
+                f"`monitor` {self.name!r} is NaN for the data to score on, "
                 f"{predictions.ids.size} examples of {present.size} classes."
             )
         unknown = isinstance(self.monitor, str) and predictions.probabilities is None
         if unknown and self.name in PROBABILITY_SCORES:
             raise ValueError(
-                f"`monitor` {self.name!r} needs probabilities, and the model's outputs "
+                f"`monitor` {self.name!r} needs probabilities, but the model's outputs "
                 f"are neither probabilities nor logits. Monitor a score of decisions."
             )
         raise ValueError(
-            f"`monitor` {self.name!r} cannot be scored: the data to score on have no "
-            f"example of the minority classes {minority}, or of no others. Give them "
-            f"some, or monitor another score."
+            f"`monitor` {self.name!r} is undefined: the data to score on have no "
+            f"example of the minority classes {minority}, or no others. Add some, or "
+            f"monitor another score."
         )
 
-    def objection(self, before: Any, after: Any, minority: Sequence[int]) -> str:
-        """Why the classifier after must not replace the one before, or "".
+    def rollback_reason(self, before: Any, after: Any, minority: Sequence[int]) -> str:
+        """Why the retrained head must not replace the original one, or "".
 
         Args:
             before: `Predictions` on validation data.
@@ -188,7 +189,7 @@ class Guard:
         )
 
     def collapse(self, before: Any, after: Any) -> str:
-        """Which class loses too much of its recall, in words; "" where none does."""
+        """Describes the class that loses too much recall; "" if none does."""
         if self.max_recall_drop is None:
             return ""
         old, new = _recalls(before), _recalls(after)
@@ -210,7 +211,9 @@ class Guard:
 
 
 def _recalls(predictions):
-    return np.array(score_decisions(predictions, [])["recall"], float)  # None is NaN
+    return np.array(
+        score_decisions(predictions, [])["recall"], float
+    )  # None becomes NaN
 
 
 def _named_score(name, predictions, minority):
@@ -238,27 +241,27 @@ def _check_monitor(monitor):
     if isinstance(monitor, str):
         if monitor not in SCORE_NAMES:
             raise ValueError(
-                f"`monitor` is one of {SCORE_NAMES}, a function (labels, outputs) -> "
-                f"float, a Keras metric, or None; received {monitor!r}."
+                f"`monitor` must be one of {SCORE_NAMES}, a function (labels, outputs) "
+                f"-> float, a Keras metric, or None; received {monitor!r}."
             )
         return
     check_is_object("monitor", monitor, "...")
     if isinstance(monitor, keras.losses.Loss) or _is_loss_function(monitor):
         raise ValueError(
-            "`monitor` is a score, higher for better, and this is a loss; received "
-            f"{monitor!r:.200}. Pass 'log_loss' or 'brier_score', or a function with "
-            f"a minus before it."
+            "`monitor` must be a score, where higher is better, but this is a loss; "
+            f"received {monitor!r:.200}. Pass 'log_loss' or 'brier_score', or a "
+            f"function that negates it."
         )
     is_metric = isinstance(monitor, keras.metrics.Metric)
     if monitor is not None and not is_metric and not callable(monitor):
         raise TypeError(
-            f"`monitor` is the name of a score, a function (labels, outputs) -> float, "
-            f"a Keras metric, or None; received {monitor!r:.200}."
+            f"`monitor` must be the name of a score, a function (labels, outputs) -> "
+            f"float, a Keras metric, or None; received {monitor!r:.200}."
         )
 
 
 def _is_loss_function(monitor):
-    """Whether it is a loss of Keras or scikit-learn, which the user did not write."""
+    """Whether `monitor` is a loss function of Keras or scikit-learn."""
     name, module = (getattr(monitor, at, "") for at in ("__name__", "__module__"))
     if str(module).startswith("keras."):
         return ".losses." in str(module)
@@ -273,5 +276,5 @@ def _check_range(name, value, lowest):
         fits = False
     if not fits:
         raise ValueError(
-            f"`{name}` is a number from {lowest:g} to below 1; received {value!r}."
+            f"`{name}` must be a number from {lowest:g} to below 1; received {value!r}."
         )

@@ -1,4 +1,4 @@
-"""Whether a retrained head may stay, and what is to be said of it."""
+"""Scores a retrained head, and decides whether it is kept."""
 
 import keras
 import numpy as np
@@ -9,29 +9,34 @@ from tf_pseudofeat.evaluation.comparison import (
     score_predictions,
     standard_errors,
 )
-from tf_pseudofeat.evaluation.findings import class_label, in_words, number, score_label
+from tf_pseudofeat.evaluation.findings import (
+    class_label,
+    format_score,
+    join_words,
+    score_label,
+)
 
 __all__ = ["Judge"]
 
-_MEMORIZED, _MISSED = 0.95, 0.5  # recalls, on training and on validation data
+_MEMORIZED, _MISSED = 0.95, 0.5  # recalls on training and validation data
 _BALANCED = 2.0  # largest class over smallest
-_CHANCE = 0.55  # ROC-AUC up to which classes are not told apart
+_CHANCE = 0.55  # ROC-AUC up to which classes are not distinguished
 
 
 class Judge:
-    """Scores a head as it is when this is made, and again when it is called.
+    """Scores a head on construction, and again on each call.
 
     Args:
         task: `Task`.
-        material: `Material` that the head is to be trained on.
+        material: `Material` that the head is trained on.
         recipe: `HeadRecipe` with numbers for `blend` and `tau`.
         scoring: `LabeledFeatures` to score on, or None.
         guard: `Guard`.
-        errors: whether to estimate how much of a change may be chance, as on data that
-            nobody trained on.
+        errors: whether to estimate standard errors, as for held-out data.
 
     Raises:
-        ValueError: There is a monitor and nothing to score on, or nothing of it.
+        ValueError: If there is a monitor but no data to score on, or it is undefined
+            there.
     """
 
     def __init__(self, task, material, recipe, scoring, guard, errors):
@@ -52,7 +57,7 @@ class Judge:
             )
 
     def __call__(self, losses):
-        """`reason`, `before`, `after`, `standard_error` and `notes` of a `HeadFit`."""
+        """Returns a dict of `reason`, `before`, `after`, `standard_error`, `notes`."""
         verdict = {"reason": "", "before": {}, "after": {}, "standard_error": {}}
         if self._before is not None:
             verdict["before"] = score_predictions(self._before, self._minority)
@@ -66,14 +71,14 @@ class Judge:
         after = self._task.predict(self._scoring)
         pair = (self._before, after)
         verdict["after"] = score_predictions(after, self._minority)
-        verdict["reason"] = self._guard.objection(*pair, self._minority)
+        verdict["reason"] = self._guard.rollback_reason(*pair, self._minority)
         if self._errors:
             verdict["standard_error"] = standard_errors(*pair, self._minority)
         notes = [*self._about_data(), *self._about_change(verdict, after)]
         return {**verdict, "notes": notes}
 
     def _about_data(self):
-        """Sentences of training data that leave a retraining little to do."""
+        """Notes on training data for which retraining can do little."""
         material, recipe = self._material, self._recipe
         counts = material.examples[material.examples > 0]
         features = material.features.features
@@ -84,40 +89,39 @@ class Judge:
             )
         elif not np.any(material.pseudo > 0) and recipe.blend < 1:
             yield (
-                "No pseudo-features were drawn: the examples that were looked at are "
-                "as many of each class."
+                "No pseudo-features were drawn: every class has the same number of "
+                "chosen examples."
             )
         single = np.flatnonzero(material.examples == 1).tolist()
         if single and material.gaussian is not None and recipe.gaussian is None:
-            names = in_words([class_label(c, self._task.class_names) for c in single])
+            names = join_words([class_label(c, self._task.class_names) for c in single])
             yield (
                 f"Of {names} there is one example, which has no covariance: all "
                 f"classes share one."
             )
         if isinstance(features, np.ndarray) and (features == features[:1]).all():
             yield (
-                "All features are the same, whatever the example: nothing after this "
-                "layer can tell classes apart. Split at another layer."
+                "All features are the same, so no head can distinguish classes. Split "
+                "at another layer."
             )
 
     def _about_change(self, verdict, after):
         before, scores = self._before, verdict["before"]
         if np.array_equal(before.predicted, after.predicted):
-            yield "Not one decision changed."
+            yield "No decision changed."
         auc = scores["roc_auc"]
         if auc is not None and auc < _CHANCE:
             yield (
-                f"As it came, the classifier told classes apart hardly better than "
-                f"chance (ROC-AUC {number(auc)}): its training, or the layer, is what "
-                f"to look at."
+                f"The original classifier was hardly better than chance (ROC-AUC "
+                f"{format_score(auc)}): check its training and the layer."
             )
         if self._errors:
             yield from self._memorized(verdict["before"]["recall"])
             if not verdict["reason"]:
-                yield from self._free_rival(after)
+                yield from self._logit_adjustment_suffices(after)
 
     def _memorized(self, recalls):
-        """Of rare classes that are right in training and wrong in validation."""
+        """Notes on rare classes that are right in training and wrong in validation."""
         if self._trained_recalls is None:
             return
         names = [
@@ -128,17 +132,17 @@ class Judge:
         ]
         if names:
             yield (
-                f"The classifier knows its training examples of {in_words(names)} by "
-                f"heart and misses others: features of changed examples (`augment`), "
-                f"or a larger `tau`, go further than more training."
+                f"The classifier has memorized its training examples of "
+                f"{join_words(names)} and misses others: augmented views (`augment`), "
+                f"or a larger `tau`, help more than further training."
             )
 
-    def _free_rival(self, after):
-        """Says where logit adjustment, which costs nothing, would do as much."""
+    def _logit_adjustment_suffices(self, after):
+        """Notes if logit adjustment, which needs no training, is as good."""
         population, guard = self._material.population, self._guard
         if self._before.kind is None or not (population > 0).all():
             return
-        rival = self._before.less(np.log(population / population.sum()))
+        rival = self._before.shifted(np.log(population / population.sum()))
         pair = (rival, after)
         name = guard if guard.monitor is not None else type(guard)()
 
@@ -152,10 +156,10 @@ class Judge:
             return
         old, new = (name.score(p, self._minority) for p in pair)
         yield (
-            f"Logit adjustment alone, which needs no training, gives "
-            f"{score_label(name.name)} {number(old, name.name)} where the retraining "
-            f"gives {number(new, name.name)}: adjust_logits(model, counts) of the "
-            f"model as it came would do."
+            f"Logit adjustment alone, which needs no training, has "
+            f"{score_label(name.name)} {format_score(old, name.name)} and the "
+            f"retraining {format_score(new, name.name)}: adjust_logits(model, counts) "
+            f"of the original model is enough."
         )
 
 

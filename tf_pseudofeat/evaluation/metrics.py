@@ -1,6 +1,6 @@
 """The four scores of Konno and Iwazume (2018) as Keras metrics.
 
-All of them are functions of the recall of each class, see `scores`.
+They are functions of the recall of each class, see `scores.py`.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.labels import class_ids
+from tf_pseudofeat.core.validation import whole_number
 
 __all__ = [
     "BalancedAccuracy",
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class RecallMetric(keras.metrics.Metric):
-    """Counts examples and hits per class; subclasses reduce the recalls to one score.
+    """Base class that counts examples and hits per class.
 
     Args:
         num_classes: C.
@@ -51,15 +51,15 @@ class RecallMetric(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Counts a batch: labels in any form, outputs `[B, C]` or `[B, 1]`.
 
-        An example whose label is no class from 0 to C - 1 makes the score NaN until
-        `reset_state`, for a graph cannot raise; one of weight 0 is not looked at.
+        A label that is not a class from 0 to C - 1 makes the score NaN until
+        `reset_state`, since a graph cannot raise; examples of weight 0 are ignored.
         """
         ops = keras.ops
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         ids = self._ids(y_true, 0.5)
         last = self.num_classes - 1
         known = ops.logical_and(ids >= 0, ids <= last)
-        ids = ops.clip(ids, 0, last)  # torch has no row of zeros for those unknown
+        ids = ops.clip(ids, 0, last)  # torch cannot encode unknown ids as zeros
         truth = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
         truth = ops.where(known[:, None], truth, float("nan"))
         guess = ops.one_hot(
@@ -88,8 +88,8 @@ class RecallMetric(keras.metrics.Metric):
         return ops.cast(values, "int32")
 
     def _recalls(self):
-        """`(recalls [C], present [C])`, zero where a class has no example."""
-        present = self.total != 0  # NaN is present, too
+        """Returns `(recalls [C], present [C])`, recall 0 if a class is not present."""
+        present = self.total != 0  # also for NaN
         return keras.ops.divide_no_nan(self.found, self.total), present
 
     def get_config(self) -> dict[str, Any]:

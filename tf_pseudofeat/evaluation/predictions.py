@@ -1,4 +1,4 @@
-"""What a classifier says of labeled examples: outputs, probabilities, decisions."""
+"""Predictions of a classifier for labeled examples: probabilities and decisions."""
 
 import dataclasses
 import functools
@@ -19,15 +19,16 @@ _SUM_TOLERANCE = 1e-2  # of probabilities in half precision
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """Labels, and what a classifier gives for the same N examples.
+    """Labels and outputs of a classifier for the same N examples.
 
     Args:
         labels: `[N]`, `[N, 1]` or one-hot `[N, C]`, as `fit` takes them.
         outputs: `[N, C]`, or `[N, 1]` for two classes.
-        kind: "softmax" or "sigmoid" for probabilities, "linear" for logits, None where
-            nobody knows, see `output_kind`.
-        sample_weight: how much each example counts, `[N]`, or None.
-        threshold: above it one output means class 1; by default 0 for logits, else 0.5.
+        kind: "softmax" or "sigmoid" for probabilities, "linear" for logits, None if
+            unknown, see `output_kind`.
+        sample_weight: weights of the examples `[N]`, or None.
+        threshold: a single output above it means class 1; by default 0 for logits, else
+            0.5.
     """
 
     labels: np.ndarray
@@ -53,7 +54,7 @@ class Predictions:
 
     @property
     def num_classes(self) -> int:
-        """C, 2 for one output."""
+        """C; 2 for one output."""
         return max(2, self.outputs.shape[1])
 
     @functools.cached_property
@@ -63,21 +64,21 @@ class Predictions:
 
     @functools.cached_property
     def logits(self) -> np.ndarray:
-        """Float64 `[N, C]` or `[N, 1]`; outputs of no known kind as they are."""
+        """Float64 `[N, C]` or `[N, 1]`; outputs of unknown kind unchanged."""
         activation = self.kind or "linear"
         logits = logits_behind(self.outputs.astype(np.float64), activation)
         return keras.ops.convert_to_numpy(logits)
 
     @functools.cached_property
     def class_logits(self) -> np.ndarray:
-        """`logits` with one column for each class, `[N, C]`; 0 is that of class 0."""
+        """`logits` with one column per class, `[N, C]`; 0 for class 0 of one output."""
         if self.logits.shape[1] > 1:
             return self.logits
         return np.concatenate([np.zeros_like(self.logits), self.logits], axis=1)
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray | None:
-        """Float64 `[N, C]`, rows that add up to 1; None where nobody knows them."""
+        """Float64 `[N, C]`, rows that sum to 1; None if unknown."""
         if self.kind is None:
             return None
         if self.outputs.shape[1] == 1:
@@ -88,9 +89,9 @@ class Predictions:
 
     @functools.cached_property
     def log_odds(self) -> np.ndarray | None:
-        """Of each class against the rest, float64 `[N, C]`; None as `probabilities`.
+        """Log-odds of each class against the rest, float64 `[N, C]`; None if unknown.
 
-        They rank examples as the probabilities do, which round to 0 and 1 sooner.
+        They give the same ranking as the probabilities, which round to 0 and 1 sooner.
         """
         if self.kind is None:
             return None
@@ -98,7 +99,9 @@ class Predictions:
         top = logits.argmax(axis=1)
         highest = logits[rows, top, np.newaxis]  # [N, 1]
         powers = np.exp(logits - highest)
-        with np.errstate(divide="ignore"):  # of the top one, which is put right below
+        with np.errstate(
+            divide="ignore"
+        ):  # for the top class, which is corrected below
             rest = highest + np.log(powers.sum(axis=1, keepdims=True) - powers)
         others = logits.copy()
         others[rows, top] = -np.inf
@@ -107,13 +110,13 @@ class Predictions:
 
     @functools.cached_property
     def predicted(self) -> np.ndarray:
-        """The class that is decided for, int64 `[N]`."""
+        """The predicted class ids, int64 `[N]`."""
         if self.outputs.shape[1] > 1:
             return self.outputs.argmax(axis=1)
         return (self.outputs[:, 0] > self.threshold).astype(np.int64)
 
     def select(self, rows: npt.ArrayLike | slice) -> Self:
-        """The same of some examples, by a mask `[N]` or by number `[M]`."""
+        """Selects examples by a mask `[N]` or row numbers `[M]`."""
         weight = self.sample_weight
         return dataclasses.replace(
             self,
@@ -122,12 +125,12 @@ class Predictions:
             sample_weight=None if weight is None else weight[rows],
         )
 
-    def less(self, offsets: npt.ArrayLike, temperature: float = 1.0) -> Self:
-        """The same with `(logits - offsets) / temperature`, as outputs of their kind.
+    def shifted(self, offsets: npt.ArrayLike, temperature: float = 1.0) -> Self:
+        """Returns the predictions of `(logits - offsets) / temperature`.
 
         Args:
-            offsets: `[C]` by class; of one output what class 1 has more than class 0.
-            temperature: above 0.
+            offsets: offset of each class `[C]`.
+            temperature: positive.
         """
         offsets = np.asarray(offsets, float)
         if self.outputs.shape[1] == 1:
@@ -144,11 +147,11 @@ class Predictions:
 
 
 def output_kind(reading, outputs):
-    """Whether outputs are probabilities or logits; see `Predictions`.
+    """Returns whether outputs are probabilities or logits, see `Predictions`.
 
     Args:
         reading: `Reading` of the classifier.
-        outputs: `[N, C]` or `[N, 1]`, some of them.
+        outputs: a sample of outputs, `[N, C]` or `[N, 1]`.
 
     Returns:
         kind: "softmax", "sigmoid", "linear" or None.

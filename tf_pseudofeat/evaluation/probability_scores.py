@@ -1,8 +1,8 @@
-"""How well a classifier ranks examples, and how far its probabilities can be trusted.
+"""Scores of the ranking and the calibration of a classifier.
 
-A class is ranked well where its examples have more of its probability than others,
-whatever the threshold. A prior or a threshold that is moved leaves the ranking of two
-classes as it was.
+Ranking scores measure whether examples of a class get higher probabilities of it than
+other examples, whatever the threshold. For two classes, a change of prior or threshold
+does not change them.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ PROBABILITY_SCORES = (
     "calibration_error",
 )
 
-# Numbers to rank; more take minutes.
+# Number of probabilities to rank; more take minutes.
 _MOST_RANKED = 10_000_000
 
 
 def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, Any]:
-    """The scores of ranking and of calibration.
+    """Computes the scores of ranking and calibration.
 
     Args:
         predictions: `Predictions`.
@@ -40,25 +40,28 @@ def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, A
             "log_loss", in nats; "brier_score", the mean square of all C differences
             of an example, from 0 to 2; "calibration_error", see
             `expected_calibration_error`. "class_average_precision", a list of C.
-            None for what has no value: probabilities that nobody knows; a class
-            without an example, or without others; more than ten million probabilities
-            to rank.
+            None if undefined: for unknown probabilities, a class without examples or
+            without others, or more than ten million probabilities to rank.
     """
     scores = dict.fromkeys(PROBABILITY_SCORES)
     scores["class_average_precision"] = [None] * predictions.num_classes
-    return scores | _ranking(predictions, minority) | _trust(predictions)
+    return (
+        scores
+        | _ranking_scores(predictions, minority)
+        | _calibration_scores(predictions)
+    )
 
 
 def probability_score(name, predictions, minority):
-    """One of them, by name, without the time that the others take."""
+    """Computes a single score by name, without the cost of the others."""
     of_ranking = name in ("average_precision", "roc_auc")
     if of_ranking:
-        return _ranking(predictions, minority).get(name)
-    return _trust(predictions).get(name)
+        return _ranking_scores(predictions, minority).get(name)
+    return _calibration_scores(predictions).get(name)
 
 
-def _trust(predictions):
-    """Scores of probabilities; {} where nobody knows them."""
+def _calibration_scores(predictions):
+    """Scores of probabilities; {} if unknown."""
     p, weight = predictions.probabilities, predictions.sample_weight
     if p is None:
         return {}
@@ -74,10 +77,10 @@ def _trust(predictions):
 
 
 def expected_calibration_error(predictions: Any, bins: int = 15) -> float:
-    """How far the probability of the likeliest class is from the share that is right.
+    """The expected calibration error (ECE) of the most likely class.
 
-    The mean over examples of |confidence - accuracy| in the bin of their confidence, of
-    `bins` that divide 0 to 1 evenly.
+    The mean over examples of |confidence - accuracy| in the bin of their confidence,
+    for `bins` equal bins of [0, 1].
 
     References:
         Guo et al., "On calibration of modern neural networks", ICML 2017.
@@ -91,8 +94,8 @@ def expected_calibration_error(predictions: Any, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / weight.sum())
 
 
-def _ranking(predictions, minority):
-    """Scores of ranking; {} where there is nothing to rank, or too much."""
+def _ranking_scores(predictions, minority):
+    """Scores of ranking; {} if there is nothing to rank, or too much."""
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
     odds, weight = predictions.log_odds, predictions.sample_weight

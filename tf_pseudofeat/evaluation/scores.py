@@ -1,8 +1,8 @@
-"""How well a classifier decides: recall, precision and F1, and their means.
+"""Scores of the decisions of a classifier: recall, precision, F1, and their means.
 
-Among them are the four scores of Konno and Iwazume (2018), functions of the recall of
-each class. Accuracy alone hides a rare class that is never found, and recall alone
-hides what it costs to find it.
+They include the four scores of Konno and Iwazume (2018), functions of the recall of
+each class. Accuracy alone hides a rare class that is never predicted; recall alone
+hides the false positives.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.arguments import check_weights
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 
 __all__ = [
@@ -47,7 +47,7 @@ _DRAWS = 500  # for a standard error
 def class_recalls(
     y_true: npt.ArrayLike, y_pred: npt.ArrayLike, num_classes: int | None = None
 ) -> np.ndarray:
-    """The share of each class's examples that are found.
+    """Computes the recall of each class.
 
     Args:
         y_true: true labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
@@ -63,19 +63,19 @@ def class_recalls(
 
 
 def accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
-    """The share of all examples that are right."""
+    """The fraction of correct predictions."""
     return float(np.mean(np.equal(*_id_pairs(y_true, y_pred))))
 
 
 def balanced_accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
-    """The mean of the class recalls: accuracy, if classes were equally common."""
+    """The mean of the class recalls."""
     return float(known_mean(class_recalls(y_true, y_pred)))
 
 
 def geometric_mean(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """The geometric mean of the class recalls (Kubat and Matwin 1997).
 
-    Zero as soon as one class is never found.
+    Zero if the recall of any class is zero.
     """
     scores = decision_scores(*_counts(_confusion(y_true, y_pred)), [])
     return float(scores["geometric_mean"])
@@ -86,14 +86,14 @@ def mean_minority_accuracy(
 ) -> float:
     """The mean recall of the `minority` classes (a list of class ids).
 
-    NaN if the labels have no example of them.
+    NaN if there is no example of them.
     """
     recalls = class_recalls(y_true, y_pred)
     return float(known_mean(recalls[rare_places(minority, recalls.size)]))
 
 
 def min_class_accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
-    """The recall of the class that is found least."""
+    """The smallest class recall."""
     return float(np.nanmin(class_recalls(y_true, y_pred)))
 
 
@@ -104,22 +104,22 @@ def classification_scores(
     minority: Sequence[int],
     sample_weight: npt.ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """All scores of decisions at once.
+    """Computes all scores of decisions.
 
     Args:
         y_true: true labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
         y_pred: predicted class ids `[N]`.
         num_classes: C.
         minority: list of class ids.
-        sample_weight: how much each example counts, `[N]`; by default 1.
+        sample_weight: weights of the examples `[N]`; by default 1.
 
     Returns:
         scores: dict of the scores by name, each in [0, 1]: "accuracy",
             "balanced_accuracy", "geometric_mean", "mean_minority_accuracy",
             "min_class_accuracy", "macro_f1", and "f1", the mean F1 of the minority
-            classes. Of each class, lists of C with None where there is no such value:
+            classes. For each class, lists of C with None for undefined values:
             "recall", "precision", "class_f1", "true_share" and "predicted_share", the
-            shares of the examples that are, and that are said to be, of the class.
+            fractions of examples that are, and that are predicted as, the class.
             "confusion_matrix", a list of C lists of C: rows are true classes, columns
             predicted ones.
     """
@@ -132,19 +132,19 @@ def classification_scores(
 
 
 def decision_scores(hits, examples, guesses, minority):
-    """The scores of decisions of many classifiers at once, see above.
+    """Computes the scores of decisions of many classifiers at once.
 
-    A class without an example counts in no mean, also where others are taken for it.
+    Classes without examples are left out of means, even if they are predicted.
 
     Args:
-        hits: how many examples of each class are right, `[..., C]`.
-        examples: how many there are, `[C]` or `[..., C]`.
-        guesses: how many examples of any class were taken for it, `[..., C]`.
+        hits: number of correct predictions of each class, `[..., C]`.
+        examples: number of examples of each class, `[C]` or `[..., C]`.
+        guesses: number of predictions of each class, `[..., C]`.
         minority: list of class ids.
 
     Returns:
-        scores: dict by name, each `[...]`, or `[..., C]` of each class. What has no
-            value is NaN.
+        scores: dict by name, each `[...]`, or `[..., C]` for scores of classes; NaN if
+            undefined.
     """
     everything = examples.sum(axis=-1, keepdims=True)
     rare = rare_places(minority, hits.shape[-1])
@@ -182,7 +182,7 @@ def decision_errors(confusion, minority, sizes=None):
             matrix is one of weights; see `effective_sizes`.
 
     Returns:
-        errors: dict by name, of the scores that are one number.
+        errors: dict by name, for scores that are single numbers.
     """
     hits, examples, _ = _counts(confusion)
     misses = examples - hits
@@ -200,7 +200,7 @@ def decision_errors(confusion, minority, sizes=None):
 
 
 def effective_sizes(ids, sample_weight, num_classes):
-    """As many unweighted examples of each class as tell as much (Kish 1965), `[C]`."""
+    """The effective sample size of each class (Kish 1965), `[C]`."""
     sums = np.bincount(ids, sample_weight, num_classes)
     squares = np.bincount(ids, np.square(sample_weight), num_classes)
     return np.square(sums) / np.where(squares > 0, squares, 1)
@@ -212,17 +212,17 @@ def _counts(confusion):
 
 
 def known_mean(values):
-    """The mean over the last axis of those that are no NaN; NaN where none is."""
+    """The mean over the last axis without NaN; NaN if all are NaN."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
 
 
 def check_minority(minority, num_classes):
-    """The minority classes, a list that a user gave, as ids, each once.
+    """Checks a list of minority classes; returns distinct ids.
 
     Raises:
-        ValueError: It is not a list of ids from 0 to C - 1, or empty.
+        ValueError: If it is not a list of ids from 0 to C - 1, or empty.
     """
     try:
         ids = np.unique(class_ids(list(minority), num_classes)).tolist()
@@ -230,14 +230,14 @@ def check_minority(minority, num_classes):
         ids = []
     if not ids:
         raise ValueError(
-            f"`minority` is a list of class ids from 0 to {num_classes - 1}; received "
-            f"{minority!r:.200}."
+            f"`minority` must be a list of class ids from 0 to {num_classes - 1}; "
+            f"received {minority!r:.200}."
         )
     return ids
 
 
 def rare_places(minority, num_classes):
-    """The minority classes below C, each once, in order."""
+    """The distinct minority classes below C, sorted."""
     rare = np.unique(class_ids(list(minority)))
     return rare[rare < num_classes]
 
@@ -265,7 +265,7 @@ def _id_pairs(y_true, y_pred, num_classes=None):
 
 
 def _or_none(score):
-    """A number, or a list of them, with None for NaN."""
+    """Converts to a number, or a list with None for NaN."""
     if np.ndim(score) == 0:
         return float(score)
     return [None if np.isnan(value) else float(value) for value in score]

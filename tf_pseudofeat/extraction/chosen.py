@@ -1,4 +1,4 @@
-"""Which examples the trunk looks at: so many of each class, chosen by their labels."""
+"""Chooses a maximum number of examples of each class by their labels."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import check_weights
+from tf_pseudofeat.core.finite import check_weights
 from tf_pseudofeat.core.labels import class_ids
 
 __all__ = [
@@ -22,12 +22,12 @@ __all__ = [
 
 @dataclasses.dataclass
 class Chunk:
-    """Inputs for the trunk, with what belongs to them.
+    """Inputs for the trunk with their labels and weights.
 
     Attributes:
-        name: where they are in the data, for an error: "Batch 3".
-        x: inputs, in the structure that the trunk takes.
-        labels: array of B labels, in the form that they came in.
+        name: position in the data for error messages, such as "Batch 3".
+        x: inputs in the structure that the trunk takes.
+        labels: array of B labels, in the form of the input.
         sample_weight: `[B]`, or None.
     """
 
@@ -38,14 +38,15 @@ class Chunk:
 
 
 class ClassTotals:
-    """Counts the examples of each class, and adds their weights up.
+    """Counts and total weights of the examples of each class.
 
     Args:
-        counts: examples `[K]` counted elsewhere, or None.
+        counts: initial counts `[K]`, or None.
 
     Attributes:
-        counts: examples, int64 `[K]`, K being one more than the highest class id.
-        mass: what they weigh, float64 `[K]`; the same where there are no weights.
+        counts: number of examples, int64 `[K]`, where K is the highest class id plus
+            one.
+        mass: total weights, float64 `[K]`; equal to the counts without weights.
     """
 
     def __init__(self, counts=None):
@@ -53,7 +54,7 @@ class ClassTotals:
         self.mass = self.counts.astype(np.float64)
 
     def add(self, ids, sample_weight=None):
-        """Counts examples of class ids `[B]`; those of weight 0 are not there."""
+        """Adds examples with class ids `[B]`, except those of weight 0."""
         if sample_weight is not None:
             ids, sample_weight = (
                 ids[sample_weight > 0],
@@ -64,7 +65,7 @@ class ClassTotals:
         self.mass = np.bincount(ids, sample_weight, size) + _padded(self.mass, size)
 
     def of(self, num_classes):
-        """`(counts, mass)` of C classes, `[C]` each."""
+        """Returns `(counts, mass)` of C classes, each `[C]`."""
         return _padded(self.counts, num_classes), _padded(self.mass, num_classes)
 
 
@@ -73,11 +74,11 @@ def choose_rows(ids, per_class, rng):
 
     Args:
         ids: class ids `[N]`.
-        per_class: number.
+        per_class: maximum number.
         rng: NumPy generator.
 
     Returns:
-        rows: `[M]`, in rising order.
+        rows: `[M]`, in ascending order.
     """
     order = rng.permutation(ids.size)
     return np.sort(order[_rank_in_class(ids[order]) < per_class])
@@ -92,14 +93,14 @@ def whole_chunks(batches, totals):
 
 
 def chosen_chunks(batches, totals, per_class):
-    """Yields the first `per_class` examples of each class, in batches of one size.
+    """Yields the first `per_class` examples of each class, in batches of equal size.
 
-    All batches are read and counted; what is held of them is one batch.
+    All batches are read and counted; at most one batch of examples is held.
 
     Args:
         batches: yields `(x, labels, sample_weight or None)`; x may hold tensors.
-        totals: `ClassTotals` to count in.
-        per_class: number.
+        totals: `ClassTotals` to update.
+        per_class: maximum number.
     """
     taken = np.zeros(0, np.int64)  # [K]
     parts, size = [], None
@@ -131,12 +132,12 @@ def chosen_chunks(batches, totals, per_class):
 
 
 def _checked(name, x, labels, weight):
-    """Class ids and weights of a batch; as many as there are inputs."""
+    """Class ids and weights of a batch, checked to match the inputs."""
     lengths = num_rows(x) | {len(labels)}
     if len(lengths) > 1:
         raise ValueError(
-            f"{name}: Inputs and labels must have one length; received lengths "
-            f"{sorted(lengths)}. Each example needs a label of its own."
+            f"{name}: Inputs and labels must have the same length; received lengths "
+            f"{sorted(lengths)}. Each example needs one label."
         )
     try:
         ids = class_ids(labels) if len(labels) else np.zeros(0, np.int64)
@@ -148,7 +149,7 @@ def _checked(name, x, labels, weight):
 
 
 def _rank_in_class(ids):
-    """How many examples of the same class come before each, `[N]`."""
+    """The number of earlier examples of the same class, for each example, `[N]`."""
     order = np.argsort(ids, kind="stable")
     starts = np.searchsorted(ids[order], ids[order])
     rank = np.empty(ids.size, np.int64)
@@ -192,7 +193,7 @@ def _joined(parts):
 
 
 def num_rows(x):
-    """The lengths of a batch's inputs, a set; of a batch that is right a single one."""
+    """The set of lengths of a batch's inputs, which has one element if they agree."""
     return {
         int(leaf.shape[0]) if hasattr(leaf, "shape") else len(leaf)
         for leaf in keras.tree.flatten(x)
@@ -200,12 +201,12 @@ def num_rows(x):
 
 
 def _shapes(x):
-    """What the shapes of inputs are, but for the number of rows."""
+    """The shapes of inputs without the number of rows."""
     return [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
 
 
 def take_rows(x, rows):
-    """Some rows of a batch of inputs, arrays or tensors in any structure."""
+    """Selects rows of a batch of inputs, arrays or tensors in any structure."""
     return keras.tree.map_structure(lambda leaf: _take_leaf(leaf, rows), x)
 
 

@@ -1,4 +1,4 @@
-"""Features of one length: where the trunk leaves it open, the data have to fix it."""
+"""Checks that features have one shape if the trunk allows variable lengths."""
 
 import keras
 import tensorflow as tf
@@ -7,16 +7,15 @@ __all__ = ["check_length", "check_lengths"]
 
 
 def check_lengths(trunk, data, layer_name=None):
-    """Raises, before anything is read, for features whose length may vary.
+    """Raises, before anything is read, if features may vary in shape.
 
-    Arrays are of one length, and so are datasets that say so in their `element_spec`,
-    be it by padding; what a `PyDataset` gives is seen when it is read, by
-    `check_length`.
+    Arrays have one shape, and so do datasets with a fixed shape in their
+    `element_spec`. Other data are checked by `check_length` as they are read.
 
     Args:
         trunk: Keras model from inputs to features.
         data: checked data, preprocessed.
-        layer_name: for the error; by default the trunk's name.
+        layer_name: name in the error message; by default the trunk's name.
     """
     shape = getattr(getattr(trunk, "output", None), "shape", (None,))[1:]
     if None not in shape or not isinstance(data, tf.data.Dataset):
@@ -30,27 +29,27 @@ def check_lengths(trunk, data, layer_name=None):
     if open_inputs:
         raise ValueError(
             f"The features at {layer_name or trunk.name!r} have shape "
-            f"{list(shape)}, and the dataset gives inputs of shape {open_inputs[0]}, "
-            f"whose batches may differ in length. {_WAY_OUT}"
+            f"{list(shape)}, and the dataset yields inputs of shape {open_inputs[0]}, "
+            f"whose length may vary between batches. {_ADVICE}"
         )
 
 
 def check_length(name, features, first):
-    """Raises where a batch of features has another shape than the first.
+    """Raises if a batch of features has another shape than the first.
 
     Args:
-        name: of the batch, "Batch 3".
+        name: name of the batch, such as "Batch 3".
         features: `[B, ...]`.
         first: shape of the features of the first batch, without B.
     """
     if features.shape[1:] != first:
         raise ValueError(
             f"{name}: its features have shape {list(features.shape[1:])}, those of "
-            f"the first batch {list(first)}. {_WAY_OUT}"
+            f"the first batch {list(first)}. {_ADVICE}"
         )
 
 
-_WAY_OUT = (
-    "A Gaussian is of features of one shape: split after a pooling layer, or pad all "
+_ADVICE = (
+    "A Gaussian needs features of one shape: split after a pooling layer, or pad all "
     "inputs to one length, dataset.padded_batch(size, padded_shapes=...)."
 )

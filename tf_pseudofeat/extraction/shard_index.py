@@ -1,9 +1,9 @@
-"""What is known of the files of a set of features: their names, sizes and checksums.
+"""The index of a set of features: names, sizes and checksums of its files.
 
 Each shard has a file `checksums-00000.json` with the size and the CRC-32 of its arrays,
-as its writer knew them when it wrote. The index of the folder gathers them. All of it
-is checked here before it is believed: a name leads to no other folder, a key that is
-unknown is an error, and so is what is no plain file.
+written by its writer. The index of the folder collects them. Everything is validated
+when it is read: names cannot lead to another folder, and unknown keys and files that
+are not regular are errors.
 """
 
 import json
@@ -22,17 +22,17 @@ __all__ = [
     "KINDS",
     "check_content",
     "check_sizes",
-    "in_order",
     "index_of",
     "read_checksums",
     "read_index",
     "shard_files",
     "shards_in",
+    "sorted_shards",
 ]
 
 INDEX = "index.json"
 KINDS = ("weights", "labels", "features")
-CHECKSUMS = "checksums"  # written last: it makes the shard whole
+CHECKSUMS = "checksums"  # written last: it completes the shard
 _FORMAT = "tf_pseudofeat features"
 _VERSION = 2  # 1 had no checksums
 _PIECE_BYTES = 2**20
@@ -48,7 +48,7 @@ _NAME_CHARACTERS = 200  # file systems have 255 bytes for a name
 
 
 def shard_files(folder):
-    """Yields `(path, kind, shard)` of the files of shards; kind None of a part."""
+    """Yields `(path, kind, shard)` of the files of shards; kind None if unfinished."""
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _FILE.fullmatch(path.name)
         if match:
@@ -57,25 +57,25 @@ def shard_files(folder):
 
 
 def shards_in(folder):
-    """{name of a shard: kinds of its files} of all that lie there, whole or not."""
+    """Returns {name of a shard: kinds of its files}, including incomplete shards."""
     found = {}
     for _, kind, shard in shard_files(folder):
         found.setdefault(shard, set()).update([kind] if kind else [])
-    return {name: found[name] for name in in_order(found)}
+    return {name: found[name] for name in sorted_shards(found)}
 
 
-def in_order(names):
-    """Names of shards, each once, in the order that a set has them in."""
+def sorted_shards(names):
+    """Sorts distinct names of shards in the order of the set."""
     return sorted(set(names), key=_order)
 
 
 def _order(name):
-    """By prefix and number; five digits are not enough for every set."""
+    """Sort key: prefix and number, which may have more than five digits."""
     prefix, _, number = name.rpartition("-")
     return prefix, len(number), number
 
 
-# What a file says.
+# Contents.
 
 
 def index_of(arrays, checksums):
@@ -101,32 +101,32 @@ def index_of(arrays, checksums):
 
 
 def read_checksums(folder, name):
-    """Size and checksum of the arrays of a shard, as its writer left them.
+    """Reads the size and checksum of the arrays of a shard.
 
     Returns:
         checksums: {kind: {"bytes": size, "crc32": checksum}}.
 
     Raises:
-        ValueError: The file is not what a writer leaves.
+        ValueError: If the file is invalid.
     """
     return _read(folder / f"{CHECKSUMS}-{name}.json", _check_checksums)
 
 
 def read_index(folder):
-    """The index of a set.
+    """Reads the index of a set.
 
     Returns:
         content: {"shards": [{"name", "rows", "files": see `read_checksums`}], and for
         each kind {"shape": of a row, "dtype": its name}}.
 
     Raises:
-        ValueError: It is not one that this version reads.
+        ValueError: If it is invalid, or of another version.
     """
     return _read(folder / INDEX, _check_index)
 
 
 def _read(path, check):
-    """JSON of a plain file, checked."""
+    """Reads and checks the JSON of a regular file."""
     _plain_size(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -137,8 +137,8 @@ def _read(path, check):
     except (ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(
-            f"{path} is not what this version writes: {reason}. Files were changed, "
-            f"or are of another version: extract anew."
+            f"{path} is not what this version writes: {reason}. Files were changed, or "
+            f"are of another version: extract the features again."
         ) from error
     return content
 
@@ -146,7 +146,7 @@ def _read(path, check):
 def _distinct(pairs):
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise ValueError(f"a key twice among {[key for key, _ in pairs]}")
+        raise ValueError(f"a duplicate key among {[key for key, _ in pairs]}")
     return content
 
 
@@ -179,7 +179,7 @@ def _check_index(content):
         _check_number("`rows`", shard["rows"], 1)
         _check_checksums(shard["files"], kinds)
     names = [shard["name"] for shard in content["shards"]]
-    if names != in_order(names):
+    if names != sorted_shards(names):
         raise ValueError("shards that are not in the order of their names")
 
 
@@ -195,10 +195,10 @@ def _check_checksums(content, kinds=None):
 
 
 def _check_name(name):
-    # A name leads to no place outside the folder.
+    # A name must not lead outside the folder.
     fits = isinstance(name, str) and len(name) <= _NAME_CHARACTERS
     if not fits or not re.fullmatch(_SHARD, name):
-        raise ValueError(f"{name!r:.80} is no name of a shard")
+        raise ValueError(f"{name!r:.80} is not a name of a shard")
 
 
 def _check_type(what, value, kind):
@@ -214,39 +214,41 @@ def _check_keys(what, content, keys):
 
 def _check_number(what, value, least, end=2**63):
     if type(value) is not int or not least <= value < end:
-        raise ValueError(f"{what} is {value!r:.80}, not a whole number from {least}")
+        raise ValueError(
+            f"{what} is {value!r:.80}, not a whole number of at least {least}"
+        )
 
 
-# What a file is.
+# Files.
 
 
 def check_sizes(folder, name, checksums):
-    """Raises where the arrays of a shard are no plain files of the size they had.
+    """Checks that the arrays of a shard are regular files of the expected sizes.
 
     Raises:
-        ValueError: One is not there, a link, no file, or of another size.
+        ValueError: If one is missing, a link, not a regular file, or of another size.
     """
     for kind, expected in checksums.items():
         path = folder / f"{kind}-{name}.npy"
         size = _plain_size(path)
         if size != expected["bytes"]:
             raise ValueError(
-                f"{path} has {size} bytes, and {expected['bytes']} when it was "
-                f"written as {INDEX} has it: one of them is damaged. Extract anew."
+                f"{path} has {size} bytes, but {INDEX} has {expected['bytes']}: one of "
+                f"them is damaged. Extract the features again."
             )
 
 
 def check_content(path, expected, dtype, num_rows_bytes):
-    """Reads a file once; raises where it is not what was written, or not finite.
+    """Checks that a file has the expected checksum and finite numbers.
 
     Args:
-        path: of a file that `check_sizes` found.
+        path: file that passed `check_sizes`.
         expected: {"bytes", "crc32"}.
-        dtype: of its numbers.
-        num_rows_bytes: how many bytes at its end are numbers.
+        dtype: dtype of its numbers.
+        num_rows_bytes: number of bytes at the end that hold the numbers.
 
     Raises:
-        ValueError: The checksum is another, or a number is NaN or infinite.
+        ValueError: If the checksum differs, or a number is NaN or infinite.
     """
     finite = True
     with open(path, "rb") as file:
@@ -257,22 +259,24 @@ def check_content(path, expected, dtype, num_rows_bytes):
                 finite = bool(np.isfinite(np.frombuffer(piece, dtype)).all())
     if crc32 != expected["crc32"]:
         raise ValueError(
-            f"{path} has the checksum {crc32}, and {expected['crc32']} when it was "
-            f"written as {INDEX} has it: one of them is damaged. Extract anew."
+            f"{path} has the checksum {crc32}, but {INDEX} has {expected['crc32']}: "
+            f"one of them is damaged. Extract the features again."
         )
     if not finite:
-        raise ValueError(f"{path} has NaN or infinite numbers in it. Extract anew.")
+        raise ValueError(
+            f"{path} has NaN or infinite numbers. Extract the features again."
+        )
 
 
 def _plain_size(path):
-    """Bytes of a file that is one, and no link to another."""
+    """The size of a regular file that is not a link."""
     try:
         status = os.lstat(path)
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is not there. Extract anew.") from error
+        raise ValueError(f"{path} is missing. Extract the features again.") from error
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(
-            f"{path} is a link, or no plain file. The files of a set lie in its folder "
-            f"themselves; copy it there."
+            f"{path} is a link, or not a regular file. The files of a set must be in "
+            f"its folder; copy it there."
         )
     return status.st_size

@@ -1,4 +1,4 @@
-"""Where a view comes from: what changes an example a little, and not its class."""
+"""Views: small changes of an example that keep its class."""
 
 import dataclasses
 
@@ -9,17 +9,16 @@ import tensorflow as tf
 __all__ = ["Shifts", "ViewSource", "choose_views"]
 
 _SHIFT = 1 / 8  # of each side
-_SMALLEST_SIDE = 16  # pixels; of fewer, one is no small shift
+_SMALLEST_SIDE = 16  # in pixels; for smaller images one pixel is not a small shift
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewSource:
-    """What makes the views of one extraction.
+    """How the views of one extraction are made.
 
     Attributes:
-        name: in words, for the report.
-        augment: what is applied to the inputs, see `Extraction`; None where examples
-            are looked at as they are.
+        name: description for the report.
+        augment: what is applied to the inputs, see `Extraction`; None without views.
     """
 
     name: str
@@ -27,25 +26,25 @@ class ViewSource:
 
     @property
     def is_view(self):
-        """Whether examples are changed."""
+        """Whether there are views."""
         return self.augment is not None
 
 
 def choose_views(extraction, x):
-    """The `ViewSource` of an extraction.
+    """Chooses the `ViewSource` of an extraction.
 
-    Random layers of the trunk, active, Dropout, active, and noise on floats have been
-    no better than examples as they are, or worse: docs/results/recipe.
+    Active random layers of the trunk, active Dropout, and noise on floats were no
+    better than no views, or worse: see docs/results/recipe.
 
     Args:
         extraction: `Extraction`.
-        x: a batch of inputs, to see what they are.
+        x: a batch of inputs.
 
     Returns:
         source: `ViewSource`.
 
     Raises:
-        ValueError: It asks for a number of views, and nothing makes views.
+        ValueError: If a number of views is given, but nothing makes views.
     """
     if extraction.augment is None:
         return ViewSource("none")
@@ -56,7 +55,7 @@ def choose_views(extraction, x):
         return ViewSource("small shifts of images", shifts)
     if extraction.views is not None:
         raise ValueError(
-            f"views={extraction.views}, and nothing makes views: the inputs are no "
+            f"views={extraction.views}, but nothing makes views: the inputs are not "
             f"images. Pass a Keras preprocessing model or a function as `augment`."
         )
     return ViewSource("none")
@@ -65,16 +64,16 @@ def choose_views(extraction, x):
 class Shifts:
     """Shifts images by whole pixels, at most an eighth of each side.
 
-    What comes in at the border is reflected. An image is an array `[B, height, width,
-    channels]` of 1, 3 or 4 channels and sides of at least 16 pixels, or `[B, channels,
-    height, width]` where Keras's image format says so. Other inputs are left as they
-    are; several images of one size are shifted alike.
+    Borders are filled by reflection. Images are arrays `[B, height, width, channels]`
+    with 1, 3 or 4 channels and sides of at least 16 pixels, or
+    `[B, channels, height, width]` if that is Keras's image data format. Other inputs
+    are unchanged; several images of the same size are shifted together.
 
     Args:
-        x: inputs, arrays in any structure, to see what they are.
+        x: inputs, arrays in any structure.
 
     Attributes:
-        axes: {place of an image among the inputs: its axes of height and width}.
+        axes: {index of an image among the inputs: its axes of height and width}.
     """
 
     def __init__(self, x):
@@ -82,7 +81,7 @@ class Shifts:
         self.axes = {place: axes for place, axes in places if axes}
 
     def __call__(self, x, seed):
-        """A batch like `x`, changed by what follows from `seed`, int `[2]`."""
+        """Shifts a batch by random amounts from `seed`, int `[2]`."""
         rng = np.random.default_rng([int(number) for number in seed])
         leaves, drawn = keras.tree.flatten(x), {}
         for place, axes in self.axes.items():
@@ -90,7 +89,10 @@ class Shifts:
             for name, axis in zip(("height", "width"), axes, strict=True):
                 side = images.shape[axis]
                 most = int(side * _SHIFT)
-                if (name, side) not in drawn:  # images of one example move together
+                if (
+                    name,
+                    side,
+                ) not in drawn:  # images of one example are shifted together
                     shifts = rng.integers(-most, most, len(images), endpoint=True)
                     drawn[name, side] = shifts
                 images = _shifted(images, axis, drawn[name, side])
@@ -99,7 +101,7 @@ class Shifts:
 
 
 def _shifted(images, axis, shifts):
-    """Images whose pixels are shifted along an axis, by as many for each `[B]`."""
+    """Shifts images along an axis by the numbers of pixels `[B]`."""
     side = images.shape[axis]
     places = np.abs(np.arange(side) - shifts[:, None])  # [B, side]
     places = np.minimum(places, 2 * (side - 1) - places)
@@ -109,7 +111,7 @@ def _shifted(images, axis, shifts):
 
 
 def _image_axes(leaf):
-    """The axes of height and width of images, or None."""
+    """The axes of height and width of images, or None for other inputs."""
     shape, dtype = getattr(leaf, "shape", ()), getattr(leaf, "dtype", None)
     if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor) or len(shape) != 4:
         return None

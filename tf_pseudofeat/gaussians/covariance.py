@@ -1,8 +1,8 @@
-"""From class moments to positive-definite covariances, and a report of what it took.
+"""Estimates positive definite covariances from class moments, with a report.
 
 Step 3 of Konno and Iwazume (2018) [1]. Few examples, dead units and constant features
-make a sample covariance singular; shrinkage and a stated ladder of jitter make it a
-covariance that can be sampled, and the report says where that was needed.
+make a sample covariance singular. Shrinkage and, if needed, jitter make it positive
+definite; the report says where.
 
 References:
     [1] Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_pseudofeat.core.arguments import check_rank
 from tf_pseudofeat.gaussians.covariance_types import COVARIANCE_TYPES, plain
 from tf_pseudofeat.gaussians.low_rank import LowRankScale
 from tf_pseudofeat.gaussians.moments import ClassMoments
+from tf_pseudofeat.gaussians.rank import check_rank
 from tf_pseudofeat.gaussians.sample_covariance import ClassCovariance
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class CovarianceReport:
-    """One `ClassCovariance` per class (a single one for "tied"); prints as a table."""
+    """One `ClassCovariance` per class (or one for "tied"); prints as a table."""
 
     covariance_type: str
     feature_size: int
@@ -71,7 +71,7 @@ class CovarianceEstimate:
         scale: lower triangular `[C, D, D]` ("full") or `[1, D, D]` ("tied"), standard
             deviations `[C, D]` ("diag", "spherical"), or a `LowRankScale` of
             deviations `[C, D]` and a float32 factor `[C, D, rank]` ("low_rank").
-        moments: what they were estimated from.
+        moments: the moments that they were estimated from.
         covariance_type: see `estimate_covariance`.
         shrinkage: see `estimate_covariance`.
     """
@@ -83,7 +83,7 @@ class CovarianceEstimate:
 
     @functools.cached_property
     def report(self):
-        """`CovarianceReport`; from all eigenvalues, so made when it is asked for."""
+        """`CovarianceReport`, from all eigenvalues, so computed on first access."""
         samples = _samples(self.moments, self.covariance_type, self.shrinkage)
         rows = tuple(
             ClassCovariance(class_id, 0, 0, 0.0, 0.0, 1.0, "no example")
@@ -106,7 +106,7 @@ def moment_kind(covariance_type):
 
 
 def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0, rank=None):
-    """Raises ValueError for settings that `estimate_covariance` cannot follow."""
+    """Raises ValueError for invalid settings of `estimate_covariance`."""
     moment_kind(covariance_type)
     check_rank(covariance_type, rank)
     is_weight = isinstance(shrinkage, int | float) and 0 <= shrinkage <= 1
@@ -124,23 +124,23 @@ def check_settings(covariance_type, shrinkage="oas", covariance_scale=1.0, rank=
 
 
 def check_examples(count, covariance_type):
-    """Raises for classes that have too few examples for their covariances.
+    """Raises if classes have too few examples for their covariances.
 
     Args:
         count: examples of each class `[C]`.
         covariance_type: see `estimate_covariance`.
 
     Raises:
-        ValueError: A class has a single example and a covariance of its own; or of a
-            shared one, no class has two.
+        ValueError: If a class with its own covariance has one example; or if no class
+            has two examples for a shared covariance.
     """
     count = np.asarray(count)
     single = np.flatnonzero(count == 1).tolist()
     if not COVARIANCE_TYPES[covariance_type].is_shared:
         if single:
             raise ValueError(
-                f"Class {single[0]} has 1 example; a {covariance_type!r} covariance of "
-                f"its own needs at least 2 (classes with 1 example: {single}). Pass "
+                f"Class {single[0]} has 1 example; a {covariance_type!r} covariance "
+                f"needs at least 2 (classes with 1 example: {single}). Pass "
                 f"covariance_type='tied', which shares one covariance."
             )
     elif not (count > 1).any():
@@ -157,13 +157,13 @@ def estimate_covariance(
     shrinkage: float | str = "oas",
     covariance_scale: float = 1.0,
 ) -> CovarianceEstimate:
-    """Factors of each class's covariance, and how they came about.
+    """Estimates a factor of the covariance of each class.
 
         S     = scatter / (n - 1)
         sigma = covariance_scale ((1 - shrinkage) S + shrinkage tr(S) / D I + jitter I)
 
-    Of "low_rank", S is the model of the sample covariance: `rank` of its directions and
-    what they leave of its diagonal, which is so exact. "oas" chooses for this S.
+    For "low_rank", S is a model of the sample covariance: `rank` directions, and a
+    diagonal that makes its diagonal exact. "oas" chooses the shrinkage of this S.
 
         S = factor factor^T + diag(variance - rowsum(factor^2))
 
@@ -171,17 +171,17 @@ def estimate_covariance(
         moments: `ClassMoments` of the kind that `moment_kind(covariance_type)` names.
         covariance_type: "full", "diag" (independent features), "tied" (one for all
             classes: the pooled within-class covariance), "spherical" or "low_rank".
-        shrinkage: 0.0 is the paper's plain sample covariance; "oas" chooses by [2];
-            a float in [0, 1] is taken as it is. "spherical" is the target itself and
-            does not shrink.
-        covariance_scale: magnifies every covariance (section 3.6 of [1]).
+        shrinkage: 0.0 is the paper's plain sample covariance; "oas" chooses by [2]; or
+            a float in [0, 1]. Ignored for "spherical", which is the shrinkage target
+            itself.
+        covariance_scale: factor of every covariance (section 3.6 of [1]).
 
     Returns:
         estimate: `CovarianceEstimate`.
 
     Raises:
-        ValueError: A class has a single example and a covariance of its own; the
-            settings or the kind of moments do not fit.
+        ValueError: If a class with its own covariance has one example, or settings or
+            the kind of moments do not fit.
     """
     check_settings(covariance_type, shrinkage, covariance_scale)
     if moments.kind != moment_kind(covariance_type):
@@ -194,7 +194,7 @@ def estimate_covariance(
     arrays = np.empty(shapes[0]), *(np.zeros(each, np.float32) for each in shapes[1:])
     samples = _samples(moments, covariance_type, shrinkage)
     for *out, sample in zip(*arrays, samples, strict=True):
-        if sample is None:  # a standard normal, as a placeholder
+        if sample is None:  # a standard normal as placeholder
             out[0][...] = 0.0
             settings.scale_class.factorize(out[0], 1.0)
         else:
@@ -207,22 +207,30 @@ def estimate_covariance(
 
 
 def _samples(moments, covariance_type, shrinkage):
-    """Yields the `SampleCovariance` of every class, or None; or the one they share."""
+    """Yields the `SampleCovariance` of each class, None if empty; or the shared one."""
     settings, count = COVARIANCE_TYPES[covariance_type], moments.count
     scale_class = settings.scale_class
     sample_class = functools.partial(scale_class.sample_class, scale_class)
-    weight = shrinkage if settings.shrinkage is None else settings.shrinkage
+    if settings.shrinkage is not None:
+        shrinkage = settings.shrinkage
     freedom = int(count.sum() - np.count_nonzero(count))
-    # The mean variance of a feature within its class: the unit of jitter for a class
-    # that has no variance itself.
+    # The mean within-class variance of a feature: the unit of jitter for a class
+    # without variance.
     variance = scale_class.squares(moments.scatter).sum(axis=-1).sum()
-    unit = variance / max(freedom, 1) / moments.feature_size or 1.0
+    fallback_variance = variance / max(freedom, 1) / moments.feature_size or 1.0
     check_examples(count, covariance_type)
     if settings.is_shared:
         # Pooled over the classes: N - C degrees of freedom, so n - 1 = N - C in [2].
-        yield sample_class(moments.scatter, freedom + 1, weight, unit)
+        yield sample_class(moments.scatter, freedom + 1, shrinkage, fallback_variance)
         return
     for class_id, n in enumerate(count):
         sketch = None if moments.sketch is None else moments.sketch[class_id]
-        how = moments.scatter[class_id], n, weight, unit, class_id, sketch
+        how = (
+            moments.scatter[class_id],
+            n,
+            shrinkage,
+            fallback_variance,
+            class_id,
+            sketch,
+        )
         yield sample_class(*how) if n else None

@@ -1,4 +1,4 @@
-"""The types of covariance: of each, its moments, its scale, and who shares one."""
+"""The covariance types: moments, scale class, and whether classes share one."""
 
 import typing
 
@@ -10,14 +10,14 @@ __all__ = ["COVARIANCE_TYPES", "MOMENT_KINDS", "as_scale", "plain"]
 
 
 class CovarianceType(typing.NamedTuple):
-    """A type of covariance; another one is a scale in its own file, and a line below.
+    """A covariance type. To add one, write a scale class and an entry below.
 
     Attributes:
-        kind: of the `ClassMoments` that it is estimated from.
-        scale_class: what the estimate is held in, with all that `TriangularScale` has.
-        is_shared: whether all classes have the same.
-        has_rank: whether it takes a `rank`, and its moments keep a sketch.
-        shrinkage: the only weight that it has, or None.
+        kind: kind of the `ClassMoments` that it is estimated from.
+        scale_class: class of the estimate, with the interface of `TriangularScale`.
+        is_shared: whether all classes share one covariance.
+        has_rank: whether it takes a `rank`, and its moments have a sketch.
+        shrinkage: fixed shrinkage, or None.
     """
 
     kind: str
@@ -43,12 +43,12 @@ MOMENT_KINDS = {name: t for name, t in COVARIANCE_TYPES.items() if t.kind == nam
 
 
 def as_scale(array):
-    """The scale of an array `[C, D, D]`, `[1, D, D]` or `[C, D]`, or what is one."""
+    """Converts an array `[C, D, D]`, `[1, D, D]` or `[C, D]` to a scale."""
     if isinstance(array, tuple):
         return array
     return (DiagonalScale if len(array.shape) == 2 else TriangularScale)(array)
 
 
 def plain(scale):
-    """The inverse of `as_scale`: the array alone, where its shape tells the scale."""
+    """Converts a scale to an array, if its shape identifies the scale."""
     return scale[0] if type(scale) in (DiagonalScale, TriangularScale) else scale

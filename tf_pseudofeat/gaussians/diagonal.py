@@ -1,4 +1,4 @@
-"""Covariances of independent features, "diag" and "spherical": standard deviations."""
+"""Standard deviations of diagonal covariances, "diag" and "spherical"."""
 
 import collections
 
@@ -11,12 +11,12 @@ from tf_pseudofeat.gaussians.sample_covariance import SampleCovariance
 
 __all__ = ["DiagonalScale", "Independent", "distances_by_class", "sums_by_class"]
 
-# Deviations from the means, of one example, that are in memory at a time.
+# Deviations per example that are in memory at a time.
 _DEVIATIONS = 2**16
 
 
 class Independent:
-    """What scales with independent noise, `diag`, have in common."""
+    """Base class of scales with independent noise, `diag`."""
 
     sample_class = SampleCovariance
     eigenvalues = staticmethod(np.sort)
@@ -24,13 +24,13 @@ class Independent:
 
     @staticmethod
     def add_rows(scatter, chunks):
-        """Adds squares of `(centred rows, their classes, starts of these)`."""
+        """Adds squares of `(centered rows, their classes, starts of the classes)`."""
         for rows, classes, starts in chunks:
             scatter[classes] += sums_by_class(np.square(rows, out=rows), starts)
 
     @staticmethod
     def add_between(scatter, weighted, delta):
-        """Adds the diagonal of `weighted_c delta_c^T`, of `[C, D]` each."""
+        """Adds the diagonals of `weighted_c delta_c^T`, each `[C, D]`."""
         scatter += weighted * delta
 
     @staticmethod
@@ -40,11 +40,11 @@ class Independent:
 
     @staticmethod
     def factorize(variance, added):
-        """Turns variances, with `added` to them, into deviations, in place."""
+        """Replaces variances, plus `added`, by standard deviations, in place."""
         np.sqrt(variance + added, out=variance)
 
     def log_det(self):
-        """`[C]`."""
+        """The log-determinants of the factors, `[C]`."""
         return np.log(self.diag).sum(axis=1)
 
     def matmul(self, noise, labels):
@@ -52,7 +52,7 @@ class Independent:
         return noise * tf.gather(self.diag, labels)
 
     def whiten(self, offset):
-        """Inverses of `diag`, and those times `[C, D]`."""
+        """The inverses of `diag`, and their products with `[C, D]`."""
         whitening = 1 / self.diag
         return whitening, whitening * offset
 
@@ -67,12 +67,12 @@ class DiagonalScale(Independent, collections.namedtuple("DiagonalScale", "diag")
     axes = ("CD",)
 
     @staticmethod
-    def distances(centred, whitening, whitened_loc):
+    def distances(centered, whitening, whitened_loc):
         """`|whitening_c centred_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
         ops = keras.ops
 
         def some(whitening, whitened_loc):
-            white = centred * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
+            white = centered * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
             return ops.sum(ops.square(white), axis=-1)
 
         return distances_by_class(some, whitening, whitened_loc)
@@ -83,7 +83,7 @@ class DiagonalScale(Independent, collections.namedtuple("DiagonalScale", "diag")
 
 
 def sums_by_class(rows, starts):
-    """Sums of NumPy rows from one start to the next `[starts, D]`."""
+    """Sums the rows between consecutive starts, `[starts, D]`."""
     (gemv,) = scipy.linalg.get_blas_funcs(["gemv"], [rows])
     ones = np.ones(len(rows), rows.dtype)
     parts = np.split(rows, starts[1:])
@@ -91,10 +91,10 @@ def sums_by_class(rows, starts):
 
 
 def distances_by_class(distances, *variables):
-    """Distances `[B, C]`, of as many classes at a time as fit, on any backend.
+    """Computes distances `[B, C]` for a bounded number of classes at a time.
 
-    `distances` gives those `[K, B]` of K classes, from K entries of each variable, a
-    tensor or a Keras variable `[C, D, ...]`.
+    `distances` returns `[K, B]` for K classes, given K entries of each variable, a
+    tensor or Keras variable `[C, D, ...]`.
     """
     ops = keras.ops
     num_classes, size = variables[0].shape[:2]
@@ -105,7 +105,7 @@ def distances_by_class(distances, *variables):
         tensors = []
         for variable in variables:
             begin = [start] + [0] * (len(variable.shape) - 1)
-            tensor = ops.convert_to_tensor(variable)  # jax slices no Keras variables
+            tensor = ops.convert_to_tensor(variable)  # jax cannot slice Keras variables
             tensors.append(ops.slice(tensor, begin, (num, *variable.shape[1:])))
         return distances(*tensors)
 

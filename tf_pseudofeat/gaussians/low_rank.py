@@ -1,8 +1,8 @@
-"""Few directions for many examples: a sketch of rows, and a covariance made of it.
+"""Low-rank covariances from a sketch of the examples.
 
-Where `[C, D, D]` does not fit in memory and variances alone lose the correlations: a
-class keeps `2 rank` rows whose products are nearly those of all its examples, and its
-covariance is a diagonal and `rank` directions.
+For `[C, D, D]` that does not fit in memory, if variances alone would lose the
+correlations: each class keeps `2 rank` rows whose products approximate those of all its
+examples, and its covariance is a diagonal plus `rank` directions.
 
 References:
     [1] Liberty, "Simple and Deterministic Matrix Sketching", KDD 2013.
@@ -30,44 +30,56 @@ __all__ = [
     "LowRankScale",
     "add_rows",
     "low_rank_part",
+    "rotated_factor",
     "rows_at_a_time",
-    "turned",
 ]
 
-# Squares of singular values below this share of the largest are rounding.
+# Squared singular values below this fraction of the largest are rounding errors.
 _NOTHING = 1e-12
-# So is, of a sketch in float32, what is less of a variance than this.
+# So are, in a float32 sketch, parts of a variance below this fraction.
 _ROUNDING = 1e-6
-# Rows of features of few numbers: their products are a small matrix, and exact.
+# Rows at a time for few features, whose products are a small matrix and exact.
 _CHUNK_ROWS = 4096
 
 
 class _SampleDirections(SampleCovariance):
     """A sample covariance as a factor `[D, K]` and a diagonal `[D]`.
 
-    What is done to it never needs the matrix `[D, D]`.
+    The matrix `[D, D]` is never formed.
     """
 
-    def __init__(self, scale_class, scatter, count, shrinkage, unit, class_id, sketch):
+    def __init__(
+        self,
+        scale_class,
+        scatter,
+        count,
+        shrinkage,
+        fallback_variance,
+        class_id,
+        sketch,
+    ):
         self.variance = scatter / (count - 1)
         rows = sketch / np.sqrt(count - 1)
-        self.directions, self.rest = low_rank_part(self.variance, rows)
-        self.lengths = np.square(self.directions).sum(axis=0)  # [K], eigenvalues
-        self.rank = self.lengths.size
-        super().__init__(scale_class, scatter, count, shrinkage, unit, class_id)
-        # Variances of what is independent, after shrinkage [D].
-        self.independent = (1 - self.weight) * self.rest + self.weight * self.target
+        self.directions, self.residual_variance = low_rank_part(self.variance, rows)
+        self.eigenvalues = np.square(self.directions).sum(axis=0)  # [K]
+        self.rank = self.eigenvalues.size
+        super().__init__(
+            scale_class, scatter, count, shrinkage, fallback_variance, class_id
+        )
+        # The independent variances after shrinkage, [D].
+        target = self.shrinkage * self.target
+        self.independent = (1 - self.shrinkage) * self.residual_variance + target
 
     def factor(self, diag, factor):
         """Writes the deviations `[D]` and the factor `[D, rank]`."""
         np.sqrt(self.independent + self.jitter, out=diag)
-        directions = turned(np.sqrt(1 - self.weight) * self.directions, diag)
+        directions = rotated_factor(np.sqrt(1 - self.shrinkage) * self.directions, diag)
         factor[:, : directions.shape[1]] = directions
 
     @functools.cached_property
     def bounds(self):
-        longest = (1 - self.weight) * self.lengths.max(initial=0.0)
-        return np.array([self.independent.min(), self.independent.max() + longest])
+        largest = (1 - self.shrinkage) * self.eigenvalues.max(initial=0.0)
+        return np.array([self.independent.min(), self.independent.max() + largest])
 
     def _mean_variance(self):
         return self.variance.mean()
@@ -75,12 +87,12 @@ class _SampleDirections(SampleCovariance):
     def _mean_square(self):
         held = np.square(self.directions).sum(axis=1)  # [D]
         # The columns of the factor are orthogonal.
-        squares = np.square(self.lengths).sum()
-        squares += (self.rest * (2 * held + self.rest)).sum()
+        squares = np.square(self.eigenvalues).sum()
+        squares += (self.residual_variance * (2 * held + self.residual_variance)).sum()
         return squares / self.size**2
 
     def _note(self):
-        share = self.lengths.sum() / (self.target * self.size)
+        share = self.eigenvalues.sum() / (self.target * self.size)
         return f"{100 * share:.0f} % of the variance in {self.rank} directions"
 
 
@@ -88,18 +100,18 @@ class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag fac
     """covariance_c = diag(diag_c^2) + factor_c factor_c^T.
 
     Attributes:
-        diag: standard deviations `[C, D]` of what is independent. The scatter of their
-            moments is `[C, D]`, and there is a sketch.
-        factor: directions `[C, D, rank]`, orthogonal in units of `diag`, with zeros
-            where a class has fewer than `rank`.
+        diag: standard deviations of the independent noise `[C, D]`. The moments have a
+            scatter `[C, D]` and a sketch.
+        factor: directions `[C, D, rank]`, orthogonal in units of `diag`, with zeros if
+            a class has fewer than `rank`.
     """
 
     axes = ("CD", "CDR")
     sample_class = _SampleDirections
 
     def log_det(self):
-        """`[C]`."""
-        # Class by class: at once, it would be twice [C, D, rank] in float64.
+        """The log-determinants of the factors, `[C]`."""
+        # In a loop, since all at once would take twice [C, D, rank] in float64.
         classes = zip(self.diag, self.factor, strict=True)
         squares = [np.square(u / d[:, None]).sum(axis=0) for d, u in classes]
         return super().log_det() + np.log1p(squares).sum(axis=1) / 2
@@ -111,19 +123,19 @@ class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag fac
         return deviation + matmul_by_class(noise[:, size:], self.factor, labels)
 
     @staticmethod
-    def distances(centred, whitening, whitened_loc, factor):
+    def distances(centered, whitening, whitened_loc, factor):
         """Squared Mahalanobis distances `[B, C]`, on any backend.
 
             y        = (x - loc) / diag
             distance = |y - U U^T y|^2 + sum_k (U^T y)_k^2 / (1 + s_k^2)
 
-        with diag^-1 factor = U s, U of orthonormal columns. This is what Woodbury's
-        formula comes to, without its difference of two large numbers.
+        with diag^-1 factor = U s and orthonormal columns of U. This is Woodbury's
+        formula without the difference of two large numbers.
         """
         ops = keras.ops
 
         def some(whitening, whitened_loc, factor):
-            white = centred * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
+            white = centered * whitening[:, None] - whitened_loc[:, None]  # [K, B, D]
             basis = factor * whitening[:, :, None]  # U s, [K, D, rank]
             squares = ops.sum(ops.square(basis), axis=1)[:, None]  # s^2, [K, 1, rank]
             inverse = ops.where(squares > 0, 1 / ops.where(squares > 0, squares, 1), 0)
@@ -142,7 +154,7 @@ class LowRankScale(Independent, collections.namedtuple("LowRankScale", "diag fac
 
 
 def rows_at_a_time(sketch):
-    """How many rows `add_rows` had best get at a time."""
+    """The best number of rows per call of `add_rows`."""
     length, size = sketch.shape[-2:]
     return _CHUNK_ROWS if size <= 4 * length else 3 * length
 
@@ -150,8 +162,8 @@ def rows_at_a_time(sketch):
 def add_rows(sketch, rows):
     """Adds rows to one sketch, in place.
 
-    Of A, all rows that were added, in any order and grouping and also as rows of other
-    sketches, the sketch B keeps
+    Let A be all rows that were added, in any order and grouping, directly or as rows of
+    other sketches. The sketch B satisfies
 
         0 <= A^T A - B^T B <= delta I
         delta <= (|A|^2 - |B|^2) / (s + 1)
@@ -159,11 +171,11 @@ def add_rows(sketch, rows):
 
     with Frobenius norms, A_k the best approximation of rank k, and s = `rank - rank
     // 2`. The products are exact, delta = 0, as long as A has no more than `2 rank`
-    directions. This is Frequent Directions [1, 2] with the `rank` strongest directions
-    left whole, as in [3]: what is taken off, delta, is taken off the weak ones.
+    directions. This is Frequent Directions [1, 2], where delta is subtracted from the
+    weak directions only and the `rank` strongest are kept, as in [3].
 
     Args:
-        sketch: `[2 rank, D]`, rows of zeros last.
+        sketch: `[2 rank, D]`, with rows of zeros last.
         rows: `[M, D]`.
     """
     length, used = len(sketch), np.count_nonzero(sketch.any(axis=1))
@@ -177,11 +189,11 @@ def add_rows(sketch, rows):
 
 
 def _strongest(rows, length):
-    """Rows `[<= length, D]` with nearly the same products as `rows`."""
+    """Compresses rows to `[<= length, D]` with nearly the same products."""
     squares, directions = _spectrum(rows)
     rank, kept = length // 2, len(squares)
     if kept > length:
-        # Room for some more rows is made at a time, so that not each needs a spectrum.
+        # Makes room for several rows, so that not every call needs a spectrum.
         kept = max(length - rank // 2, 1)
         lost = squares[kept]
         squares = squares[:kept].copy()
@@ -193,7 +205,7 @@ def _spectrum(rows):
     """Squared singular values `[K]`, largest first, above 0, and their directions."""
     rows = np.asarray(rows, np.float64)
     wide = len(rows) < rows.shape[1]
-    # From SciPy's BLAS, as all that is large here: see `triangular._lower_gram`.
+    # SciPy's BLAS, as for all large products: see `triangular.py`.
     gram = scipy.linalg.blas.dsyrk(1.0, rows.T, trans=int(wide), lower=1)
     squares, vectors = _eigenvalues(gram)
     kept = np.count_nonzero(squares > max(_NOTHING * squares[0], 0.0))
@@ -207,23 +219,23 @@ def _spectrum(rows):
 
 
 def _eigenvalues(matrix):
-    """Of a symmetric matrix, of which the lower half counts: largest first, vectors."""
-    # SciPy 1.11 asks for too little memory to divide and conquer a single number.
+    """Eigenvalues, largest first, and eigenvectors, from the lower triangle."""
+    # SciPy 1.11 allocates too little memory for a 1 x 1 matrix with "evd".
     driver = "evd" if len(matrix) > 1 else "ev"
     values, vectors = scipy.linalg.eigh(matrix, check_finite=False, driver=driver)
     return values[::-1], vectors[:, ::-1]
 
 
 def low_rank_part(variance, rows):
-    """A covariance as a few directions and what they leave of its diagonal.
+    """Splits a covariance into a few directions and a residual diagonal.
 
         factor   = U (Lambda - noise I)^(1/2)
         diagonal = variance - rowsum(factor^2)
         noise    = (sum(variance) - sum(Lambda)) / (D - rank)
 
-    of the `rank` largest eigenvalues Lambda of `rows^T rows` and their directions U:
-    the most likely factor [4] where all other directions are alike. Of `rank` D, the
-    last direction is one of the diagonal.
+    with the `rank` largest eigenvalues Lambda of `rows^T rows` and their directions U:
+    the maximum likelihood factor [4] of probabilistic PCA. If `rank` is D, the last
+    direction is left to the diagonal.
 
     Args:
         variance: exact diagonal `[D]`.
@@ -231,7 +243,7 @@ def low_rank_part(variance, rows):
 
     Returns:
         factor: `[D, K]`, K at most `rank`, float64; columns orthogonal.
-        diagonal: `[D]`, from 0.
+        diagonal: `[D]`, non-negative.
     """
     size = variance.size
     squares, directions = _spectrum(rows)
@@ -239,25 +251,26 @@ def low_rank_part(variance, rows):
     shares = np.square(directions) * squares[:, np.newaxis]  # of the variance, [K, D]
     lost = variance - shares.sum(axis=0)  # by the sketch
     lost = np.where(lost > _ROUNDING * variance, lost, 0.0)
-    # Sums of what is left, since differences of variances would be all rounding.
+    # Sums of the remainders, since differences of variances would be rounding errors.
     noise = (lost.sum() + squares[rank:].sum()) / (size - rank)
-    lengths = squares[:rank] - noise
-    kept = np.count_nonzero(lengths > _NOTHING * squares.max(initial=0.0))
+    eigenvalues = squares[:rank] - noise
+    kept = np.count_nonzero(eigenvalues > _NOTHING * squares.max(initial=0.0))
     diagonal = lost + shares[kept:].sum(axis=0)
     diagonal += noise * np.square(directions[:kept]).sum(axis=0)
-    return (np.sqrt(lengths[:kept])[:, np.newaxis] * directions[:kept]).T, diagonal
+    return (np.sqrt(eigenvalues[:kept])[:, np.newaxis] * directions[:kept]).T, diagonal
 
 
-def turned(factor, deviation):
-    """The same `factor factor^T`, with columns orthogonal in units of `deviation`.
+def rotated_factor(factor, deviation):
+    """Rotates a factor so that its columns are orthogonal in units of `deviation`.
 
-    So the density needs no Cholesky factor: with orthogonal columns of lengths s, the
-    covariance in these units has variances 1 + s^2 along them, and 1 elsewhere.
+    `factor factor^T` stays the same. So the density needs no Cholesky factor: with
+    orthogonal columns of lengths s, the covariance in these units has variances 1 + s^2
+    along them, and 1 elsewhere.
     """
     scaled = factor / deviation[:, np.newaxis]
     _, turn = _eigenvalues(scaled.T @ scaled)
     factor = factor @ turn
-    # Of the two signs of a column, the one that makes its largest number positive: the
-    # same data, in another order, give the same samples.
+    # The sign that makes the largest entry of a column positive, so that samples do not
+    # depend on the order of the data.
     largest = np.take_along_axis(factor, np.abs(factor).argmax(axis=0)[None], axis=0)
     return factor * np.where(largest < 0, -1.0, 1.0)

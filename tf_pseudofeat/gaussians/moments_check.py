@@ -1,4 +1,4 @@
-"""Whether statistics that come from a file can be those of any examples."""
+"""Checks that statistics from a file are possible statistics of examples."""
 
 import dataclasses
 
@@ -8,29 +8,29 @@ from tf_pseudofeat.gaussians.moments import shapes_of_moments
 
 __all__ = ["check_moments", "check_shapes"]
 
-# Sums of float32 are this exact, and more, beside the variances they belong to.
+# Relative error of float32 sums, at most.
 _ROUNDING = 1e-2
-# Of the largest variance, what a row of a sketch in float32 may be wrong by.
+# Error of float32 rows of a sketch, relative to the largest variance.
 _SKETCH_ROUNDING = 1e-5
-# Below, deviations vanish from the float32 of a sketch.
+# Smaller deviations underflow in a float32 sketch.
 _TINY = 1e-30
-# Of the square of a mean, what the scatter of one example may be by rounding.
+# Scatter of a single example by rounding, relative to the square of its mean.
 _SINGLE_ROUNDING = 1e-10
-_MOST_EXAMPLES = 2**53  # whole numbers of float64
-# Below, products of float64 get shorter.
+_MOST_EXAMPLES = 2**53  # largest exact integers in float64
+# Smaller products are subnormal in float64.
 _VANISHING = 1e-290
 
 
 def check_shapes(received, kind, name):
-    """Raises for arrays that do not go together, before any of them is read.
+    """Checks the shapes of arrays against each other, before any of them is read.
 
     Args:
-        received: {field of `ClassMoments`: (shape, dtype)}, of all arrays that it has.
-        kind: of the moments.
-        name: of the file, for the error.
+        received: {field of `ClassMoments`: (shape, dtype)} of all arrays.
+        kind: kind of the moments.
+        name: name of the file, for error messages.
 
     Raises:
-        ValueError: `kind` is unknown, or an array is missing or of another shape.
+        ValueError: If `kind` is unknown, or an array is missing or has another shape.
     """
     shape, _ = received.get("mean", ((), None))
     if len(shape) != 2 or 0 in shape:
@@ -43,45 +43,47 @@ def check_shapes(received, kind, name):
     if received.keys() != expected.keys():
         raise ValueError(
             f"{name} has arrays {sorted(received)}; kind {kind!r} has "
-            f"{sorted(expected)}. Write it anew."
+            f"{sorted(expected)}. Write it again."
         )
     for field, (expected_shape, expected_dtype) in expected.items():
         found_shape, found_dtype = received[field]
         if found_shape != expected_shape or found_dtype != expected_dtype:
             raise ValueError(
                 f"{name} has a `{field}` of {found_dtype} {list(found_shape)}; kind "
-                f"{kind!r} and means {list(shape)} go with {expected_dtype} "
-                f"{list(expected_shape)}. Write it anew."
+                f"{kind!r} and means {list(shape)} need {expected_dtype} "
+                f"{list(expected_shape)}. Write it again."
             )
 
 
 def check_moments(moments, name):
-    """Raises for numbers that cannot be the statistics of any examples.
+    """Checks that numbers are possible statistics of examples.
 
     Args:
-        moments: `ClassMoments`, of arrays that `check_shapes` let pass.
-        name: of the file, for the error.
+        moments: `ClassMoments` whose arrays passed `check_shapes`.
+        name: name of the file, for error messages.
 
     Raises:
-        ValueError: A number is NaN or infinite; a count is negative or no whole number;
-            a class without examples has statistics; a scatter has negative squares, is
-            not symmetric or not positive semidefinite; a sketch holds more than the
-            scatter, or nothing of it. Rounding of float32 is let pass.
+        ValueError: If a number is NaN or infinite; a count is negative or not a whole
+            number; a class without examples has statistics; a scatter has negative
+            squares, is not symmetric or not positive semidefinite; or a sketch holds
+            more than the scatter, or nothing. Float32 rounding errors are accepted.
     """
     fields = (field.name for field in dataclasses.fields(moments))
     arrays = {field: getattr(moments, field) for field in fields if field != "kind"}
     for field, array in arrays.items():
         if array is not None and not np.isfinite(array).all():
-            raise ValueError(f"{name} has NaN or infinity in `{field}`. Write it anew.")
+            raise ValueError(
+                f"{name} has NaN or infinity in `{field}`. Write it again."
+            )
     wrong = _what_is_wrong(moments)
     if wrong is not None:
         raise ValueError(
-            f"{name} cannot be the statistics of any examples: {wrong}. Write it anew."
+            f"{name} cannot be the statistics of any examples: {wrong}. Write it again."
         )
 
 
 def _what_is_wrong(moments):
-    """A sentence, or None."""
+    """A description of the first problem, or None."""
     count = moments.count
     if (count < 0).any():
         return f"a negative count, {count.min():g}"
@@ -89,7 +91,7 @@ def _what_is_wrong(moments):
         return f"a count of {count.max():g}"
     if (count != np.floor(count)).any():
         wrong = count[count != np.floor(count)][0]
-        return f"a count that is no whole number, {wrong:g}"
+        return f"a count that is not a whole number, {wrong:g}"
     scatters = {None: moments.scatter}
     if len(moments.scatter) == len(count) and moments.kind != "tied":
         scatters = dict(enumerate(moments.scatter))
@@ -121,7 +123,7 @@ def _scatter_is_wrong(scatter):
         return f"has negative squares, {squares.min():g}"
     if scatter.ndim == 1:
         return None
-    # A variance that is 0 has no covariances; in units of 1 they would show.
+    # Covariances of a zero variance must be 0, and are checked in units of 1.
     length = np.sqrt(np.where(squares > _VANISHING, squares, 1))  # [D]
     with np.errstate(over="ignore"):
         relative = scatter / length[:, np.newaxis] / length  # [D, D]

@@ -1,4 +1,4 @@
-"""The statistics of the classes as a file, which can be merged with others later."""
+"""Saves and loads `ClassMoments`, which can be merged with others later."""
 
 import dataclasses
 import errno
@@ -19,24 +19,24 @@ _FIELDS = [field.name for field in dataclasses.fields(ClassMoments)]
 
 
 def save_moments(moments: ClassMoments, file: object) -> None:
-    """Writes `ClassMoments` as an `.npz` file; no bit of them is lost.
+    """Saves `ClassMoments` losslessly as an `.npz` file.
 
-    The same moments always give the same bytes. A file that is named by its path takes
-    the place of an old one when it is whole.
+    The same moments always give the same bytes. If `file` is a path, the file is
+    replaced atomically.
 
     Args:
         moments: `ClassMoments`.
         file: path, or a binary file that is open for writing.
 
     Raises:
-        OSError: The file cannot be written.
-        TypeError: `moments` or `file` is something else.
-        ValueError: `file` is on another system, `gs://...`.
+        OSError: If the file cannot be written.
+        TypeError: If `moments` or `file` has another type.
+        ValueError: If `file` is on another file system, `gs://...`.
     """
     if not isinstance(moments, ClassMoments):
         raise TypeError(
-            f"`moments` is a ClassMoments; received {type(moments).__name__}. Those of "
-            f"a ClassConditionalGaussian are its `moments`."
+            f"`moments` must be a ClassMoments; received {type(moments).__name__}. A "
+            f"ClassConditionalGaussian has them as `moments`."
         )
     arrays = {name: value for name, value in vars(moments).items() if value is not None}
     if hasattr(file, "write"):
@@ -47,27 +47,27 @@ def save_moments(moments: ClassMoments, file: object) -> None:
 
 
 def load_moments(file: object) -> ClassMoments:
-    """Reads what `save_moments` wrote. Nothing in the file is run.
+    """Loads `ClassMoments` that `save_moments` wrote. No code in the file is run.
 
-    What it says of itself is checked before it is read, and so are the numbers, after
-    that: a Cholesky factor for each scatter of "full" and "tied".
+    Headers are checked before the arrays are read, and the numbers afterwards, with a
+    Cholesky factor of each scatter of "full" and "tied".
 
     Args:
-        file: path, or a binary file that is open for reading and can seek.
+        file: path, or a seekable binary file that is open for reading.
 
     Returns:
         moments: `ClassMoments`.
 
     Raises:
-        OSError: There is no such file, or it cannot be read.
-        TypeError: `file` is something else.
-        ValueError: It holds something else, only a part, or what cannot be statistics
-            of any examples; its arrays are compressed, as `save_moments` never does; it
-            is no plain file, or on another system.
+        OSError: If the file does not exist or cannot be read.
+        TypeError: If `file` has another type.
+        ValueError: If it is not such a file, is truncated or compressed, or cannot hold
+            statistics of any examples; or if it is not a regular file, or on another
+            file system.
 
-    Example:
-
-    >>> moments = merge(load_moments("monday.npz"), load_moments("tuesday.npz"))
+    Examples:
+        >>> days = [load_moments("monday.npz"), load_moments("tuesday.npz")]
+        >>> moments = merge_moments(*days)
     """
     if hasattr(file, "read"):
         moments = read_moments(file)
@@ -81,14 +81,13 @@ def load_moments(file: object) -> ClassMoments:
 
 
 def read_moments(file, name="The file"):
-    """Reads what this program itself has just written: `load_moments` without doubt.
+    """Loads moments from a trusted file: `load_moments` without checks of the numbers.
 
-    Shapes and dtypes are checked, before anything is read, and the numbers are not:
-    that would be a Cholesky factor for each scatter.
+    Shapes and dtypes are checked before anything is read.
 
     Args:
-        file: binary, open for reading; can seek.
-        name: for the error.
+        file: seekable binary file that is open for reading.
+        name: name of the file, for error messages.
 
     Returns:
         moments: `ClassMoments`.
@@ -101,23 +100,23 @@ def read_moments(file, name="The file"):
             check_shapes(heads, kind, name)
             arrays = {field: _array(archive, members[field]) for field in heads}
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a place in the file that is none
+        if error.errno != errno.EINVAL:  # an invalid position in the file
             raise
         raise _no_moments_file(name, error) from error
-    except Exception as error:  # `zipfile` raises what its parts raise
+    except Exception as error:  # `zipfile` may raise anything
         raise _no_moments_file(name, error) from error
     return ClassMoments(**arrays, kind=kind)
 
 
 def _no_moments_file(name, error):
     return ValueError(
-        f"{name} is no file of moments, an .npz of {', '.join(_FIELDS)}, as "
-        f"save_moments(moments, file) writes it: {error or type(error).__name__}"
+        f"{name} is not a file of moments, an .npz of {', '.join(_FIELDS)}, as written "
+        f"by save_moments(moments, file): {error or type(error).__name__}"
     )
 
 
 def _members(archive, num_bytes):
-    """{field: entry of the archive}, of no more bytes than the file has."""
+    """Returns {field: entry of the archive}, after a check of the sizes."""
     entries = archive.infolist()
     members = {entry.filename.removesuffix(".npy"): entry for entry in entries}
     names = [entry.filename for entry in entries]
@@ -128,7 +127,7 @@ def _members(archive, num_bytes):
             raise ValueError(f"{entry.filename} is compressed or encrypted")
     claimed = sum(entry.file_size for entry in entries)
     if claimed > num_bytes:
-        raise ValueError(f"it has {num_bytes} bytes, and entries of {claimed}")
+        raise ValueError(f"it has {num_bytes} bytes, but entries of {claimed}")
     return members
 
 
@@ -139,10 +138,10 @@ def _head(archive, entry):
 
 
 def _kind(archive, members, heads):
-    """What kind of moments they are; its head is taken off the others."""
+    """Reads the kind of moments, and removes its header from the others."""
     shape, dtype = heads.pop("kind")
     if shape or dtype.kind != "U":
-        raise ValueError(f"its `kind` is {dtype} {list(shape)}, not a word")
+        raise ValueError(f"its `kind` is {dtype} {list(shape)}, not a string")
     return str(_array(archive, members["kind"]))
 
 

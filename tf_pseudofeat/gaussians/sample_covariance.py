@@ -1,4 +1,4 @@
-"""The sample covariance of a class, and what it takes to make it positive definite."""
+"""The sample covariance of a class, regularized to be positive definite."""
 
 import dataclasses
 import functools
@@ -7,25 +7,27 @@ import numpy as np
 
 __all__ = ["ClassCovariance", "SampleCovariance"]
 
-# Tried in turn, as fractions of the mean variance, until the condition is within reach.
+# Tried in turn, as fractions of the mean variance, until the condition number is small
+# enough.
 _JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
-# A float32 factor of a worse conditioned matrix samples noise, not the class.
+# Samples from a float32 factor with a larger condition number are mostly rounding
+# errors.
 _LARGEST_CONDITION = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassCovariance:
-    """How the covariance of one class was made.
+    """How the covariance of one class was estimated.
 
     Attributes:
-        class_id: which class; None for the one that all classes share ("tied").
-        count: examples that it rests on.
+        class_id: the class; None if all classes share the covariance ("tied").
+        count: number of examples.
         rank: rank of the sample covariance; of "low_rank", directions of its factor.
         shrinkage: weight of the spherical target, in [0, 1].
         jitter: variance added to every feature.
-        condition: largest over smallest eigenvalue of the result; of "low_rank", what
-            it is at most, (max diag^2 + |factor|^2) / min diag^2.
-        note: what was out of the ordinary, or "".
+        condition: largest over smallest eigenvalue of the result; of "low_rank", an
+            upper bound, (max diag^2 + |factor|^2) / min diag^2.
+        note: a remark on anything unusual, or "".
     """
 
     class_id: int | None
@@ -38,33 +40,41 @@ class ClassCovariance:
 
 
 class SampleCovariance:
-    """One sample covariance S, and how it is regularized.
+    """One sample covariance S, regularized.
 
-        sigma = (1 - weight) S + weight target I + jitter I,    target = tr(S) / D
+        sigma = (1 - shrinkage) S + shrinkage target I + jitter I
+        target = tr(S) / D
 
     Args:
-        scale_class: the class of the scale to make, such as `TriangularScale`.
-        scatter: (n - 1) S, as that class has it: `[D, D]`, or a diagonal `[D]`.
+        scale_class: class of the factor, such as `TriangularScale`.
+        scatter: (n - 1) S, `[D, D]` or a diagonal `[D]`.
         count: n.
-        shrinkage: the weight, or "oas".
-        unit: of jitter, where S is 0.
-        class_id: whose it is; None if it is of all classes.
-        sketch: of the class, where its moments have one.
+        shrinkage: weight of the target, or "oas".
+        fallback_variance: unit of the jitter if S is 0.
+        class_id: the class, or None if all classes share the covariance.
+        sketch: of the class, if its moments have one.
     """
 
     def __init__(
-        self, scale_class, scatter, count, shrinkage, unit, class_id=None, sketch=None
+        self,
+        scale_class,
+        scatter,
+        count,
+        shrinkage,
+        fallback_variance,
+        class_id=None,
+        sketch=None,
     ):
         self.scale_class, self.scatter, self.size = scale_class, scatter, len(scatter)
         self.count, self.class_id = int(count), class_id
         self.target = self._mean_variance()
-        self.unit = self.target or unit
-        self.weight = self._oas() if shrinkage == "oas" else float(shrinkage)
+        self.jitter_unit = self.target or fallback_variance
+        self.shrinkage = self._oas() if shrinkage == "oas" else float(shrinkage)
 
     def factor(self, out):
         """Writes the array of the scale."""
-        np.multiply(self.scatter, (1 - self.weight) / (self.count - 1), out=out)
-        self.scale_class.factorize(out, self.weight * self.target + self.jitter)
+        np.multiply(self.scatter, (1 - self.shrinkage) / (self.count - 1), out=out)
+        self.scale_class.factorize(out, self.shrinkage * self.target + self.jitter)
 
     def row(self):
         """`ClassCovariance`."""
@@ -73,7 +83,7 @@ class SampleCovariance:
             class_id=self.class_id,
             count=self.count,
             rank=self.rank,
-            shrinkage=self.weight,
+            shrinkage=self.shrinkage,
             jitter=self.jitter,
             condition=float(largest / smallest),
             note=self._note() if self.target else "all examples are the same point",
@@ -81,25 +91,25 @@ class SampleCovariance:
 
     @functools.cached_property
     def bounds(self):
-        """What no eigenvalue is below or above, after shrinkage `[2]`."""
+        """Lower and upper bounds of the eigenvalues after shrinkage, `[2]`."""
         ends = self._eigenvalues[[0, -1]]
-        return (1 - self.weight) * ends + self.weight * self.target
+        return (1 - self.shrinkage) * ends + self.shrinkage * self.target
 
     @functools.cached_property
     def rank(self):
-        """Of S."""
+        """The rank of S."""
         digits = self.size * self.scale_class.rounding
         positive = self._eigenvalues > digits * self._eigenvalues[-1]
         return int(np.sum(positive)) if self.target else 0
 
     @functools.cached_property
     def jitter(self):
-        """The first rung of the ladder that brings the condition within reach."""
-        # No eigenvalue is above the trace or below what shrinkage mixes in: mostly that
-        # settles it, without the eigenvalues.
-        if self.target and self.weight * _LARGEST_CONDITION >= self.size:
+        """The smallest jitter that makes the condition number small enough."""
+        # Eigenvalues lie between the shrinkage term and the trace, which mostly
+        # suffices without computing them.
+        if self.target and self.shrinkage * _LARGEST_CONDITION >= self.size:
             return 0.0
-        for jitter in np.multiply(_JITTERS, self.unit):
+        for jitter in np.multiply(_JITTERS, self.jitter_unit):
             smallest, largest = self.bounds + jitter
             if smallest > 0 and largest / smallest <= _LARGEST_CONDITION:
                 return float(jitter)
@@ -112,20 +122,20 @@ class SampleCovariance:
 
     @functools.cached_property
     def _eigenvalues(self):
-        """Of S, ascending `[D]`."""
+        """The eigenvalues of S, ascending `[D]`."""
         return self.scale_class.eigenvalues(self.scatter / (self.count - 1))
 
     def _mean_variance(self):
         return self.scale_class.squares(self.scatter).mean() / (self.count - 1)
 
     def _mean_square(self):
-        """Of the D * D entries of S."""
-        # Not `np.vdot`: the threads of NumPy's BLAS and of SciPy's, in turns, get in
-        # each other's way.
+        """The mean square of the D * D entries of S."""
+        # Not `np.vdot`: alternating between the BLAS threads of NumPy and SciPy is
+        # slow.
         return np.square(self.scatter / (self.count - 1)).sum() / self.size**2
 
     def _oas(self):
-        """The weight of equation (23) of Chen et al. (2010), see `covariance.py`."""
+        """The shrinkage of equation (23) of Chen et al. (2010), see `covariance.py`."""
         alpha, mu = self._mean_square(), self.target
         numerator = alpha + mu**2
         denominator = (self.count + 1) * (alpha - mu**2 / self.size)

@@ -1,4 +1,4 @@
-"""Step 4 of Konno and Iwazume (2018): draws from the Gaussians of the classes."""
+"""Step 4 of Konno and Iwazume (2018): samples from the Gaussians of the classes."""
 
 import tensorflow as tf
 
@@ -12,14 +12,14 @@ def sample_gaussians(loc, scale, labels, seed):
 
         x_i = loc_c + scale_c noise_i,    c = labels_i,    noise_i ~ N(0, I)
 
-    Rows are grouped by class, so that a batch costs one matrix product per class
-    that occurs in it. The noise of row i depends on `seed` and i alone.
+    Rows are grouped by class, so a batch takes one matrix product per class in it. The
+    noise of row i depends only on `seed` and i.
 
     Args:
         loc: float tensor `[C, D]`.
         scale: lower triangular factors `[C, D, D]`, one shared factor `[1, D, D]`,
             standard deviations `[C, D]`, or a `LowRankScale`.
-        labels: whole number tensor `[B]`.
+        labels: integer tensor `[B]`.
         seed: int32 `[2]`, stateless: the same seed gives the same draws.
 
     Returns:

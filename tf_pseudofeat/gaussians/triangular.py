@@ -1,4 +1,4 @@
-"""Covariances with all correlations, "full" and "tied": lower triangular factors."""
+"""Lower triangular factors of full covariances, "full" and "tied"."""
 
 import collections
 
@@ -11,9 +11,9 @@ from tf_pseudofeat.gaussians.sample_covariance import SampleCovariance
 
 __all__ = ["TriangularScale", "matmul_by_class"]
 
-# Rows of a matrix that are transposed at a time.
+# Rows that are transposed at a time.
 _TILE = 64
-# A product for each class costs a stream some 1 ms an epoch to begin, a loop 20 ms.
+# One product per class takes about 1 ms per epoch to start, a loop 20 ms.
 _UNROLLED_CLASSES = 64
 
 
@@ -21,8 +21,8 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
     """covariance_c = tril_c tril_c^T.
 
     Attributes:
-        tril: lower triangular `[C, D, D]`, or `[1, D, D]` that all classes share. The
-            scatter of their moments is `[C, D, D]` or, of all classes, `[D, D]`.
+        tril: lower triangular `[C, D, D]`, or `[1, D, D]` if all classes share one. The
+            scatter of their moments is `[C, D, D]` or, pooled over classes, `[D, D]`.
     """
 
     axes = ("CDD",)
@@ -32,16 +32,16 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
 
     @staticmethod
     def add_rows(scatter, chunks):
-        """Adds `rows^T rows` of `(centred rows, their classes, starts of these)`."""
+        """Adds `rows^T rows` of `(centered rows, classes, starts of the classes)`."""
         for rows, classes, _ in chunks:
-            # From SciPy's BLAS, because the factors come from it: the threads of
-            # NumPy's own would still be waiting for work then, and be in the way.
+            # SciPy's BLAS, which computes the factors, too: idle threads of NumPy's
+            # BLAS would slow it down.
             (syrk,) = scipy.linalg.get_blas_funcs(["syrk"], [rows])
-            # Where the scatter is not of all classes, each chunk is of one.
+            # Unless the scatter is pooled, each chunk has one class.
             target = scatter if scatter.ndim == 2 else scatter[classes[0]]
             target += syrk(1.0, rows.T).T  # the lower triangle
         for matrix in scatter.reshape(-1, *scatter.shape[-2:]):
-            for start in range(0, len(matrix), _TILE):  # at once would miss the cache
+            for start in range(0, len(matrix), _TILE):  # in tiles, for the cache
                 some = slice(start, start + _TILE)
                 matrix[some, start:] += np.tril(matrix[start:, some], -1).T
 
@@ -51,7 +51,7 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
         if scatter.ndim == 2:
             scatter += weighted.T @ delta
             return
-        # At once, it would be [C, D, D] more.
+        # In a loop, since all at once would take another [C, D, D].
         for class_id in np.flatnonzero(weighted.any(axis=1)):
             scatter[class_id] += np.outer(weighted[class_id], delta[class_id])
 
@@ -62,19 +62,19 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
 
     @staticmethod
     def factorize(matrix, added):
-        """Turns a covariance, with variance added, into its factor, in place."""
+        """Replaces a covariance, with variance added, by its factor, in place."""
         matrix[np.diag_indices(len(matrix))] += added
-        # The transpose is as LAPACK wants it: no copy is made.
+        # The transpose is in LAPACK's order, so no copy is made.
         upper = scipy.linalg.cholesky(matrix.T, overwrite_a=True, check_finite=False)
         matrix[...] = upper.T
 
     @property
     def diag(self):
-        """Standard deviations, each given the features before it `[C, D]`."""
+        """Standard deviations conditional on the previous features `[C, D]`."""
         return np.diagonal(self.tril, axis1=1, axis2=2)
 
     def log_det(self):
-        """`[C]`, or `[1]` of a shared one."""
+        """The log-determinants of the factors, `[C]`, or `[1]` if shared."""
         return np.log(self.diag).sum(axis=1)
 
     def matmul(self, noise, labels):
@@ -84,11 +84,11 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
         return matmul_by_class(noise, self.tril, labels)
 
     def whiten(self, offset):
-        """The inverse, float32 as it is of `C D D` numbers, and it times `[C, D]`."""
+        """The inverses, float32 to save memory, and their products with `[C, D]`."""
         whitening = np.empty(self.tril.shape, np.float32)
         whitened = offset.reshape(len(self.tril), -1, offset.shape[1]).copy()
         for triangle, inverse, rows in zip(self.tril, whitening, whitened, strict=True):
-            # An inverse, since what whitens must be one matrix product.
+            # An inverse, so that whitening is one matrix product.
             inverse[...] = scipy.linalg.lapack.dtrtri(triangle.T)[0].T
             rows[...] = scipy.linalg.solve_triangular(
                 triangle, rows.T, lower=True, check_finite=False
@@ -96,12 +96,12 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
         return whitening, whitened.reshape(offset.shape)
 
     @staticmethod
-    def distances(centred, whitening, whitened_loc):
+    def distances(centered, whitening, whitened_loc):
         """`|whitening_c centred_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
         ops = keras.ops
-        # The factors stand side by side, so that all classes are one product.
+        # Factors side by side, so that all classes take one product.
         side_by_side = ops.reshape(whitening, (-1, whitening.shape[-1]))
-        white = ops.matmul(centred, ops.transpose(side_by_side))
+        white = ops.matmul(centered, ops.transpose(side_by_side))
         white = ops.reshape(white, (-1, *whitening.shape[:2]))  # [B, C|1, D]
         return ops.sum(ops.square(white - whitened_loc), axis=-1)
 
@@ -122,7 +122,7 @@ def matmul_by_class(noise, scale, labels):
 
 
 def _matmul_in_a_loop(noise, scale, labels):
-    """The same, in a graph whose size does not grow with the number of classes."""
+    """Like `matmul_by_class`, with a graph of constant size."""
     order = tf.argsort(labels, stable=True)
     classes, _, sizes = tf.unique_with_counts(tf.gather(labels, order))
     stops = tf.cumsum(sizes)
@@ -140,6 +140,6 @@ def _matmul_in_a_loop(noise, scale, labels):
     last, products = tf.while_loop(
         lambda i, _: i < tf.size(classes), one_class, (0, products)
     )
-    # `concat` needs a piece even of no rows.
+    # `concat` needs at least one element.
     products = products.write(last, tf.zeros([0, scale.shape[1]], noise.dtype))
     return tf.gather(products.concat(), tf.math.invert_permutation(order))

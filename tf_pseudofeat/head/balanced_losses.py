@@ -1,7 +1,7 @@
 """Losses for training on imbalanced data from the start.
 
-Rivals of a retraining where the whole network can still be trained. A model that was
-trained with one of them has its classes balanced already.
+Baselines for retraining if the whole network can still be trained. Their models are
+already balanced.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ _TINY = 1e-30  # of a probability, in float32
 
 
 class BalancedLoss(keras.losses.Loss):
-    """What the two have in common.
+    """Base class of the balanced losses.
 
     Args:
         counts: training examples of each class `[C]`, a list, an array, or a dict
             {class id: number}; see `class_counts`.
-        from_logits: whether outputs are logits, and not probabilities.
-        **settings: `name`, `reduction` and `dtype`, as of every Keras loss.
+        from_logits: whether outputs are logits rather than probabilities.
+        **settings: `name`, `reduction` and `dtype`, as for every Keras loss.
     """
 
     def __init__(self, counts: Any, from_logits: bool = False, **settings: Any) -> None:
@@ -31,7 +31,9 @@ class BalancedLoss(keras.losses.Loss):
         numbers = by_class(counts, len(counts) if np.iterable(counts) else 1, "counts")
         self._shares = positive_shares(numbers, "counts")
         if numbers.size < 2:
-            raise ValueError(f"`counts` is of two classes or more; received {counts}.")
+            raise ValueError(
+                f"`counts` must have two classes or more; received {counts}."
+            )
         self.counts = tuple(numbers.tolist())
         self.from_logits = bool(from_logits)
 
@@ -41,7 +43,7 @@ class BalancedLoss(keras.losses.Loss):
         return super().get_config() | own
 
     def _one_hot_and_logits(self, y_true, y_pred):
-        """Both `[B, C]`, of outputs `[B, C]`, or `[B, 1]` for two classes."""
+        """One-hot labels and logits, `[B, C]`, from outputs `[B, C]` or `[B, 1]`."""
         ops, num_classes = keras.ops, len(self.counts)
         y_pred = ops.convert_to_tensor(y_pred)
         width = y_pred.shape[-1]
@@ -65,24 +67,23 @@ class BalancedLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="tf_pseudofeat")
 class BalancedSoftmax(BalancedLoss):
-    """Cross-entropy of logits that have the prior put on, in training only.
+    """Cross-entropy of logits plus the log prior, in training only.
 
         loss = -log softmax(logits + log(counts))[label]
 
-    So the logits themselves follow balanced classes: nothing is added when the model is
-    used. Logit adjustment does the same to a trained model, see `adjust_logits`.
+    So the logits assume balanced classes, and inference adds nothing. Logit adjustment
+    does the same to a trained model, see `adjust_logits`.
 
     Args:
-        counts: see `BalancedLoss`, as for the rest.
+        counts: see `BalancedLoss`, also for the other arguments.
 
     Raises:
-        ValueError: A class has no example, or there are fewer than two; in a call,
-            outputs of another number of classes.
+        ValueError: If a class has no example, or there are fewer than two; in a call,
+            if outputs have another number of classes.
 
-    Example:
-
-    >>> loss = BalancedSoftmax(class_counts(labels), from_logits=True)
-    >>> model.compile("adam", loss)
+    Examples:
+        >>> loss = BalancedSoftmax(class_counts(labels), from_logits=True)
+        >>> model.compile("adam", loss)
 
     References:
         Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", arXiv
@@ -100,7 +101,7 @@ class BalancedSoftmax(BalancedLoss):
         super().__init__(counts, from_logits, name=name, **settings)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Loss `[B]` of labels, ids or one-hot, and outputs."""
+        """Returns the loss `[B]` of labels, ids or one-hot, and outputs."""
         one_hot, logits = self._one_hot_and_logits(y_true, y_pred)
         logits = logits + keras.ops.cast(np.log(self._shares), logits.dtype)
         return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True)
@@ -110,20 +111,19 @@ class BalancedSoftmax(BalancedLoss):
 class ClassBalancedCrossentropy(BalancedLoss):
     """Cross-entropy weighted by the effective number of examples of each class.
 
-        weight_c = (1 - beta) / (1 - beta^counts_c), scaled to the mean 1 over classes
+        weight_c = (1 - beta) / (1 - beta^counts_c), scaled to mean 1 over classes
         loss     = -weight_label log softmax(logits)[label]
 
     Args:
-        counts: see `BalancedLoss`, as for the rest.
-        beta: from 0, all classes weigh the same, to below 1, towards which the weights
-            are those of inverse counts.
+        counts: see `BalancedLoss`, also for the other arguments.
+        beta: in [0, 1). 0 gives equal weights; in the limit of 1 the weights are
+            inverse counts.
 
     Raises:
-        ValueError: As `BalancedSoftmax`, or `beta` is not in [0, 1).
+        ValueError: As in `BalancedSoftmax`, or if `beta` is not in [0, 1).
 
-    Example:
-
-    >>> model.compile("adam", ClassBalancedCrossentropy(class_counts(labels)))
+    Examples:
+        >>> model.compile("adam", ClassBalancedCrossentropy(class_counts(labels)))
 
     References:
         Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", arXiv
@@ -140,7 +140,7 @@ class ClassBalancedCrossentropy(BalancedLoss):
     ) -> None:
         super().__init__(counts, from_logits, name=name, **settings)
         if not 0 <= beta < 1:
-            raise ValueError(f"`beta` is in [0, 1); received {beta!r}.")
+            raise ValueError(f"`beta` must be in [0, 1); received {beta!r}.")
         self.beta = float(beta)
 
     def get_config(self) -> dict[str, Any]:
@@ -148,13 +148,13 @@ class ClassBalancedCrossentropy(BalancedLoss):
         return super().get_config() | {"beta": self.beta}
 
     def class_weights(self) -> np.ndarray:
-        """The weight of each class, float64 `[C]`, of mean 1."""
-        # 1 - beta^n without the loss of digits where beta is near 1.
+        """The class weights, float64 `[C]`, with mean 1."""
+        # 1 - beta^n, accurate for beta close to 1.
         effective = -np.expm1(np.array(self.counts) * np.log1p(self.beta - 1))
         return len(self.counts) / effective / (1 / effective).sum()
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Loss `[B]` of labels, ids or one-hot, and outputs."""
+        """Returns the loss `[B]` of labels, ids or one-hot, and outputs."""
         one_hot, logits = self._one_hot_and_logits(y_true, y_pred)
         weight = keras.ops.cast(self.class_weights(), logits.dtype)
         loss = keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True)

@@ -1,4 +1,4 @@
-"""Steps 3 and 4 of Konno and Iwazume (2018): what a head trains on."""
+"""Steps 3 and 4 of Konno and Iwazume (2018): the training data of a head."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.chosen import ClassTotals
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.sampling.budget import (
+from tf_pseudofeat.sampling.counts import (
     check_several_classes,
     minority_classes,
     pseudo_counts,
 )
 from tf_pseudofeat.sampling.interleave import stream_features
-from tf_pseudofeat.sampling.resampled import resampled
+from tf_pseudofeat.sampling.resample import resample
 from tf_pseudofeat.sampling.rounding import warn_of_rounding
 
 __all__ = ["Material", "prepare_material"]
@@ -25,16 +25,16 @@ __all__ = ["Material", "prepare_material"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """Real features, and the pseudo-features that are drawn beside them.
+    """Real features, and the Gaussians and counts of pseudo-features.
 
     Attributes:
-        features: `LabeledFeatures` to train on; with a sampler what it made of them.
+        features: `LabeledFeatures` to train on, resampled if there is a sampler.
         real: real examples per class, int64 `[C]`.
         gaussian: fitted `ClassConditionalGaussian`, or None.
         counts: {class: pseudo-features to draw in each epoch}.
-        totals: `ClassTotals` of the data that the real ones were chosen from; None
-            where they are all there is.
-        viewed: whether they are features of views, and not of examples as they are.
+        totals: `ClassTotals` of the data that the examples were chosen from; None if
+            all were chosen.
+        viewed: whether the features are those of views.
     """
 
     features: LabeledFeatures
@@ -46,25 +46,25 @@ class Material:
 
     @property
     def pseudo(self) -> np.ndarray:
-        """Pseudo-features per class, int64 `[C]`; negative where some were taken."""
+        """Pseudo-features per class, int64 `[C]`; negative for removed examples."""
         made = [(self.counts or {}).get(c, 0) for c in range(self.real.size)]
         return self.features.class_counts(self.real.size) - self.real + made
 
     @property
     def mass(self) -> np.ndarray:
-        """What each class of real examples weighs in all, float64 `[C]`."""
+        """Total weight of the real examples of each class, float64 `[C]`."""
         weight, ids = self.features.sample_weight, self.features.ids
-        plain = weight is None  # and after a sampler, of other examples
+        plain = weight is None  # a sampler drops the weights, too
         return 1.0 * self.real if plain else np.bincount(ids, weight, self.real.size)
 
     @property
     def examples(self) -> np.ndarray:
-        """Examples of each class in the data, int64 `[C]`, looked at or not."""
+        """Examples per class in the data, int64 `[C]`, chosen or not."""
         return self.real if self.totals is None else self.totals.of(self.real.size)[0]
 
     @property
     def population(self) -> np.ndarray:
-        """What those weigh, float64 `[C]`."""
+        """Total weights of `examples`, float64 `[C]`."""
         return self.mass if self.totals is None else self.totals.of(self.real.size)[1]
 
     @property
@@ -73,7 +73,7 @@ class Material:
         return minority_classes(self.examples)
 
     def stream(self, recipe: HeadRecipe, seed: Sequence[int]) -> tf.data.Dataset:
-        """The batches of one epoch after the other, see `interleave`."""
+        """The dataset of batches, see `interleave`."""
         return stream_features(
             self.features,
             self.gaussian,
@@ -91,23 +91,23 @@ def prepare_material(
     totals: npt.ArrayLike | ClassTotals | None = None,
     viewed: bool = False,
 ) -> Material:
-    """Fits the Gaussians of a recipe, or runs its sampler, and counts what to draw.
+    """Fits the Gaussians of a recipe, or runs its sampler, and counts pseudo-features.
 
     Args:
         features: `LabeledFeatures` of the training data.
         recipe: `HeadRecipe`; a `ClassConditionalGaussian` in it is fitted in place.
         num_classes: C.
-        totals: of the data that the features were chosen from, examples of each class
-            `[C]` or `ClassTotals`; None where they are all there is.
+        totals: counts `[C]` or `ClassTotals` of the data that the examples were chosen
+            from; None if all were chosen.
         viewed: see `Material`.
 
     Returns:
         material: `Material`.
 
     Raises:
-        ValueError: A label names no class, all name one, a class has too few examples
-            for its covariance, the sampling strategy does not fit them, or a sampler
-            changes what an example is, see `resampled`.
+        ValueError: If a label is not a class, all labels are the same, a class has too
+            few examples for its covariance, the sampling strategy does not fit, or a
+            sampler transforms features, see `resample`.
 
     References:
         Konno and Iwazume, arXiv 1807.06538, 2018, Steps 3 and 4.
@@ -119,7 +119,7 @@ def prepare_material(
     if features.sample_weight is not None:
         recipe.check_weighted()
     if recipe.sampler is not None:
-        made = resampled(features, recipe.sampler, num_classes)
+        made = resample(features, recipe.sampler, num_classes)
         return Material(made, real, totals=totals, viewed=viewed)
     examples = real if totals is None else totals.of(num_classes)[0]
     gaussian = recipe.gaussian_for(num_classes, examples)

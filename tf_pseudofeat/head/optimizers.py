@@ -6,29 +6,29 @@ import keras
 
 from tf_pseudofeat.core.keras_internals import copy_decay_exclusions
 
-__all__ = ["head_optimizer", "unused"]
+__all__ = ["fresh_copy", "head_optimizer"]
 
 
 def head_optimizer(steps, optimizer=None, like=None, strategy=None):
-    """The optimizer to train a head with; call it in the scope of the strategy.
+    """Creates the optimizer of a head; call it in the scope of the strategy.
 
-    By default a new one of the kind that the model was compiled with, `like`: same
-    class and settings, but the learning rate begins at the class's default, because the
-    model's own has usually been decayed to where it no longer moves anything. In the
-    last quarter of the steps it falls to zero along a cosine, so that where the head
-    ends does not hang on its last batches. Of a model that was not compiled: Adam.
+    By default a new optimizer like the one that the model was compiled with, `like`:
+    the same class and settings, but with the default learning rate of the class,
+    because that of the model has usually decayed. In the last quarter of the steps the
+    learning rate falls to zero along a cosine, so the result does not depend on the
+    last batches. Adam, if the model was not compiled.
     """
     if optimizer is None:
         return _like(like or keras.optimizers.Adam(), steps)
     if not isinstance(optimizer, keras.optimizers.Optimizer | str | dict):
         return optimizer(steps)
     optimizer = keras.optimizers.get(optimizer)
-    # An optimizer remembers the strategy that it was made in.
-    return unused(optimizer) if strategy else optimizer
+    # An optimizer keeps the strategy that it was created in.
+    return fresh_copy(optimizer) if strategy else optimizer
 
 
-def unused(optimizer):
-    """A new optimizer like one that has steps behind it; anything else as it is."""
+def fresh_copy(optimizer):
+    """Returns a new optimizer with the same config; anything else unchanged."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return optimizer
     again = type(optimizer).from_config(optimizer.get_config())
@@ -59,7 +59,7 @@ def _fresh(optimizer, steps):
     config.update(
         learning_rate=keras.saving.serialize_keras_object(decay),
         use_ema=False,
-        # For the memory of a large network. It would count, and end, fewer steps.
+        # Meant for large networks; it would reduce the number of steps.
         gradient_accumulation_steps=None,
     )
     return copy_decay_exclusions(type(optimizer).from_config(config), optimizer)

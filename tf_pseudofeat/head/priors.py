@@ -1,4 +1,4 @@
-"""One number for each class: counts and shares, in the order of the class ids."""
+"""Counts and shares of classes, in the order of the class ids."""
 
 import collections.abc
 
@@ -8,39 +8,39 @@ __all__ = ["by_class", "positive_shares"]
 
 
 def by_class(values, num_classes, name):
-    """Numbers of the classes in the order of their ids.
+    """Converts one number per class to an array in the order of the class ids.
 
     Args:
-        values: `[C]` in that order; or {id: number}, a dict or a pandas Series, such
-            as `labels.value_counts()`, in any order.
+        values: `[C]` in that order; or {id: number}, a dict or a pandas Series such as
+            `labels.value_counts()`.
         num_classes: C.
-        name: what to call them in an error.
+        name: name of the values in error messages.
 
     Returns:
         numbers: float64 `[C]`.
 
     Raises:
-        ValueError: They are no numbers, not C, or of other ids.
-        TypeError: They are in no order, as in a set.
+        ValueError: If they are not numbers, not C, or have other ids.
+        TypeError: If they are not ordered, as in a set.
     """
     if isinstance(values, collections.abc.Set):
         raise TypeError(
-            f"`{name}` is one number per class in the order of the class ids, or a "
-            f"dict of them; received the set {values!r:.200}."
+            f"`{name}` must be one number per class in the order of the class ids, or "
+            f"a dict; received the set {values!r:.200}."
         )
     if hasattr(values, "keys") and not isinstance(values, np.ndarray):
         numbers = {_plain(key): values[key] for key in values.keys()}  # noqa: SIM118
         if set(numbers) != set(range(num_classes)):
             raise ValueError(
-                f"`{name}` is of the class ids 0 to {num_classes - 1}; received those "
-                f"of {list(numbers)!r:.200}."
+                f"`{name}` must have the class ids 0 to {num_classes - 1}; received "
+                f"{list(numbers)!r:.200}."
             )
         values = [numbers[place] for place in range(num_classes)]
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`{name}` is one number per class; received {values!r:.200}."
+            f"`{name}` must be one number per class; received {values!r:.200}."
         ) from error
     if numbers.shape != (num_classes,):
         raise ValueError(
@@ -51,24 +51,24 @@ def by_class(values, num_classes, name):
 
 
 def positive_shares(numbers, name):
-    """Numbers `[C]` as shares that add up to 1.
+    """Normalizes numbers `[C]` to shares that sum to 1.
 
     Raises:
-        ValueError: One of them is not above 0, or not finite.
+        ValueError: If one is not positive or not finite.
     """
     wrong = np.flatnonzero(~(numbers > 0) | np.isinf(numbers))
     if wrong.size:
         raise ValueError(
-            f"Every class of `{name}` needs a number above 0, as log(0) is infinite; "
-            f"class {wrong[0]} has {numbers[wrong[0]]:g} ({wrong.size} such classes of "
-            f"{numbers.size}). Pass the examples that the head was trained on, or an "
-            f"estimate above 0."
+            f"Every class of `{name}` needs a positive number, since log(0) is "
+            f"infinite; class {wrong[0]} has {numbers[wrong[0]]:g} ({wrong.size} such "
+            f"classes of {numbers.size}). Pass the counts that the head was trained "
+            f"on, or a positive estimate."
         )
     return numbers / numbers.sum()
 
 
 def _plain(key):
-    """A class id as an int: 1, 1.0, np.int64(1), True of a two-valued column."""
+    """Converts a class id to an int: 1, 1.0, np.int64(1), or True of a bool column."""
     try:
         return int(key) if int(key) == key else key
     except (OverflowError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What a head is trained for, and how its outputs are read."""
+"""A head with its loss and classes."""
 
 import dataclasses
 import functools
@@ -8,15 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.arguments import whole_number
+from tf_pseudofeat.core.distribution import check_one_worker, undistributed
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import check_class_names
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.core.strategies import check_one_worker, undistributed
+from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.core.tracing import forward
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.comparison import score_predictions
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
-from tf_pseudofeat.head.adjust import final_dense
+from tf_pseudofeat.head.bias_shift import final_dense
 from tf_pseudofeat.head.losses import check_loss_name
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, functional
@@ -29,28 +29,27 @@ _SCORING_BATCH = 1024
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A head with what its model says of it.
+    """A head with the loss and the classes of its model.
 
     Attributes:
         head: Keras model, features `[B, ...]` -> outputs `[B, C]` or `[B, 1]`.
         num_classes: C; 2 for one output.
         loss: what `compile` takes.
-        threshold: above it a single output means class 1; by default what its `Reading`
-            says: 0.5 for a probability, 0.0 for a logit.
-        strategy: the model's `tf.distribute` strategy, None where there is none.
-        optimizer: the one that the model was compiled with, see `head_optimizer`.
-        class_names: of the C classes, in the order of their ids, or None.
+        threshold: a single output above it means class 1; by default 0.5 for a
+            probability and 0.0 for a logit, see `Reading`.
+        strategy: the model's `tf.distribute` strategy, or None.
+        optimizer: the optimizer that the model was compiled with, see `head_optimizer`.
+        class_names: names of the C classes in the order of their ids, or None.
 
     Raises:
-        ValueError: `num_classes` is no whole number from 1, `loss` an unknown name, or
-            `class_names` are not C different ones.
-        TypeError: `head` is not a Keras 3 model, or `class_names` no list.
+        ValueError: If `num_classes` is not a whole number of at least 1, `loss` is an
+            unknown name, or `class_names` are not C distinct names.
+        TypeError: If `head` is not a Keras 3 model, or `class_names` is not a list.
 
-    Example:
-
-    >>> task = Task(head, 10, "sparse_categorical_crossentropy")
-    >>> data = LabeledFeatures(features, labels)
-    >>> fit_head(task, prepare_material(data, recipe, 10), recipe)
+    Examples:
+        >>> task = Task(head, 10, "sparse_categorical_crossentropy")
+        >>> data = LabeledFeatures(features, labels)
+        >>> fit_head(task, prepare_material(data, recipe, 10), recipe)
     """
 
     head: keras.Model
@@ -75,21 +74,21 @@ class Task:
 
     @property
     def reading(self) -> Reading:
-        """`Reading`: what the head's outputs mean."""
+        """The `Reading` of the head's outputs."""
         return reading_of(output_activation(self.head), self.loss)
 
     @property
-    def movable(self) -> bool:
-        """Whether a bias of the head's own moves its logits, see `final_dense`."""
+    def has_logit_bias(self) -> bool:
+        """Whether the logits have a trainable bias in the head, see `final_dense`."""
         return self.reading.meaning != "numbers" and final_dense(self.head) is not None
 
     def check(self, features: LabeledFeatures, name: str) -> None:
-        """Raises where the head cannot be trained or scored on `LabeledFeatures`."""
+        """Raises if the head cannot be trained or scored on `LabeledFeatures`."""
         if not isinstance(features, LabeledFeatures):
             raise TypeError(
-                f"`{name}` is a LabeledFeatures, as from extract_features; received "
-                f"{type(features).__name__}. LabeledFeatures(features, labels) makes "
-                f"one."
+                f"`{name}` must be a LabeledFeatures, as from extract_features; "
+                f"received {type(features).__name__}. Create one with "
+                f"LabeledFeatures(features, labels)."
             )
         features.class_counts(self.num_classes)
         graph, shape = functional(self.head), features.features.shape
@@ -105,11 +104,11 @@ class Task:
     def score(
         self, features: LabeledFeatures, minority: Sequence[int]
     ) -> dict[str, Any]:
-        """`score_predictions` of the head on `LabeledFeatures`."""
+        """Scores the head on `LabeledFeatures`, see `score_predictions`."""
         return score_predictions(self.predict(features), minority)
 
     def predict(self, features: LabeledFeatures) -> Predictions:
-        """`Predictions` of the head for `LabeledFeatures`."""
+        """Computes the `Predictions` of the head for `LabeledFeatures`."""
         outputs = np.concatenate(list(self._outputs(features.features)))
         return self.read(features.labels, outputs, features.sample_weight)
 
@@ -119,14 +118,14 @@ class Task:
         outputs: np.ndarray,
         sample_weight: np.ndarray | None = None,
     ) -> Predictions:
-        """`Predictions` of what the head gave, `[N, C]` or `[N, 1]`."""
+        """Makes `Predictions` of outputs of the head, `[N, C]` or `[N, 1]`."""
         kind = output_kind(self.reading, outputs)
         return Predictions(labels, outputs, kind, sample_weight, self.threshold)
 
     def _outputs(self, features):
-        """Yields what the head gives for features, `[M, C]` or `[M, 1]`, in order.
+        """Yields outputs of the head, `[M, C]` or `[M, 1]`, in order.
 
-        Of an array all at once, of a `StoredArray` for some 64 MiB of features a time.
+        All at once for an array, in chunks of about 64 MiB for a `StoredArray`.
         """
         chunks = [features]
         if isinstance(features, StoredArray):
@@ -145,10 +144,10 @@ class Task:
         widths = (1, 2) if self.num_classes == 2 else (self.num_classes,)
         if outputs.ndim != 2 or outputs.shape[1] not in widths:
             raise ValueError(
-                f"A head of {self.num_classes} classes gives outputs "
-                f"[B, {self.num_classes}], or [B, 1] for two; {self.head.name!r} gives "
-                f"{list(outputs.shape)}. Pass its number of classes as `num_classes`, "
-                f"or another head."
+                f"A head for {self.num_classes} classes must have outputs [B, "
+                f"{self.num_classes}], or [B, 1] for two classes; {self.head.name!r} "
+                f"has {list(outputs.shape)}. Pass its number of classes as "
+                f"`num_classes`, or another head."
             )
 
 

@@ -1,4 +1,4 @@
-"""The weights of a head: copied, averaged, frozen for a while, and put back."""
+"""The weights of a head: copies, averages, freezing, and rollback."""
 
 import contextlib
 import hashlib
@@ -11,16 +11,17 @@ from tf_pseudofeat.splitting.graph import layers_inside
 
 __all__ = [
     "blend_weights",
+    "check_trainable",
     "fingerprint",
     "frozen_batch_norm",
-    "leave_prior",
-    "left_prior",
     "product_layers",
-    "restored_unless_kept",
+    "record_prior",
+    "recorded_prior",
+    "rollback_unless_committed",
     "weights_of",
 ]
 
-_NOTE = "_pseudofeat_prior"
+_PRIOR = "_pseudofeat_prior"
 
 # {id of a variable: the thread that trains it}
 _TRAINED = {}
@@ -28,12 +29,12 @@ _LOCK = threading.Lock()
 
 
 def weights_of(head):
-    """A copy of every variable of a head, as numpy arrays."""
+    """Copies the variables of a head to NumPy arrays."""
     return [keras.ops.convert_to_numpy(variable).copy() for variable in head.variables]
 
 
 def blend_weights(head, old, new, blend):
-    """Gives a head `blend * old + (1 - blend) * new`, where weights are trained."""
+    """Assigns `blend * old + (1 - blend) * new` to the trainable weights of a head."""
     trained = {id(variable) for variable in head.trainable_variables}
     for variable, before, after in zip(head.variables, old, new, strict=True):
         if id(variable) in trained:
@@ -56,32 +57,32 @@ def product_layers(head):
 
 
 @contextlib.contextmanager
-def restored_unless_kept(head):
-    """Puts back every variable of the head unless the yielded function was called.
+def rollback_unless_committed(head):
+    """Restores every variable of the head on exit, unless `commit` was called.
 
-    What `leave_prior` noted comes back, too. One inside another is fine; the outer one
-    has the last word.
+    Yields the function `commit`. The prior of `record_prior` is restored, too. Can be
+    nested; the outermost one decides.
 
     Raises:
-        RuntimeError: Another thread is training the head, or a head that shares
-            weights with it.
+        RuntimeError: If another thread is training the head, or one that shares
+            weights.
     """
     with _sole_training(head):
-        saved, noted = weights_of(head), getattr(head, _NOTE, None)
-        kept = []
+        saved, prior = weights_of(head), getattr(head, _PRIOR, None)
+        committed = []
         try:
-            yield lambda: kept.append(True)
+            yield lambda: committed.append(True)
         finally:
-            if not kept:
+            if not committed:
                 for variable, value in zip(head.variables, saved, strict=True):
                     variable.assign(value)
-                object.__setattr__(head, _NOTE, noted)
+                object.__setattr__(head, _PRIOR, prior)
 
 
 @contextlib.contextmanager
 def _sole_training(head):
     thread, own = threading.get_ident(), []
-    # Those that are frozen may be shared: nobody changes them.
+    # Frozen weights may be shared, since they do not change.
     variables = {id(variable): variable for variable in head.trainable_variables}
     try:
         with _LOCK:
@@ -105,12 +106,18 @@ def _sole_training(head):
                 del _TRAINED[i]
 
 
+def check_trainable(head, freeze_batch_norm=True):
+    """Raises ValueError if no weight of the head can be trained."""
+    with frozen_batch_norm(head, freeze_batch_norm):
+        pass
+
+
 @contextlib.contextmanager
 def frozen_batch_norm(head, freeze=True):
-    """Freezes BatchNormalization layers for a while, if `freeze` says so.
+    """Context manager that freezes BatchNormalization layers if `freeze` is True.
 
     Raises:
-        ValueError: No weight of the head is left to train.
+        ValueError: If the head has no trainable weights left.
     """
     frozen = []
     try:
@@ -121,36 +128,36 @@ def frozen_batch_norm(head, freeze=True):
         if not head.trainable_variables:
             names = [layer.name for layer in layers_inside(head)]
             raise ValueError(
-                f"The head has no weight that can be trained (layers: {names}; "
+                f"The head has no trainable weights (layers: {names}; "
                 f"{len(frozen)} BatchNormalization frozen). Split at an earlier layer, "
                 f"set `trainable` on its layers, or pass freeze_batch_norm=False."
             )
         yield
     finally:
         for layer, trained in frozen:
-            layer.trainable = True  # which sets the flags of all its variables, too
+            layer.trainable = True  # also sets the flags of all its variables
             for variable in layer.trainable_variables:
                 variable.trainable = id(variable) in trained
 
 
-def leave_prior(head, prior):
-    """Notes on a retrained head the class shares `[C]` that its outputs assume."""
-    # Past Keras, which would track a list.
+def record_prior(head, prior):
+    """Records on a retrained head the class shares `[C]` that its outputs assume."""
+    # Bypasses Keras, which would track a list.
     object.__setattr__(
-        head, _NOTE, (fingerprint(head.trainable_variables), list(prior))
+        head, _PRIOR, (fingerprint(head.trainable_variables), list(prior))
     )
 
 
-def left_prior(head):
-    """What `leave_prior` noted, while the head's weights are those; else None."""
-    noted = getattr(head, _NOTE, None)
+def recorded_prior(head):
+    """The prior of `record_prior` if the weights have not changed since; else None."""
+    noted = getattr(head, _PRIOR, None)
     if noted is None or noted[0] != fingerprint(head.trainable_variables):
         return None
     return noted[1]
 
 
 def fingerprint(variables):
-    """Tells whether variables have changed since."""
+    """A hash of the values of variables."""
     digest = hashlib.blake2b()
     for variable in variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())

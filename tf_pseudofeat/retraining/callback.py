@@ -1,4 +1,4 @@
-"""The whole retraining as a Keras callback."""
+"""The retraining as a Keras callback."""
 
 import contextlib
 import copy
@@ -12,23 +12,22 @@ from typing import Any
 
 import keras
 
-from tf_pseudofeat.core.arguments import whole_number
 from tf_pseudofeat.core.files import missing_folders, remove_empty
-from tf_pseudofeat.data.data_adapters import (
-    first_batches,
-    has_known_length,
-    is_one_pass,
-)
+from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.data.batches import has_known_length
+from tf_pseudofeat.data.checks import is_one_pass
+from tf_pseudofeat.data.map_batches import first_batches
 from tf_pseudofeat.data.preprocessing import Preprocessed
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
-from tf_pseudofeat.head.optimizers import unused
+from tf_pseudofeat.head.optimizers import fresh_copy
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import fingerprint
-from tf_pseudofeat.retraining.job import broken_weights, check_job
 from tf_pseudofeat.retraining.options import resolve_options
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.retraining.task_checks import nonfinite_weights
 from tf_pseudofeat.splitting.graph import validation_data_of_fit
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["PseudoFeatureHeadRetrainer"]
 
@@ -37,54 +36,51 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     """Retrains the head of the model with pseudo-features when `fit` ends.
 
     Put it last in the list of callbacks: `EarlyStopping(restore_best_weights=True)`
-    after it would undo the retraining when training ends. Only `BackupAndRestore`,
-    which deletes its backup when its turn comes, belongs after it: then a `fit` that is
-    killed while the head is retrained has nothing to train again. Layer, data, labels
-    and settings are checked when `fit` begins, before the first step: a wrong layer
-    name costs no training.
+    after it would undo the retraining at the end of training. Only `BackupAndRestore`,
+    which deletes its backup in `on_train_end`, belongs after it, so that a `fit` that
+    is killed during the retraining can be resumed. Layer, data, labels and settings are
+    checked at the beginning of `fit`, before the first step.
 
-    Of what `fit` is given, its `validation_data` guard the retraining, and its
-    `verbose` holds for it, unless they are set here. Its `class_weight` and
-    `sample_weight` are for its own steps: the retraining sees what is in `data`. What
-    `ModelCheckpoint` saves of an epoch is the head before the retraining; save the
-    model after `fit`. A training that is interrupted is left as it is. One that ended
-    in NaN is warned of, and so is a retraining that fails by what only the features
-    tell: `report` is None then, as `fit` has a history to return.
+    The `validation_data` and `verbose` of `fit` are used for the retraining, too,
+    unless they are set here. Its `class_weight` and `sample_weight` are not: the
+    retraining uses those in `data`. `ModelCheckpoint` saves the head before the
+    retraining; save the model after `fit`. After an interrupt there is no retraining.
+    If training ended in NaN, or the retraining fails, there is a warning and `report`
+    is None, so that `fit` still returns its history.
 
-    The scores of the model as a retraining leaves it go into the History that `fit`
-    returns as "retrained_accuracy" and so on. With `every` they are in the logs of each
-    epoch, NaN for one without a retraining, so that `TensorBoard` and `CSVLogger` after
-    this callback in the list have them. Other trackers take `report.metrics()`.
+    The scores of the retrained model are added to the History that `fit` returns, as
+    "retrained_accuracy" and so on. With `every` they are in the logs of each epoch, NaN
+    for epochs without a retraining, for `TensorBoard` and `CSVLogger` after this
+    callback in the list. For other trackers use `report.metrics()`.
 
     Args:
-        layer: the layer whose output is the feature, None for the usual one, or a
+        layer: the layer whose output are the features, None for the usual one, or a
             `Split`; see `retrain_head`.
-        data: the data whose features to use, usually the training data, as
-            `retrain_head` takes them. Of data that do not say how many batches they
-            have, or have no end, as many are read as `fit` has in an epoch, where it
-            knows; with `steps` so many, with `steps=None` all.
-        every: also retrain after every `every`-th epoch; training goes on from there.
+        data: the data to extract features of, usually the training data, see
+            `retrain_head`. Of infinite data, or data of unknown length, as many batches
+            are read as `fit` has steps per epoch, if known; `steps` sets another
+            number, `steps=None` reads all.
+        every: also retrain after every `every`-th epoch; training continues from there.
         **settings: keyword arguments of `retrain_head`: `validation_data` (None for no
-            guard, even where `fit` has some), `recipe`, `extraction`, their fields,
-            `class_names`, `seed`, ... Of a `cache_dir` each retraining has
-            a new folder for its features, and deletes it when it is done: the trunk
-            goes on, and they would not be its features any more.
+            guard, even if `fit` has some), `recipe`, `extraction`, their fields,
+            `class_names`, `seed`, ... In `cache_dir` each retraining creates a new
+            folder for its features and deletes it afterwards, since further training
+            changes the trunk.
 
     Attributes:
-        report: the `RetrainingReport` of the last retraining; None before it, and
-            where the training had broken down.
+        report: the `RetrainingReport` of the last retraining; None before, or if it
+            failed.
 
     Raises:
-        TypeError: When made: a setting that `retrain_head` does not know.
-        ValueError: When made: no data, or a setting that is out of its range.
-            When `fit` begins: see `retrain_head`. After its first epoch: its
-            validation data do not fit, or recipe="auto" has none.
+        TypeError: On construction, if a setting is unknown.
+        ValueError: On construction, if there are no data, or a setting is out of range.
+            At the beginning of `fit`, see `retrain_head`. After its first epoch, if its
+            validation data do not fit, or are missing for recipe="auto".
 
-    Example:
-
-    >>> retrainer = PseudoFeatureHeadRetrainer("features", train_ds)
-    >>> model.fit(train_ds, epochs=100, callbacks=[retrainer])
-    >>> print(retrainer.report)
+    Examples:
+        >>> retrainer = PseudoFeatureHeadRetrainer("features", train_ds)
+        >>> model.fit(train_ds, epochs=100, callbacks=[retrainer])
+        >>> print(retrainer.report)
     """
 
     def __init__(
@@ -98,11 +94,11 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         super().__init__()
         if data is None:
             raise ValueError(
-                "`data` is None, and Keras does not tell a callback the data of `fit`. "
-                "Pass them. In scikit-learn, where each `fit` has others, use "
-                "PseudoFeatureClassifier, which retrains on those of its own `fit`."
+                "`data` is None, but Keras does not pass the data of `fit` to "
+                "callbacks. Pass them. For scikit-learn use PseudoFeatureClassifier, "
+                "which retrains on the data of its own `fit`."
             )
-        given = inspect.signature(check_job).bind(None, layer, data, **settings)
+        given = inspect.signature(resolve_task).bind(None, layer, data, **settings)
         given.apply_defaults()
         names = ("recipe", "extraction", "options")
         _, extraction, _ = resolve_options(*map(given.arguments.get, names))
@@ -114,9 +110,9 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         self.report = None
 
     def __deepcopy__(self, memo):
-        """One for another `fit`, as tuners make: data and settings are the same.
+        """Copies the callback for another `fit`, as tuners do; shares its data.
 
-        What belongs to a `fit`, the report included, is not copied.
+        The state of a `fit`, including the report, is not copied.
         """
         copied = memo[id(self)] = type(self).__new__(type(self))
         shared = {"layer": self.layer, "data": self.data}
@@ -128,7 +124,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         return copied
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Checks everything, and warns of what would undo the retraining later."""
+        """Checks all arguments, and warns if the optimizer keeps moving averages."""
         self.report = None
         self._left, self._has_retrained = None, False
         self._for_fit = _with_unused_optimizer(self.settings)
@@ -140,8 +136,8 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         if _keeps_averages(self.model.optimizer):
             warnings.warn(
                 "The optimizer keeps moving averages of the weights (use_ema=True). "
-                "They do not know the retrained head, and the next `fit` would "
-                "overwrite it with them: compile with a new optimizer before that.",
+                "They do not include the retrained head, so the next `fit` would "
+                "overwrite it: compile with a new optimizer before.",
                 stacklevel=2,
             )
 
@@ -158,7 +154,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             logs.update(_scores(self.report if due else None))
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Retrains, unless that was just done and the weights are still those."""
+        """Retrains, unless the weights have not changed since the last retraining."""
         if self._left is not None and self._left == fingerprint(self.model.weights):
             return
         self._retrain()
@@ -169,25 +165,25 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             logs.update(scores)
         history = getattr(self.model, "history", None)
         if history is not None:
-            _note(history.history, scores, len(history.epoch))
+            _add_to_history(history.history, scores, len(history.epoch))
 
     def _check(self, by_now=False):
         settings = {**self._of_fit, **self.settings}
         searches = settings.get("recipe") == "auto"
         if searches and "validation_data" not in settings and not by_now:
-            del settings["recipe"]  # they may still come from `fit`
-        check_job(self.model, self.layer, self.data, trained=False, **settings)
+            del settings["recipe"]  # `fit` may provide them later
+        resolve_task(self.model, self.layer, self.data, trained=False, **settings)
 
     def _take_validation_data(self):
-        """Those of `fit`, as soon as it has used them: no callback is told of them."""
+        """Takes the validation data of `fit` once it has used them."""
         if "validation_data" in {**self._of_fit, **self.settings}:
             return
         data, steps = validation_data_of_fit(self.model)
         if is_one_pass(data):
             warnings.warn(
-                "The `validation_data` of `fit` are a generator, which gives its "
-                "batches only once: the retraining has no guard. Pass "
-                "`validation_data` that can be read again to the callback.",
+                "The `validation_data` of `fit` are a generator, which can be read "
+                "only once: the retraining has no guard. Pass `validation_data` that "
+                "can be read again to the callback.",
                 stacklevel=2,
             )
             data = self._of_fit["validation_data"] = None
@@ -198,13 +194,13 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             self._check(by_now=True)
 
     def _retrain(self):
-        broken = broken_weights(self.model)
+        broken = nonfinite_weights(self.model)
         if broken:
             self.report = None
             warnings.warn(
                 f"The head is not retrained: {len(broken)} weights of the model are "
-                f"NaN or infinite, the first is {broken[0]!r}. Its training has broken "
-                f"down; load a checkpoint from before, and use `retrain_head`.",
+                f"NaN or infinite, the first is {broken[0]!r}. Its training has "
+                f"diverged; load an earlier checkpoint, and use `retrain_head`.",
                 stacklevel=2,
             )
             return
@@ -217,22 +213,22 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
                     self.model, self.layer, self.data, **{**settings, **cache}
                 )
             self._has_retrained = True
-        except Exception as error:  # hours of training have a history to return
+        except Exception as error:  # `fit` should still return its history
             warnings.warn(
-                f"The head is not retrained, and the model is as it was trained: "
+                f"The head is not retrained, and the model did not change: "
                 f"{type(error).__name__}: {error}",
                 stacklevel=2,
             )
 
     def _again_settings(self):
-        """After epochs from a retrained head on, its prior is not known: keep none."""
+        """Settings after training continued from a retrained head of unknown prior."""
         recipe = self.settings.get("recipe")
         given = self.settings.get("blend", getattr(recipe, "blend", None))
         return {} if given is not None or recipe == "auto" else {"blend": 0.0}
 
 
 def _scores(report):
-    """What goes into logs: scores of the model as it was left, NaN without a report."""
+    """The scores of the final model for logs, NaN without a report."""
     scores = {} if report is None else (report.after if report.kept else report.before)
     values = {name: scores.get(name) for name in SCORE_NAMES}
     return {
@@ -242,19 +238,19 @@ def _scores(report):
 
 
 def _with_unused_optimizer(settings):
-    """Settings for another `fit`: an optimizer knows the head that it has trained."""
+    """Settings for another `fit`, with an optimizer without state."""
     settings, recipe = dict(settings), settings.get("recipe")
     if "optimizer" in settings:
-        settings["optimizer"] = unused(settings["optimizer"])
+        settings["optimizer"] = fresh_copy(settings["optimizer"])
     if isinstance(recipe, HeadRecipe):
         settings["recipe"] = dataclasses.replace(
-            recipe, optimizer=unused(recipe.optimizer)
+            recipe, optimizer=fresh_copy(recipe.optimizer)
         )
     return settings
 
 
-def _note(history, scores, epochs):
-    """Scores of the last epoch, in lists as long as the others."""
+def _add_to_history(history, scores, epochs):
+    """Adds the scores of the last epoch to a history, padded with NaN."""
     for name, value in scores.items():
         earlier = history.get(name, [])[: max(0, epochs - 1)]
         missing = max(0, epochs - 1 - len(earlier))
@@ -268,7 +264,7 @@ def _keeps_averages(optimizer):
 
 @contextlib.contextmanager
 def _new_cache(cache_dir):
-    """`{"cache_dir": folder}` for one retraining, or nothing where there is none."""
+    """Context manager of `{"cache_dir": folder}` for one retraining, {} without one."""
     if cache_dir is None:
         yield {}
         return

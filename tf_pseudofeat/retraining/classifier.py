@@ -1,4 +1,4 @@
-"""The whole method as a scikit-learn classifier."""
+"""Training and retraining as a scikit-learn classifier."""
 
 import copy
 import dataclasses
@@ -17,14 +17,16 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from tf_pseudofeat.core.arguments import whole_number
-from tf_pseudofeat.core.seeds import initial_weights_from, noise_from
+from tf_pseudofeat.core.seeds import initial_weights_from, seeded_backend_rng
 from tf_pseudofeat.core.tracing import without_retracing_warnings
+from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.retraining.job import check_job
+from tf_pseudofeat.retraining.perceptron import build_perceptron
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.shuffled import ShuffledBatches, as_float32
+from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.readings import reading_of
 
@@ -34,10 +36,10 @@ _PARTS: dict[str, Any] = {"recipe": HeadRecipe, "extraction": Extraction}
 
 
 class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
-    """Trains a Keras classifier, and retrains its head for its rare classes.
+    """Trains a Keras classifier, and retrains its head on pseudo-features.
 
-    All steps of the paper see the examples of this `fit` alone, so nothing leaks from
-    the test folds of a cross-validation. It works in `cross_val_score`, `Pipeline`,
+    All steps of the paper use only the examples of `fit`, so nothing leaks from the
+    test folds of a cross-validation. It works in `cross_val_score`, `Pipeline`,
     `CalibratedClassifierCV`, and in `GridSearchCV` with the fields of `recipe` and
     `extraction` as parameters: `{"recipe__tau": [0.5, 1.0]}`.
 
@@ -47,20 +49,20 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             or `[B, 1]` for two classes, whose loss takes class ids. By default a
             perceptron with two hidden layers for a table; scale its columns, for
             example with a `StandardScaler` before it.
-        layer: the layer whose output is the feature; by default the last separating
-            one, see `retrain_head`, as for `recipe`, `extraction` and `monitor`.
-        recipe: `HeadRecipe`; `HeadRecipe(blend=1, tau=0)` leaves the trained head.
-            Or "auto", which needs a `validation_fraction`.
+        layer: the layer whose output are the features; by default the usual one, see
+            `retrain_head`, also for `recipe`, `extraction` and `monitor`.
+        recipe: `HeadRecipe`; `HeadRecipe(blend=1, tau=0)` keeps the trained head. Or
+            "auto", which needs a `validation_fraction`.
         extraction: `Extraction`.
-        monitor: the score that must rise on the validation examples, or None.
-        validation_fraction: share of the examples, of each class, that is not trained
-            on, but guards the retraining. 0 for no guard and all examples.
-        epochs: of the training of the whole model.
-        batch_size: of that.
-        callbacks: list of Keras callbacks for that; each `fit` has copies of its own.
-        random_state: int for reproducible weights, `RandomState`, or None. What
-            `tf.random.set_seed` was given counts, too.
-        verbose: 0 for silence.
+        monitor: the score that must improve on the validation examples, or None.
+        validation_fraction: stratified fraction of the examples that is held out as the
+            guard of the retraining. 0 to train on all examples without a guard.
+        epochs: epochs of the training of the whole model.
+        batch_size: batch size of that training.
+        callbacks: list of Keras callbacks for that training; each `fit` uses copies.
+        random_state: int for reproducible weights, `RandomState`, or None.
+            `tf.random.set_seed` has an effect, too.
+        verbose: 0 for no output.
 
     Attributes:
         classes_: the labels `[C]`, sorted.
@@ -71,14 +73,13 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         feature_names_in_: their names, where `X` was a DataFrame.
 
     Raises:
-        ValueError: In `fit`: labels of a regression or of a single class, a model that
-            is not compiled; see also `retrain_head`.
-        TypeError: In `fit`: `build` does not return a Keras model.
+        ValueError: In `fit`, if labels are continuous or have a single class, or the
+            model is not compiled; see also `retrain_head`.
+        TypeError: In `fit`, if `build` does not return a Keras model.
 
-    Example:
-
-    >>> classifier = make_pipeline(StandardScaler(), PseudoFeatureClassifier())
-    >>> cross_val_score(classifier, X, y, scoring="balanced_accuracy")
+    Examples:
+        >>> classifier = make_pipeline(StandardScaler(), PseudoFeatureClassifier())
+        >>> cross_val_score(classifier, X, y, scoring="balanced_accuracy")
 
     References:
         Konno and Iwazume, arXiv 1807.06538, 2018.
@@ -118,7 +119,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         params = super().get_params(deep=False)
         for name, kind in _PARTS.items() if deep else ():
             part = kind() if params[name] is None else params[name]
-            if isinstance(part, kind):  # and not "auto"
+            if isinstance(part, kind):  # not "auto"
                 for field in dataclasses.fields(kind):
                     params[f"{name}__{field.name}"] = getattr(part, field.name)
         return params
@@ -153,12 +154,16 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: numbers `[N, ...]`: a table, an array or DataFrame `[N, D]`, or images.
             y: labels `[N]`, of any kind that can be sorted.
-            sample_weight: how much each example counts `[N]`, or None.
+            sample_weight: weights of the examples `[N]`, or None.
 
         Returns:
             self: fitted.
         """
-        for name in ("model_", "report_", "history_"):  # of labels that may be others
+        for name in (
+            "model_",
+            "report_",
+            "history_",
+        ):  # remove the results of an earlier fit
             self.__dict__.pop(name, None)
         self._check_settings()
         X, ids, sample_weight = self._checked(X, y, sample_weight)
@@ -178,20 +183,20 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         model = self._built(X.shape[1:], seeds[1])
         settings = {
             "validation_data": validation,
-            "recipe": copy.deepcopy(self.recipe),  # a fit must not change parameters
+            "recipe": copy.deepcopy(self.recipe),  # fit must not change parameters
             "extraction": self.extraction,
             "monitor": self.monitor,
             "seed": tuple(seeds[2:]),
             "verbose": self.verbose,
         }
-        check_job(model, self.layer, data, trained=False, **settings)
-        noise = noise_from(np.random.default_rng(seeds))
+        resolve_task(model, self.layer, data, trained=False, **settings)
+        noise = seeded_backend_rng(np.random.default_rng(seeds))
         with noise, without_retracing_warnings():
             history = model.fit(
-                _Shuffled(data, self.batch_size, seeds[0]),
+                ShuffledBatches(data, self.batch_size, seeds[0]),
                 validation_data=validation,
                 epochs=self.epochs,
-                shuffle=False,  # which would be by the backend's global seed
+                shuffle=False,  # would use the backend's global seed
                 callbacks=copy.deepcopy(self.callbacks),
                 verbose=self.verbose,
             )
@@ -204,7 +209,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         whole_number("batch_size", self.batch_size)
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
-                f"`validation_fraction` is from 0 to below 1; received "
+                f"`validation_fraction` must be in [0, 1); received "
                 f"{self.validation_fraction!r}."
             )
 
@@ -219,17 +224,19 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.classes_[0]!r}."
             )
         if sample_weight is not None:
-            sample_weight = _floats(_check_sample_weight(sample_weight, X), "weights")
+            sample_weight = as_float32(
+                _check_sample_weight(sample_weight, X), "weights"
+            )
         self._input_shape = X.shape[1:]
-        return _floats(X), ids.astype(np.int64), sample_weight
+        return as_float32(X), ids.astype(np.int64), sample_weight
 
     def _built(self, input_shape, seed):
-        build = _perceptron if self.build is None else self.build
+        build = build_perceptron if self.build is None else self.build
         with initial_weights_from(seed):
             model = build(input_shape, len(self.classes_))
         if not isinstance(model, keras.Model):
             raise TypeError(
-                f"`build` returns a Keras model; received {type(model).__name__}."
+                f"`build` must return a Keras model; received {type(model).__name__}."
             )
         if not model.compiled:
             raise ValueError(
@@ -241,7 +248,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
     # Use.
 
     def predict(self, X: Any) -> np.ndarray:
-        """The label that is decided for, `[N]`, of inputs `[N, ...]`."""
+        """Predicts the labels `[N]` of inputs `[N, ...]`."""
         predicted = self._predictions(X).predicted
         return self.classes_[predicted]
 
@@ -249,19 +256,19 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities `[N, C]` of inputs `[N, ...]`, in the order of `classes_`.
 
         Raises:
-            ValueError: The model's outputs are no probabilities or logits.
+            ValueError: If the model's outputs are neither probabilities nor logits.
         """
         predictions = self._predictions(X)
         if predictions.probabilities is None:
             raise ValueError(
-                f"{self.model_.name!r} gives outputs that are neither probabilities "
-                f"nor logits. Let it end in a softmax, or use `predict`."
+                f"{self.model_.name!r} has outputs that are neither probabilities nor "
+                f"logits. End it in a softmax, or use `predict`."
             )
         return predictions.probabilities
 
     def _predictions(self, X):
         check_is_fitted(self, "model_")
-        X = _floats(validate_data(self, X, reset=False, allow_nd=True))
+        X = as_float32(validate_data(self, X, reset=False, allow_nd=True))
         if X.shape[1:] != self._input_shape:
             raise ValueError(
                 f"X has shape {list(X.shape)}; this classifier was fitted to examples "
@@ -272,54 +279,3 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         reading = reading_of(output_activation(self.model_), self.model_.loss)
         kind = output_kind(reading, outputs)
         return Predictions(None, outputs, kind, threshold=reading.threshold)
-
-
-class _Shuffled(keras.utils.PyDataset):
-    """Batches of arrays, in another order each epoch, which follows from a seed."""
-
-    def __init__(self, arrays, batch_size, seed):
-        super().__init__()
-        self._arrays, self._batch_size = arrays, batch_size
-        self._rng = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def on_epoch_end(self):
-        self._order = self._rng.permutation(len(self._arrays[0]))
-
-    @property
-    def num_batches(self):
-        return -(-len(self._order) // self._batch_size)
-
-    def __getitem__(self, index):
-        start = index * self._batch_size
-        rows = self._order[start : start + self._batch_size]
-        return tuple(array[rows] for array in self._arrays)
-
-
-def _floats(numbers, name="X"):
-    """Float32 of real numbers; whole ones, which may be token ids, as they are."""
-    if numbers.dtype.kind not in "fb":
-        return numbers
-    with np.errstate(over="ignore"):
-        floats = numbers.astype(np.float32)
-    if not np.isfinite(floats).all():
-        raise ValueError(
-            f"{name} contains a value too large for float32, {np.abs(numbers).max():g}."
-        )
-    return floats
-
-
-def _perceptron(input_shape, num_classes):
-    """For tables `[B, D]`."""
-    model = keras.Sequential(
-        [
-            keras.Input(input_shape),
-            keras.layers.Flatten(),
-            keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(32, activation="relu", name="features"),
-            keras.layers.Dense(num_classes, activation="softmax"),
-        ],
-        name="perceptron",
-    )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model

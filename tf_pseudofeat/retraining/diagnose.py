@@ -1,4 +1,4 @@
-"""Whether a retraining is worth it, before it is done."""
+"""Compares remedies for rare classes without changing the model."""
 
 import dataclasses
 import time
@@ -16,16 +16,16 @@ from tf_pseudofeat.evaluation.comparison import (
     difference_error,
     score_predictions,
 )
-from tf_pseudofeat.evaluation.findings import number, score_label, too_few
+from tf_pseudofeat.evaluation.findings import describe_few, format_score, score_label
 from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     probability_scores,
 )
-from tf_pseudofeat.evaluation.thresholds import moved
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.retraining.job import check_job
-from tf_pseudofeat.retraining.search import Tuning, search_job
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.retraining.search import Tuning, search_task
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["Diagnosis", "Remedy", "diagnose"]
 
@@ -36,16 +36,16 @@ _THRESHOLD, _BIAS = "a threshold of its own", "a bias per class"
 
 @dataclasses.dataclass(frozen=True)
 class Remedy:
-    """One thing to do about rare classes, and what it gives on the validation data.
+    """A remedy for rare classes, with its scores on the validation data.
 
     Attributes:
-        name: what it is, in words.
-        code: how to do it.
+        name: name of the remedy.
+        code: code that applies it.
         scores: see `classification_scores` and `probability_scores`.
-        score: what is monitored.
-        standard_error: of it, as from new data.
-        cross_fitted: whether it was chosen by validation data, and scored on a fifth of
-            them by what the other four chose.
+        score: the monitored score.
+        standard_error: standard error of the score.
+        cross_fitted: whether it was chosen on the validation data, and each fold scored
+            by the choice on the others.
     """
 
     name: str
@@ -58,17 +58,17 @@ class Remedy:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis(Page):
-    """What each remedy would give, and which one to take; prints as a table.
+    """The scores of each remedy, and a recommendation; prints as a table.
 
     Attributes:
         remedies: list of `Remedy`, the cheapest first.
-        recommended: the `Remedy` to take: the cheapest that is not worse than the best
-            by more than chance.
-        reason: why, in a sentence.
+        recommended: the recommended `Remedy`: the cheapest one that is not
+            significantly worse than the best.
+        reason: the reason, as a sentence.
         monitor: name of the score.
         counts: validation examples per class, a list of C.
-        tuning: `Tuning`: the recipes that were tried, by which
-            `retrain_head(recipe="auto")` would choose.
+        tuning: `Tuning`: the recipes among which `retrain_head(recipe="auto")` would
+            choose.
         class_names: of the C classes, or None.
         seconds: wall-clock time.
     """
@@ -88,17 +88,17 @@ class Diagnosis(Page):
         rows = [
             (
                 remedy.name + ("*" if remedy.cross_fitted else ""),
-                number(remedy.score, self.monitor),
-                number(remedy.standard_error, self.monitor),
-                *(number(remedy.scores[name], name) for name in shown),
+                format_score(remedy.score, self.monitor),
+                format_score(remedy.standard_error, self.monitor),
+                *(format_score(remedy.scores[name], name) for name in shown),
             )
             for remedy in self.remedies
         ]
         notes = [
             f"On {sum(self.counts):,} validation examples, in percent but for the log "
-            f"loss; {self.seconds:.1f} s. The model is as it was.",
-            "* chosen by these data: each fifth is scored by the choice of the others.",
-            too_few(self.counts, self.class_names),
+            f"loss; {self.seconds:.1f} s. The model did not change.",
+            "* chosen on these data: each fold is scored by the choice on the others.",
+            describe_few(self.counts, self.class_names),
         ]
         return [
             Table(header, rows),
@@ -120,20 +120,20 @@ def diagnose(
     verbose: int | str = "auto",
     **options: Any,
 ) -> Diagnosis:
-    """Says what each remedy for rare classes would give, and leaves the model alone.
+    """Compares remedies for rare classes; does not change the model.
 
-    As it is; with thresholds of its own for the classes; with logit adjustment; with
-    the default of `retrain_head`; and with the recipe that "auto" would choose. One
-    head is trained for that, and undone.
+    Scores the original model, thresholds for the classes, logit adjustment, the default
+    of `retrain_head`, and the recipe that "auto" would choose. A head is trained and
+    rolled back.
 
     Args:
-        model: see `retrain_head`, as for all that is not named here.
-        validation_data: data to judge by, with the class shares of the deployment.
-        monitor: the score to recommend by; or a `Guard`, which says how surely.
-        seed: two whole numbers.
-        verbose: 0 for silence; otherwise progress bars.
-        **options: fields of `Extraction`, and those of `HeadRecipe` that are not
-            searched for, such as `epochs`.
+        model: see `retrain_head`, also for other arguments.
+        validation_data: data to score on, with the class shares of the deployment.
+        monitor: the score to recommend by; or a `Guard` with a confidence.
+        seed: two integers.
+        verbose: 0 for no output; otherwise progress bars.
+        **options: fields of `Extraction`, and fields of `HeadRecipe` that are not
+            searched, such as `epochs`.
 
     Returns:
         diagnosis: `Diagnosis`; prints as a table with one recommendation.
@@ -142,12 +142,11 @@ def diagnose(
         ValueError: See `retrain_head`.
         TypeError: See `retrain_head`.
 
-    Example:
-
-    >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
+    Examples:
+        >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
     """
     began = time.perf_counter()
-    job = check_job(
+    resolved = resolve_task(
         model,
         layer,
         data,
@@ -159,20 +158,22 @@ def diagnose(
         seed=seed,
         **options,
     )
-    material, tuning, candidates = search_job(job, seed=seed, verbose=verbose)
+    material, tuning, candidates = search_task(resolved, seed=seed, verbose=verbose)
     guard = candidates.guard
     weighted = material.features.sample_weight is not None
     plain = not weighted and not preprocesses(model)
-    call = _call(layer, job, guard)
-    said = _remedies(call, plain, guard, tuning, candidates, material.minority, seed)
+    call = _call(layer, resolved, guard)
+    predicted = _remedies(
+        call, plain, guard, tuning, candidates, material.minority, seed
+    )
     chosen, reason = _recommend(
-        {name: predictions for name, (_, predictions, _) in said.items()},
+        {name: predictions for name, (_, predictions, _) in predicted.items()},
         guard,
         material.minority,
     )
     remedies = {
         name: _scored(name, *remedy, candidates, guard, material.minority)
-        for name, remedy in said.items()
+        for name, remedy in predicted.items()
     }
     return Diagnosis(
         remedies=list(remedies.values()),
@@ -181,7 +182,7 @@ def diagnose(
         monitor=guard.name,
         counts=candidates.counts.tolist(),
         tuning=tuning,
-        class_names=job.task.class_names,
+        class_names=resolved.task.class_names,
         seconds=time.perf_counter() - began,
     )
 
@@ -190,9 +191,9 @@ def _metric(guard):
     return repr(guard.name) if isinstance(guard.monitor, str) else guard.name
 
 
-def _call(layer, job, guard):
-    """The beginning of a call of `retrain_head` that does what was tried."""
-    where = "split" if isinstance(layer, Split) else repr(job.split.layer_name)
+def _call(layer, resolved, guard):
+    """The beginning of a call of `retrain_head` in generated code."""
+    where = "split" if isinstance(layer, Split) else repr(resolved.split.layer_name)
     call = f"retrain_head(model, {where}, data, validation_data=..."
     if guard.name != "balanced_accuracy":
         call += f", monitor={_metric(guard)}"
@@ -204,8 +205,8 @@ def _remedies(call, plain, guard, tuning, candidates, minority, seed):
 
     Args:
         call: see `_call`.
-        plain: whether counting labels and a copy of the model give the same logit
-            adjustment: without weights of examples, and without a preprocessor.
+        plain: whether `adjust_logits` with class counts is equivalent: without sample
+            weights and preprocessor.
     """
     as_it_is = candidates.predictions(1.0, 0.0)
     remedies = {"as it is": ("leave the model as it is", as_it_is, False)}
@@ -213,7 +214,7 @@ def _remedies(call, plain, guard, tuning, candidates, minority, seed):
         several = candidates.counts.size > 2
         remedies[_BIAS if several else _THRESHOLD] = (
             f"choose_thresholds(model, validation_data, {_metric(guard)})",
-            moved(as_it_is, guard, minority, seed),
+            cross_fitted_decisions(as_it_is, guard, minority, seed),
             True,
         )
     if (1.0, 1.0) in candidates.keys:
@@ -235,7 +236,7 @@ def _remedies(call, plain, guard, tuning, candidates, minority, seed):
 
 def _scored(name, code, predictions, cross_fitted, candidates, guard, minority):
     scores = score_predictions(predictions, minority)
-    if name in (_BIAS, _THRESHOLD):  # no new classifier: the probabilities stay
+    if name in (_BIAS, _THRESHOLD):  # thresholds do not change probabilities
         as_it_is = candidates.predictions(1.0, 0.0)
         scores |= probability_scores(as_it_is, minority)
     return Remedy(
@@ -248,32 +249,35 @@ def _scored(name, code, predictions, cross_fitted, candidates, guard, minority):
     )
 
 
-def _recommend(said, guard, minority):
-    """The name of the cheapest remedy that is as good as the best, and why.
+def _recommend(predicted, guard, minority):
+    """The name of the cheapest remedy that is as good as the best, and the reason.
 
     Args:
-        said: {name: `Predictions`}, the cheapest first, that of nothing before all.
+        predicted: {name: `Predictions`}, the cheapest first, starting with the original
+            model.
         guard: `Guard`.
         minority: list of class ids.
     """
-    first, *others = said
+    first, *others = predicted
 
     def gain(new, old):
-        """Of one over the other, and whether that is more than chance."""
+        """The gain of one over the other, and whether it is significant."""
 
         def difference(rows=slice(None)):
-            scores = [guard.score(said[n].select(rows), minority) for n in (new, old)]
+            scores = [
+                guard.score(predicted[n].select(rows), minority) for n in (new, old)
+            ]
             return np.array(guard.sign * (scores[0] - scores[1]))
 
         gained = float(difference())
-        error = float(difference_error(difference, said[first].ids))
+        error = float(difference_error(difference, predicted[first].ids))
         return gained, beyond_chance(gained, error, guard.confidence)
 
     label = score_label(guard.name)
     gains = {
         name: gain(name, first)
         for name in others
-        if not guard.collapse(said[first], said[name])
+        if not guard.collapse(predicted[first], predicted[name])
     }
     better = [name for name, (_, sure) in gains.items() if sure]
     if not better:

@@ -1,34 +1,34 @@
 """Options given as keywords: the fields of `HeadRecipe` and of `Extraction`.
 
-A new option is one field of one of them. Every function that takes `**options` knows it
-by its name from then on.
+A new option is a new field of one of them; every function with `**options` then accepts
+it.
 """
 
 from tf_pseudofeat.core.options import check_known, field_names, with_fields
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
 
 __all__ = ["resolve_options"]
 
-# What recipe="auto" decides, and nobody else.
+# Fields that recipe="auto" chooses.
 _SEARCHED = ("blend", "tau", "target_prior", "optimizer")
 
 
 def resolve_options(recipe, extraction, options):
-    """The two objects with the fields that `options` override, and whether to search.
+    """Returns recipe and extraction with overridden fields, and whether to search.
 
-    `batch_size` is that of the recipe. Of "auto" `blend` and `tau` are to be chosen,
-    and may not be among the options.
+    `batch_size` is that of the recipe. With "auto", `blend` and `tau` are chosen and
+    must not be in `options`.
 
     Raises:
-        TypeError: A name is a field of neither, or an object of another kind.
-        ValueError: A value is out of its range, or is for the search to choose.
+        TypeError: If a name is not a field, or an object is of another type.
+        ValueError: If a value is out of range, or is chosen by the search.
     """
     search = isinstance(recipe, str) and recipe == "auto"
     given = [name for name in _SEARCHED if search and name in options]
     if given:
         raise ValueError(
-            f"{given} are what the search chooses; leave out either them or the search."
+            f"recipe='auto' chooses {given}; leave out either them or the search."
         )
     ours = field_names(HeadRecipe)
     check_known(options, [*ours, *field_names(Extraction)])

@@ -1,4 +1,4 @@
-"""A report as a picture."""
+"""Plots of a report."""
 
 import io
 
@@ -6,16 +6,16 @@ __all__ = ["draw_report"]
 
 
 def draw_report(report):
-    """Draws recall and precision of each class before and after, and the loss.
+    """Plots recall and precision of each class before and after, and the loss.
 
     Args:
         report: `RetrainingReport`.
 
     Returns:
-        figure: a `matplotlib.figure.Figure` that a notebook shows.
+        figure: a `matplotlib.figure.Figure` that renders in a notebook.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: If matplotlib is not installed.
     """
     figure = _new_figure(figsize=(13, 4), layout="constrained")
     recall, precision, loss = figure.subplots(1, 3, width_ratios=[3, 3, 1])
@@ -24,7 +24,7 @@ def draw_report(report):
         _draw_bars(axes, report, name)
         axes.set_title(f"{name} on {report.scored_on}{verdict}", loc="left")
     recall.set_xlabel("class (* minority), and its real training examples")
-    precision.set_xlabel("class, and its true share of these data")
+    precision.set_xlabel("class, and its true share of these data, percent")
     recall.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     epochs = (report.recipe.epochs or 0) / max(1, len(report.loss))
     ends = [epochs * (i + 1) for i in range(len(report.loss))]
@@ -43,9 +43,13 @@ def _draw_bars(axes, report, name):
         axes.bar(places, values, width=0.38, color=color, label=when)
     below = [f"{count:,}" for count in report.real]
     if name == "precision":
-        below = [f"{100 * (s or 0):.1f} %" for s in report.before["true_share"]]
-    names = [f"{report.label(place)}\n{below[place]}" for place in classes]
-    long = max(map(len, names)) * len(names) > 90
+        below = [f"{100 * (s or 0):.1f}" for s in report.before["true_share"]]
+    labels = [report.label(place) for place in classes]
+    # As many characters as fit beside each other; turned, both are one line.
+    long = max(map(len, labels + below)) * len(labels) > 50
+    names = [
+        ("  " if long else "\n").join(pair) for pair in zip(labels, below, strict=True)
+    ]
     axes.set_xticks(list(classes), names, rotation=90 if long else 0)
     axes.set(ylim=(0, 100), ylabel=f"{name}, percent")
 
@@ -59,7 +63,7 @@ def _new_figure(**options):
         ) from error
 
     class Picture(Figure):
-        """A figure that a notebook shows without pyplot."""
+        """A figure that renders in a notebook without pyplot."""
 
         def _repr_png_(self):
             file = io.BytesIO()

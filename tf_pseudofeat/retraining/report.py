@@ -1,4 +1,4 @@
-"""What a retraining did, in numbers: for the eye, for a file and as a picture."""
+"""The report of a retraining: tables, dicts and plots."""
 
 import dataclasses
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.evaluation.findings import (
-    assumed_prior,
-    number,
-    price,
-    ranking,
+    describe_losses,
+    describe_prior,
+    describe_ranking,
+    format_score,
     score_label,
 )
-from tf_pseudofeat.extraction.extraction import Extraction
+from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.covariance import CovarianceReport
-from tf_pseudofeat.head.recipe import HeadRecipe, plain
+from tf_pseudofeat.head.plain_values import plain
+from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.retraining.picture import draw_report
 from tf_pseudofeat.retraining.search import Tuning
 
@@ -26,43 +27,41 @@ _PER_CLASS += ("predicted_share",)
 
 @dataclasses.dataclass(frozen=True)
 class RetrainingReport(Page):
-    """Before and after of one retraining; prints, and renders, as a page of tables.
+    """Scores before and after a retraining; prints and renders as tables.
 
     Attributes:
-        layer_name: where the model was split.
+        layer_name: name of the split layer.
         feature_shape: shape of one feature.
         real: training examples per class, a list of C.
-        used: real features per class that the head was trained on, a list of C; of
-            several views of an example each counts.
-        pseudo: pseudo-features per class and epoch, a list of C; negative where a
-            sampler took examples away.
+        used: real features per class that the head was trained on, a list of C; each
+            view counts.
+        pseudo: pseudo-features per class and epoch, a list of C; negative if a sampler
+            removed examples.
         minority: class ids that count as minority in the scores.
-        prior: the class shares that the model's outputs assume as it was left, a list
-            of C; after a rollback those of the training data, or those that an earlier
-            retraining left.
-        scored_on: "validation data", or "training data" where there was none.
-        before: scores of the model as it came, see `classification_scores` and
+        prior: the class shares that the final model's outputs assume, a list of C;
+            after a rollback those of the training data, or of an earlier retraining.
+        scored_on: "validation data", or "training data" if there was none.
+        before: scores of the original model, see `classification_scores` and
             `probability_scores`.
         after: scores with the retrained head.
-        standard_error: of each score's difference, by the same names; {} on training
-            data, where a gain proves nothing.
-        kept: whether the retrained head stayed in the model.
-        reason: why it did not, or "".
-        notes: sentences of what to know: where nothing changed, and why.
-        loss: mean training loss of each epoch; where epochs have few steps, of each
-            stretch of several.
+        standard_error: standard error of each score's difference, by the same names; {}
+            on training data.
+        kept: whether the retrained head was kept.
+        reason: why it was rolled back, or "".
+        notes: remarks, for instance why nothing changed.
+        loss: mean training loss of each epoch, or of several if epochs have few steps.
         recipe: the `HeadRecipe` that reproduces the retraining, with `extraction`,
             `seed` and the same data; its `epochs` are those that were run.
-        extraction: `Extraction`: which examples were looked at.
-        view_source: what changed them a little, in words, or "none"; see `Extraction`.
+        extraction: `Extraction`: which examples were used.
+        view_source: description of the views, or "none"; see `Extraction`.
         monitor: the score that guarded the retraining, or None.
-        seed: two whole numbers.
+        seed: two integers.
         optimizer: name of the optimizer's class.
-        learning_rate: at the first step.
+        learning_rate: learning rate of the first step.
         seconds: wall-clock seconds of each stage.
         class_names: of the C classes, or None.
         covariance: `CovarianceReport` of the Gaussians, None with a sampler.
-        tuning: `Tuning` that chose the settings, None where they were given.
+        tuning: `Tuning` that chose the settings, None if they were given.
     """
 
     layer_name: str
@@ -95,7 +94,7 @@ class RetrainingReport(Page):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers, ready for JSON.
 
-        What is NaN or infinite is None, as JSON knows neither.
+        NaN and infinity become None.
         """
         return plain(self)
 
@@ -105,12 +104,12 @@ class RetrainingReport(Page):
         Returns:
             metrics: {"before_accuracy": 0.86, "after_recall_of_fraud": 0.75, ...}: each
                 score of `SCORE_NAMES`, and recall, precision, F1, average precision and
-                predicted share of each class, by its name or "class_3"; in [0, 1] but
-                for the log loss and the Brier score. What has no value is left out.
+                predicted share of each class, by its name or "class_3"; in [0, 1]
+                except for the log loss and the Brier score. Undefined values are left
+                out.
 
-        Example:
-
-        >>> mlflow.log_metrics(report.metrics())
+        Examples:
+            >>> mlflow.log_metrics(report.metrics())
         """
         flat = {"kept": float(self.kept)}
         for when in ("before", "after"):
@@ -131,7 +130,7 @@ class RetrainingReport(Page):
                 F1, average precision and predicted share "..._before", "..._after".
 
         Raises:
-            ImportError: pandas is not installed.
+            ImportError: If pandas is not installed.
         """
         try:
             import pandas
@@ -168,7 +167,7 @@ class RetrainingReport(Page):
     def _headline(self):
         verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
         made = sum(number for number in self.pseudo if number > 0)
-        kept = sum(self.used) + sum(self.pseudo) - made  # without what a sampler took
+        kept = sum(self.used) + sum(self.pseudo) - made  # without removed examples
         views = 1 if self.view_source == "none" else max(1, self.extraction.num_views)
         real = f"{kept:,} real" if views == 1 else f"{kept:,} features of views"
         return (
@@ -192,11 +191,13 @@ class RetrainingReport(Page):
             unit = ", nats" if name == "log_loss" else ""
             row = [
                 score_label(name) + unit,
-                number(self.before[name], name),
-                number(self.after[name], name),
+                format_score(self.before[name], name),
+                format_score(self.after[name], name),
             ]
             error = self.standard_error.get(name)
-            rows.append([*row, number(error, name)] if self.standard_error else row)
+            rows.append(
+                [*row, format_score(error, name)] if self.standard_error else row
+            )
         header = [f"percent, on {self.scored_on}", "before", "after"]
         return Table((*header, "+-") if self.standard_error else tuple(header), rows)
 
@@ -210,41 +211,43 @@ class RetrainingReport(Page):
             row = [self.label(place), *(f"{count:,}" for count in counts)]
             for name in ("recall", "precision"):
                 row += [
-                    number(self.before[name][place]),
-                    number(self.after[name][place]),
+                    format_score(self.before[name][place]),
+                    format_score(self.after[name][place]),
                 ]
-            row.append(number(self.before["true_share"][place]))
+            row.append(format_score(self.before["true_share"][place]))
             row += [
-                number(scores["predicted_share"][place])
+                format_score(scores["predicted_share"][place])
                 for scores in (self.before, self.after)
             ]
             rows.append(row)
         return Table(header, rows)
 
     def label(self, place: int) -> str:
-        """A class as tables and pictures name it, with a star for the minority."""
+        """The label of a class in tables and plots, with a star for the minority."""
         name = str(place) if self.class_names is None else self.class_names[place]
         return name + ("*" if place in self.minority else "")
 
     def _sentences(self):
         sentences = [
-            price(self.before, self.after, self.standard_error, self.class_names),
-            ranking(self.before, self.after, self.standard_error),
+            describe_losses(
+                self.before, self.after, self.standard_error, self.class_names
+            ),
+            describe_ranking(self.before, self.after, self.standard_error),
         ]
         if self.kept:
-            sentences.append(assumed_prior(self.prior, self.real, self.class_names))
+            sentences.append(describe_prior(self.prior, self.real, self.class_names))
         elif any(sentences):
-            sentences.insert(0, "Of the new head, which the model does not have:")
+            sentences.insert(0, "For the new head, which was rolled back:")
         return [sentence for sentence in [*sentences, *self.notes] if sentence]
 
     def plot(self) -> Any:
-        """Draws recall and precision of each class before and after, and the loss.
+        """Plots recall and precision of each class before and after, and the loss.
 
         Returns:
-            figure: a `matplotlib.figure.Figure`, which a notebook shows;
+            figure: a `matplotlib.figure.Figure`, which renders in a notebook;
                 `figure.savefig("report.png")`.
 
         Raises:
-            ImportError: matplotlib is not installed.
+            ImportError: If matplotlib is not installed.
         """
         return draw_report(self)

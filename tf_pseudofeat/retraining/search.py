@@ -1,7 +1,7 @@
-"""How much of the old head to keep, and of the prior to take off: by validation data.
+"""Chooses `blend` and `tau` on validation data.
 
-The head is trained once. Every share of the old head and every tau is then a candidate
-that costs no training; so are the model as it is, and logit adjustment alone.
+The head is trained once. Every blend and tau is then a candidate without further
+training; so are the original model, and logit adjustment alone.
 """
 
 import dataclasses
@@ -10,30 +10,34 @@ import time
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.comparison import score_decisions
-from tf_pseudofeat.evaluation.findings import number, score_label
+from tf_pseudofeat.evaluation.findings import format_score, score_label
 from tf_pseudofeat.evaluation.guard import Guard
-from tf_pseudofeat.head.head import fit_head
+from tf_pseudofeat.head.fit import fit_head
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.head.weights import blend_weights, restored_unless_kept, weights_of
+from tf_pseudofeat.head.weights import (
+    blend_weights,
+    rollback_unless_committed,
+    weights_of,
+)
 
-__all__ = ["Trial", "Tuning", "search_job", "search_recipe"]
+__all__ = ["Trial", "Tuning", "search_recipe", "search_task"]
 
-# The old head alone comes first: of candidates that are as good, the first is taken.
+# The old head comes first: in case of a tie the first candidate is chosen.
 _BLENDS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.0)
-_ROWS = 6  # of the table that is printed, beside those that always are
+_ROWS = 6  # in the printed table, in addition to fixed ones
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One candidate, and what it did on the validation data.
+    """One candidate, with its scores on the validation data.
 
     Attributes:
-        blend: share of the old head, see `HeadRecipe`; of 1 nothing is trained.
-        tau: how much of the prior is taken off the logits.
-        score: what is monitored.
-        standard_error: of it, from the number of examples of each class.
+        blend: weight of the old head, see `HeadRecipe`; with 1 nothing is trained.
+        tau: strength of the logit adjustment.
+        score: the monitored score.
+        standard_error: standard error of the score.
         minority_recall: mean recall of the minority classes.
-        excluded: why it is not chosen, whatever its score; or "".
+        excluded: why it cannot be chosen, or "".
     """
 
     blend: float
@@ -52,21 +56,21 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning(Page):
-    """What was tried and what was chosen; prints as a table.
+    """The candidates and the choice; prints as a table.
 
     Attributes:
-        recipe: the `HeadRecipe` that was chosen.
-        chosen: its `Trial`. Its score is that of the best of many on the data that
-            chose it, and so too high.
+        recipe: the chosen `HeadRecipe`.
+        chosen: its `Trial`, whose score is optimistic, since it is the best of many on
+            the data that it was chosen on.
         monitor: name of the score.
-        estimate: what to expect of it on new data: each fifth of the validation data
-            was judged by what the other four chose.
-        standard_error: of the estimate.
+        estimate: cross-fitted estimate of the score on new data: each fold is scored by
+            the choice on the others.
+        standard_error: standard error of the estimate.
         counts: validation examples per class, a list of C.
-        trials: list of `Trial`, that of the model as it is first.
-        default: the `Trial` of the recipe that is taken without a search.
+        trials: list of `Trial`, starting with the original model.
+        default: the `Trial` of the default recipe.
         seconds: wall-clock time of the search.
-        lower_is_better: whether a lower score is the better one.
+        lower_is_better: whether lower scores are better.
     """
 
     recipe: HeadRecipe
@@ -88,12 +92,11 @@ class Tuning(Page):
         always = [self.trials[0], adjusted, self.default]
         shown = dict.fromkeys([*always, self.chosen, *best[:_ROWS]])
         return [
-            f"Judged on {sum(self.counts):,} validation examples, at least "
+            f"Scored on {sum(self.counts):,} validation examples, at least "
             f"{min(filter(None, self.counts)):,} of a class; {len(self.trials)} "
-            f"candidates, {self.seconds:.1f} s.\n"
-            f"Chosen: {self.chosen}. Expect {self._number(self.estimate)} +- "
-            f"{self._number(self.standard_error)} on new data (cross-fitted; its own "
-            f"score below chose it).",
+            f"candidates, {self.seconds:.1f} s.\nChosen: {self.chosen}. Expect "
+            f"{self._number(self.estimate)} +- {self._number(self.standard_error)} on "
+            f"new data (cross-fitted; the score below is optimistic).",
             Table(
                 ("candidate", score_label(self.monitor), "+-", "minority recall"),
                 [self._row(trial) for trial in shown],
@@ -107,28 +110,28 @@ class Tuning(Page):
             f"{trial}{note}",
             self._number(trial.score) + ("*" if trial == self.chosen else " "),
             self._number(trial.standard_error),
-            number(trial.minority_recall),
+            format_score(trial.minority_recall),
         )
 
     def _number(self, score):
-        return number(score, self.monitor)
+        return format_score(score, self.monitor)
 
 
-def search_job(job, *, seed, verbose):
-    """Extracts the features of a `Job` and searches its recipe.
+def search_task(resolved, *, seed, verbose):
+    """Extracts the features of a `RetrainingTask`, and searches its recipe.
 
     Returns:
         material: `Material`.
         tuning: `Tuning`.
         candidates: `Candidates`.
     """
-    with restored_unless_kept(job.task.head):  # from now on it is not another's
-        extracted, validation = job.extract(seed=seed, verbose=verbose)
-        material = job.material(extracted)
+    with rollback_unless_committed(resolved.task.head):  # locks the head
+        extracted, validation = resolved.extract(seed=seed, verbose=verbose)
+        material = resolved.material(extracted)
         found = search_recipe(
-            *(job.task, material, validation),
-            recipe=job.recipe,
-            monitor=job.guard,
+            *(resolved.task, material, validation),
+            recipe=resolved.recipe,
+            monitor=resolved.guard,
             seed=seed,
             verbose=verbose,
         )
@@ -145,16 +148,16 @@ def search_recipe(
     seed=(1, 2),
     verbose=0,
 ):
-    """Chooses `blend` and `tau` of a recipe by validation data.
+    """Chooses `blend` and `tau` of a recipe on validation data.
 
     Args:
-        task: `Task`; its head has its weights back afterwards.
+        task: `Task`; the weights of its head are restored.
         material: `Material` to train on, see `prepare_material`.
-        validation: `LabeledFeatures` to judge by.
-        recipe: `HeadRecipe` with all else.
-        monitor: the score, or a `Guard`; "balanced_accuracy" where it is None.
-        seed: two whole numbers.
-        verbose: 0 for silence; otherwise a progress bar.
+        validation: `LabeledFeatures` to score on.
+        recipe: `HeadRecipe` with the other fields.
+        monitor: the score, or a `Guard`; None for "balanced_accuracy".
+        seed: two integers.
+        verbose: 0 for no output; otherwise a progress bar.
 
     Returns:
         tuning: `Tuning`.
@@ -162,7 +165,7 @@ def search_recipe(
     """
     began, recipe = time.perf_counter(), recipe or HeadRecipe()
     guard = Guard.of(monitor)
-    if guard.monitor is None:  # there is something to choose by
+    if guard.monitor is None:  # a score is needed to choose by
         guard = dataclasses.replace(guard, monitor="balanced_accuracy")
     usual = recipe.resolve(task, material)
     candidates = Candidates(task, material, validation, guard, usual.tau, seed)
@@ -194,10 +197,10 @@ def search_recipe(
 
 
 def _add_trained(candidates, task, material, recipe, usual, *, seed, verbose):
-    """Trains the head once, adds every share of it, and puts the old one back."""
+    """Trains the head once, adds every blend of it, and restores the old one."""
     head, trained = task.head, dataclasses.replace(recipe, blend=0.0, tau=0.0)
     blends = (0.0,) if recipe.fresh_head else _BLENDS
-    with restored_unless_kept(head):
+    with rollback_unless_committed(head):
         old = weights_of(head)
         fit = fit_head(task, material, trained, seed=seed, verbose=verbose)
         new = weights_of(head)

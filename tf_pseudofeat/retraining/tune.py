@@ -1,14 +1,14 @@
-"""A recipe that chooses itself."""
+"""Tunes a recipe on validation data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from tf_pseudofeat.extraction.extraction import Extraction
-from tf_pseudofeat.retraining.job import check_job
-from tf_pseudofeat.retraining.search import Tuning, search_job
-from tf_pseudofeat.splitting.split import Split
+from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.retraining.search import Tuning, search_task
+from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["tune"]
 
@@ -26,38 +26,37 @@ def tune(
     verbose: int | str = "auto",
     **options: Any,
 ) -> Tuning:
-    """Finds `blend` and `tau` of `retrain_head`, and leaves the model as it is.
+    """Chooses `blend` and `tau` of `retrain_head`; does not change the model.
 
-    The head is trained once. Among the candidates are the model as it is and logit
-    adjustment alone. The table that is printed says what the choice is worth on new
-    data: each fifth of the validation data is judged by what the other four chose.
+    The head is trained once. The candidates include the original model and logit
+    adjustment alone. The printed table has a cross-fitted estimate of the score on new
+    data: each fold of the validation data is scored by the choice on the others.
 
     Args:
-        model: see `retrain_head`, as for all that is not named here.
-        validation_data: data to judge by.
+        model: see `retrain_head`, also for other arguments.
+        validation_data: data to choose by.
         monitor: the score to choose by: its name, a function, a Keras metric, or a
             `Guard`.
-        seed: two whole numbers.
-        verbose: 0 for silence; otherwise progress bars.
-        **options: fields of `Extraction`, and those of `HeadRecipe` that are not
-            searched for, such as `epochs`.
+        seed: two integers.
+        verbose: 0 for no output; otherwise progress bars.
+        **options: fields of `Extraction`, and fields of `HeadRecipe` that are not
+            searched, such as `epochs`.
 
     Returns:
-        tuning: `Tuning`; prints as the table of what was tried.
+        tuning: `Tuning`; prints as a table of candidates.
 
     Raises:
         ValueError: See `retrain_head`.
         TypeError: See `retrain_head`.
 
-    Example:
-
-    >>> tuning = tune(model, "features", train_ds, val_ds)
-    >>> print(tuning)
-    >>> retrain_head(model, "features", train_ds, recipe=tuning.recipe)
+    Examples:
+        >>> tuning = tune(model, "features", train_ds, val_ds)
+        >>> print(tuning)
+        >>> retrain_head(model, "features", train_ds, recipe=tuning.recipe)
     """
     if "recipe" in options:
-        raise TypeError("`tune` takes no `recipe`: it is what it finds.")
-    job = check_job(
+        raise TypeError("`tune` does not take a `recipe`: it returns one.")
+    resolved = resolve_task(
         model,
         layer,
         data,
@@ -69,4 +68,4 @@ def tune(
         seed=seed,
         **options,
     )
-    return search_job(job, seed=seed, verbose=verbose)[1]
+    return search_task(resolved, seed=seed, verbose=verbose)[1]

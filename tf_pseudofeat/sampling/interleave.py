@@ -1,8 +1,8 @@
 """The stream of Step 5: real features and pseudo-features, interleaved.
 
-An epoch holds every real example once and exactly the planned number of pseudo-features
-of each class, in a uniformly shuffled order. Pseudo-features are drawn as the stream is
-read and never stored, so a hundred times the minority costs no memory.
+An epoch has every real example once and the exact number of pseudo-features of each
+class, in a uniformly shuffled order. Pseudo-features are drawn as the stream is read
+and never stored, so even a hundred times the minority takes no memory.
 """
 
 import functools
@@ -13,23 +13,27 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tf_pseudofeat.core.arguments import stateless_seed, whole_number
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.labels import labels_like
-from tf_pseudofeat.core.stored import StoredArray
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian, check_gaussian
+from tf_pseudofeat.core.stateless_seed import stateless_seed
+from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.gaussians.class_conditional_gaussian import (
+    ClassConditionalGaussian,
+    check_gaussian,
+)
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 from tf_pseudofeat.sampling.rounding import cast_draws, warn_of_rounding
 
 __all__ = ["interleave", "stream_features"]
 
-# Work is done by the chunk and then cut into batches: a batch of 43 rows is mostly
-# overhead. A chunk holds at most this many rows and this many numbers.
+# The stream computes chunks and splits them into batches, since small batches are
+# mostly overhead. A chunk has at most this many rows and numbers.
 _CHUNK_ROWS = 4096
 _CHUNK_SIZE = 2**22
 
-# No Python of a stream needs to be rewritten for the graph, and to look takes time.
-_as_it_is = tf.autograph.experimental.do_not_convert
+# The functions need no autograph, which takes time.
+_no_autograph = tf.autograph.experimental.do_not_convert
 
 
 def interleave(
@@ -45,52 +49,51 @@ def interleave(
 ) -> tf.data.Dataset:
     """A `tf.data.Dataset` of real features and pseudo-features, ready for `head.fit`.
 
-    Each iteration over the dataset is one epoch, in an order of its own. The order and
-    the draws follow from `seed` (and from `tf.random.set_seed`, if that was called).
-    Neither threads nor eager or graph mode change what is drawn.
-    The iterator can be saved and resumed with `tf.train.Checkpoint`: it finishes its
-    epoch to the bit. After a `repeat()`, epochs that had not begun are whole ones, but
-    may be others, or such as were seen before.
+    Each iteration over the dataset is one epoch, in a new order. The order and the
+    draws follow from `seed` (and from `tf.random.set_seed`, if it was called). They do
+    not depend on threads, or on eager or graph mode. The iterator can be saved and
+    resumed with `tf.train.Checkpoint`: it completes its epoch bit for bit. After a
+    `repeat()`, later epochs are complete, but may be different ones, or repeat earlier
+    ones.
 
-    Features on disk give the same batches, to the bit, and can be resumed where their
-    files are. Each row is read from its place, in ascending order within some thousand
-    rows, several such chunks at a time. While the system can keep the files in its
-    cache that costs little; once they are several times larger than memory, each row
-    costs a read of 4 KiB.
+    Features on disk give the same batches, bit for bit, and can be resumed if their
+    files are there. Rows are read in ascending order within chunks of some thousand
+    rows, several chunks at a time. This is fast while the files fit in the cache of the
+    system; if they are several times larger than memory, each row takes a read of 4
+    KiB.
 
     Args:
         features: real features `[N, ...]`, an array, or a `StoredArray` as
-            `load_features` gives it. Beside whole numbers, pseudo-features are rounded,
-            with a warning.
+            `load_features` returns it. For integer features, pseudo-features are
+            rounded, with a warning.
         labels: their labels, `[N]`, `[N, 1]` or one-hot `[N, C]`.
-        gaussian: a fitted `ClassConditionalGaussian`, or None to stream the real
-            features alone.
+        gaussian: a fitted `ClassConditionalGaussian`, or None to stream only real
+            features.
         counts: {class: number of pseudo-features}, as from `pseudo_counts`.
         batch_size: B.
-        seed: two whole numbers.
-        sample_weight: weights of the real examples `[N]`, or None. A pseudo-feature
-            weighs what its class weighs on average.
-        fresh_each_epoch: draw anew in each epoch, or, as the paper does, make one set
-            of pseudo-features and see it in every epoch, in another order.
+        seed: two integers.
+        sample_weight: weights of the real examples `[N]`, or None. Pseudo-features get
+            the mean weight of their class.
+        fresh_each_epoch: whether to draw new pseudo-features in each epoch. If False,
+            as in the paper, all epochs have the same set in different orders.
 
     Returns:
         dataset: batches `(features [B, ...], labels)`, or `(features, labels,
-        sample_weight)`, of known cardinality; the labels have the form that came in.
+        sample_weight)`, of known cardinality; labels in the form of the input.
 
     Raises:
-        ValueError: Lengths differ; a feature is NaN or infinite, a weight is negative;
-            a count is negative or names a class that the Gaussians were not fitted to;
-            features and Gaussians differ in shape.
-        TypeError: `counts` is no dict.
+        ValueError: If lengths differ; a feature is NaN or infinite, or a weight
+            negative; a count is negative, or of a class that the Gaussians were not
+            fitted to; or features and Gaussians differ in shape.
+        TypeError: If `counts` is not a dict.
 
-    Example:
-
-    >>> features = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
-    >>> labels = np.repeat([0, 1], [50, 10])
-    >>> gaussian = ClassConditionalGaussian(num_classes=2)
-    >>> gaussian.adapt(features, labels)
-    >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
-    10
+    Examples:
+        >>> features = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+        >>> labels = np.repeat([0, 1], [50, 10])
+        >>> gaussian = ClassConditionalGaussian(num_classes=2)
+        >>> gaussian.adapt(features, labels)
+        >>> len(interleave(features, labels, gaussian, {1: 40}, batch_size=10))
+        10
     """
     data = LabeledFeatures(features, labels, sample_weight)
     if counts:
@@ -106,7 +109,7 @@ def interleave(
 
 
 def stream_features(data, gaussian, counts, *, batch_size, seed, fresh_each_epoch):
-    """`interleave` of `LabeledFeatures`."""
+    """`interleave` for `LabeledFeatures`."""
     features, batch_size = data.features, whole_number("batch_size", batch_size)
     num_classes = int(data.ids.max()) + 1
     if gaussian is not None:
@@ -134,8 +137,10 @@ def stream_features(data, gaussian, counts, *, batch_size, seed, fresh_each_epoc
 
 
 def _on_host(features):
-    """The features as a tensor, copied once; `tf.constant` has two copies at a time."""
-    aligned = np.empty(features.nbytes + 64, np.uint8)  # as TensorFlow's kernels expect
+    """Copies features to a tensor once; `tf.constant` would hold two copies."""
+    aligned = np.empty(
+        features.nbytes + 64, np.uint8
+    )  # alignment of TensorFlow's kernels
     start = -aligned.ctypes.data % 64
     aligned = aligned[start : start + features.nbytes].view(features.dtype)
     aligned = aligned.reshape(features.shape)
@@ -146,13 +151,13 @@ def _on_host(features):
 
 
 def _gatherer(features):
-    """A function from row numbers `[M]` to those rows of an array, or of its files."""
+    """Returns a function from row numbers `[M]` to rows of an array or its files."""
     if not isinstance(features, StoredArray):
         return functools.partial(tf.gather, _on_host(features))
 
     def gather(rows):
-        # Stateless, because the same rows give the same numbers: so an iterator over
-        # them can be saved.
+        # Stateless, since the result depends only on `rows`, so the iterator can be
+        # saved.
         taken = tf.numpy_function(features.take, [rows], features.dtype, stateful=False)
         return tf.ensure_shape(taken, [None, *features.shape[1:]])
 
@@ -160,9 +165,9 @@ def _gatherer(features):
 
 
 def _row_maker(features, columns, gaussian, counts, prototypes):
-    """A function from indices `[M]` and a seed to the rows with those indices.
+    """Returns a function from indices `[M]` and a seed to rows.
 
-    An index below N is a real example; those from N on are pseudo-features, class by
+    Indices below N are real examples; those from N on are pseudo-features, class by
     class in the order of `counts`.
     """
     num_real, classes = features.shape[0], tf.constant(list(counts), tf.int64)
@@ -202,19 +207,19 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
     fold = tf.random.experimental.stateless_fold_in
 
     def chunk(rows_seed, position):
-        """The rows of one slice of the shuffled indices, with draws of their own."""
+        """The rows of one slice of the shuffled indices, with their own draws."""
         shuffle_seed = fold(rows_seed, -1)
         start = position * chunk_rows
         indices = tf.range(start, tf.minimum(start + chunk_rows, total))
         return rows(_shuffled(indices, shuffle_seed, total), fold(rows_seed, position))
 
-    @_as_it_is
+    @_no_autograph
     def fresh(epoch, position):
         return chunk(fold(set_seed, epoch), position)
 
-    @_as_it_is
+    @_no_autograph
     def fixed(epoch, position):
-        """The same chunks in every epoch, in another order, within them too."""
+        """The same chunks in every epoch, in another order, also within chunks."""
         epoch_seed = fold(order_seed, epoch)
         position = _shuffled(position, epoch_seed, num_chunks)
         columns = chunk(set_seed, position)
@@ -222,14 +227,14 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
         places = _shuffled(places, fold(epoch_seed, position), tf.size(places))
         return tuple(tf.gather(column, places) for column in columns)
 
-    @_as_it_is
+    @_no_autograph
     def begin(epoch, numbered):
-        """Which epoch this is: the random number beside its first position."""
+        """Identifies the epoch by the random number at its first position."""
         position, number = numbered
         epoch = tf.where(position == 0, number, epoch)
         return epoch, (epoch, position)
 
-    # A new sequence of numbers for each iteration over the dataset.
+    # A new random sequence for each iteration over the dataset.
     numbers = tf.data.Dataset.random(int(seed[0]), rerandomize_each_iteration=True)
     stream = tf.data.Dataset.zip(tf.data.Dataset.range(num_chunks), numbers)
     stream = stream.scan(tf.constant(0, tf.int64), begin)
@@ -239,18 +244,17 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
     stream = stream.rebatch(batch_size)
     num_batches = -(-total // batch_size)
     stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
-    # There is nothing to rewrite here, and to look for it copies the features each time
-    # that the stream is begun.
+    # Graph rewrites find nothing to optimize, and copy the features on each iteration.
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _shuffled(indices, seed, size):
-    """Where a uniform permutation of `range(size)` puts each of `indices`."""
+    """Maps indices by a uniform random permutation of `range(size)`."""
     # The cipher takes its key from the lowest bits, often 8, of each word of the seed.
-    # A folded seed varies in one word, and `index_shuffle` fixes another: that left
-    # some 250 permutations. So the seed is hashed, into all three words.
+    # A folded seed varies in one word, and `index_shuffle` fixes another, which leaves
+    # about 250 permutations. So the seed is hashed into all three words.
     key = tf.random.stateless_uniform([3], seed, None, None, tf.int32)
     last = tf.cast(size, indices.dtype) - 1
     return tf.raw_ops.RandomIndexShuffle(
@@ -265,10 +269,10 @@ def _mean_weights(ids, sample_weight, num_classes):
 
 
 def _resolve_counts(counts, gaussian, feature_shape):
-    """{class: number} in plain integers, without the classes that get none."""
+    """Returns {class: number} as ints, without classes that get none."""
     if not isinstance(counts, dict | None):
         raise TypeError(
-            f"`counts` is a dict {{class: number of pseudo-features}}, as from "
+            f"`counts` must be a dict {{class: number of pseudo-features}}, as from "
             f"pseudo_counts; received {counts!r}."
         )
     counts = {c: count for c, count in (counts or {}).items() if count != 0}

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from tf_pseudofeat.gaussians.covariance import estimate_covariance, moment_kind
-from tf_pseudofeat.gaussians.moments import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.sampling import sample_gaussians
 from tf_pseudofeat.sampling.rounding import (
     cast_draws,
@@ -21,11 +21,11 @@ from tf_pseudofeat.sampling.rounding import (
 
 __all__ = ["GaussianOverSampler", "PerturbedOverSampler"]
 
-_CALLER = 6  # frames from `_cast` to where `fit_resample` was called
+_CALLER = 6  # stack frames from `_cast` to the caller of `fit_resample`
 
 
 class _OverSampler(BaseOverSampler):
-    """Real examples first, as they came, then what `_draw` makes, class by class."""
+    """Base class: real examples first, unchanged, then those of `_draw` by class."""
 
     _parameter_constraints: typing.ClassVar[dict] = {
         **BaseOverSampler._parameter_constraints,
@@ -51,7 +51,7 @@ class _OverSampler(BaseOverSampler):
         return stacked, np.concatenate([y, classes[new_ids].astype(y.dtype)])
 
     def _cast(self, drawn, dtype):
-        """Draws `[M, D]` in the dtype of the array, whole in whole columns."""
+        """Casts draws `[M, D]` to the dtype of the array; rounds integer columns."""
         check_continuous(dtype)
         if drawn.size:
             warn_of_rounding(self._dtypes or [dtype], _CALLER)
@@ -62,22 +62,22 @@ class _OverSampler(BaseOverSampler):
 
 
 def _dtypes(X):
-    """NumPy dtypes of the columns of a DataFrame; of what has one dtype, none."""
+    """NumPy dtypes of the columns of a DataFrame; [] for an array."""
     if not hasattr(X, "columns"):
         return []
     for name, dtype in zip(X.columns, X.dtypes, strict=True):
         check_continuous(dtype, f"Column {name!r}")
-    # Those of pandas, for instance with missing values, say what they hold.
+    # Extension dtypes of pandas, such as nullable ones, name their NumPy dtype.
     held = (getattr(each, "subtype", each) for each in X.dtypes)
     return [np.dtype(getattr(each, "numpy_dtype", each)) for each in held]
 
 
 class GaussianOverSampler(_OverSampler):
-    """Fills rare classes up with draws from a Gaussian per class.
+    """Oversamples rare classes with draws from a Gaussian per class.
 
     The proposed method of Konno and Iwazume (2018), Steps 3 and 4, for arrays. It fits
-    the same Gaussians as `ClassConditionalGaussian` with the same settings, which
-    streams its draws and needs no memory for them.
+    the same Gaussians as `ClassConditionalGaussian`, whose draws can be streamed
+    without memory.
 
         x | c ~ N(mean_c, covariance_scale * covariance_c)
 
@@ -85,33 +85,32 @@ class GaussianOverSampler(_OverSampler):
         sampling_strategy: as in imbalanced-learn, see `pseudo_counts`.
         covariance_type: "full" (the paper), "diag", "tied", "spherical" or "low_rank".
         shrinkage: "oas", or a weight from 0 (the paper) to 1.
-        covariance_scale: magnifies the covariances.
-        rank: directions of "low_rank", see `ClassConditionalGaussian`.
-        random_state: None, a whole number, or a `numpy.random.RandomState`.
+        covariance_scale: factor of the covariances.
+        rank: number of directions of "low_rank", see `ClassConditionalGaussian`.
+        random_state: None, an int, or a `numpy.random.RandomState`.
 
     Attributes:
         sampling_strategy_: {class: number of draws}.
-        covariance_report_: `CovarianceReport`; its class ids are places in the sorted
-            list of classes.
+        covariance_report_: `CovarianceReport`; its class ids are indices in the sorted
+            classes.
 
     Raises:
-        ValueError: In `fit_resample`: a class with one example, unless "tied"; features
-            that are bool or categories.
+        ValueError: In `fit_resample`, if a class has one example (unless "tied"), or
+            features are bool or categorical.
 
     Warns:
-        UserWarning: Draws beside whole numbers are rounded.
+        UserWarning: If features are integers, to which draws are rounded.
 
-    Example:
-
-    >>> sampler = GaussianOverSampler(random_state=0)
-    >>> features, labels = sampler.fit_resample(features, labels)
+    Examples:
+        >>> sampler = GaussianOverSampler(random_state=0)
+        >>> features, labels = sampler.fit_resample(features, labels)
 
     References:
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
         Deep Learning", arXiv 1807.06538, 2018.
     """
 
-    # Checked where they are used, by `estimate_covariance`.
+    # Validated by `estimate_covariance`.
     _parameter_constraints: typing.ClassVar[dict] = {
         **_OverSampler._parameter_constraints,
         **dict.fromkeys(
@@ -154,36 +153,35 @@ class GaussianOverSampler(_OverSampler):
 
 
 class PerturbedOverSampler(_OverSampler):
-    """Fills rare classes up with real examples to which noise is added.
+    """Oversamples rare classes with real examples plus noise.
 
-    The "perturbed" rival of Konno and Iwazume (2018): a real example of the class,
+    The "perturbed" baseline of Konno and Iwazume (2018): a real example of the class,
     drawn with replacement, plus Gaussian noise of mean 0.
 
         x = x_i + noise_scale * noise,    noise_j ~ N(0, variance_cj)
 
-    The paper takes the variance from the real features and does not say which one.
-    Here it is that of each feature j within the class c: one variance for all classes
-    would give narrow classes the width of broad ones.
+    The paper takes the variance from the real features without further details. Here it
+    is the variance of each feature j within the class c: a variance over all classes
+    would be too large for narrow classes.
 
     Args:
         sampling_strategy: as in imbalanced-learn, see `pseudo_counts`.
-        noise_scale: standard deviation of the noise over that of the features, from 0.
-        random_state: None, a whole number, or a `numpy.random.RandomState`.
+        noise_scale: ratio of the standard deviations of noise and features, at least 0.
+        random_state: None, an int, or a `numpy.random.RandomState`.
 
     Attributes:
         sampling_strategy_: {class: number of draws}.
 
     Raises:
-        ValueError: In `fit_resample`: `noise_scale` is negative or not finite; features
-            that are bool or categories.
+        ValueError: In `fit_resample`, if `noise_scale` is negative or not finite, or
+            features are bool or categorical.
 
     Warns:
-        UserWarning: Draws beside whole numbers are rounded.
+        UserWarning: If features are integers, to which draws are rounded.
 
-    Example:
-
-    >>> sampler = PerturbedOverSampler(random_state=0)
-    >>> features, labels = sampler.fit_resample(features, labels)
+    Examples:
+        >>> sampler = PerturbedOverSampler(random_state=0)
+        >>> features, labels = sampler.fit_resample(features, labels)
 
     References:
         Konno and Iwazume, "Pseudo-Feature Generation for Imbalanced Data Analysis in
@@ -209,11 +207,12 @@ class PerturbedOverSampler(_OverSampler):
     def _draw(self, features, ids, new_ids, rng):
         if not 0 <= self.noise_scale < np.inf:
             raise ValueError(
-                f"`noise_scale` is a number from 0; received {self.noise_scale!r}."
+                f"`noise_scale` must be a number of at least 0; received "
+                f"{self.noise_scale!r}."
             )
         moments = moments_of(features, ids, ids.max() + 1, "diag")
         variance = moments.scatter / np.maximum(moments.count, 1)[:, np.newaxis]
-        order = np.argsort(ids, kind="stable")  # the examples of a class side by side
+        order = np.argsort(ids, kind="stable")  # sorted by class
         starts = np.searchsorted(ids[order], new_ids)
         offsets = (rng.uniform(size=new_ids.size) * moments.count[new_ids]).astype(int)
         deviation = self.noise_scale * np.sqrt(variance)[new_ids]

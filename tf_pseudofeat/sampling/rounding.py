@@ -1,4 +1,4 @@
-"""Continuous draws in the dtype of the features that they stand beside."""
+"""Casts continuous draws to the dtype of the features."""
 
 import warnings
 
@@ -9,17 +9,16 @@ __all__ = ["cast_draws", "check_continuous", "warn_of_rounding"]
 
 
 def cast_draws(draws, dtype):
-    """Draws `[N, ...]` in the dtype of features.
+    """Casts draws `[N, ...]` to the dtype of features.
 
-    To a dtype of whole numbers they are rounded to the nearest, and what lies beyond
-    its range becomes its smallest or largest number.
+    For integer dtypes they are rounded to the nearest integer and clipped to the range.
 
     Args:
         draws: floats, an array or a tensor.
-        dtype: NumPy dtype of numbers.
+        dtype: real NumPy dtype.
 
     Returns:
-        cast: an array or a tensor, as it came in.
+        cast: an array or a tensor, like `draws`.
     """
     dtype = np.dtype(dtype)
     if tf.is_tensor(draws):
@@ -28,7 +27,7 @@ def cast_draws(draws, dtype):
     if not _is_whole(dtype):
         return draws.astype(dtype, copy=False)
     limits, draws = np.iinfo(dtype), np.rint(draws)
-    # The largest int64 is no float: so the ends are compared with, not clipped to.
+    # Float64 cannot hold the largest int64, so the limits are assigned, not clipped to.
     below, above = draws <= float(limits.min), draws >= float(limits.max)
     cast = np.where(below | above, 0, draws).astype(dtype)
     cast[below], cast[above] = limits.min, limits.max
@@ -36,7 +35,7 @@ def cast_draws(draws, dtype):
 
 
 def _whole_tensor(draws, dtype):
-    # `tf.saturate_cast` takes what is beyond the largest int64 for the smallest.
+    # `tf.saturate_cast` wraps values above the largest int64 to the smallest.
     limits, draws = np.iinfo(dtype), tf.round(draws)
     below, above = draws <= float(limits.min), draws >= float(limits.max)
     cast = tf.cast(tf.where(below | above, tf.zeros_like(draws), draws), dtype)
@@ -45,29 +44,29 @@ def _whole_tensor(draws, dtype):
 
 
 def check_continuous(dtype, name="an array"):
-    """Raises for a dtype with nothing between its values: bool, category, text.
+    """Raises if a dtype is not numeric: bool, category, text.
 
     Args:
-        dtype: of NumPy or pandas.
-        name: what has it, for the error.
+        dtype: dtype of NumPy or pandas.
+        name: what has the dtype, for the error message.
 
     Raises:
-        ValueError: The dtype is not one of numbers.
+        ValueError: If the dtype is not numeric.
     """
     if not _is_number(dtype):
         raise ValueError(
-            f"Draws are continuous, and {name} of dtype {dtype} has nothing between "
-            f"its values. Cast it to float and round afterwards, or use "
-            f"imbalanced-learn's SMOTENC or RandomOverSampler, which take categories."
+            f"Draws are continuous, but {name} has dtype {dtype}. Cast it to float and "
+            f"round afterwards, or use imbalanced-learn's SMOTENC or "
+            f"RandomOverSampler, which take categories."
         )
 
 
 def warn_of_rounding(dtypes, stacklevel=2):
-    """Warns, once for all of them, of dtypes that draws are rounded to.
+    """Warns, once, about integer dtypes that draws are rounded to.
 
     Args:
-        dtypes: of NumPy or pandas.
-        stacklevel: as of `warnings.warn`, counted from whoever calls this.
+        dtypes: dtypes of NumPy or pandas.
+        stacklevel: as for `warnings.warn`, counted from the caller.
     """
     whole = sorted({str(dtype) for dtype in dtypes if _is_whole(dtype)})
     if whole:

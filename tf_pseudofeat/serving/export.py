@@ -1,4 +1,4 @@
-"""Step 6 for production: the retrained model as a SavedModel with named endpoints."""
+"""Step 6 for production: exports the model as a SavedModel with named endpoints."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.evaluation.thresholds import Thresholds
-from tf_pseudofeat.gaussians.gaussian import ClassConditionalGaussian
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.endpoints import endpoints
 from tf_pseudofeat.serving.warmup import warmup_records
 
@@ -33,77 +33,78 @@ def export_classifier(
     warmup: object = None,
     preprocess: bool = True,
 ) -> str:
-    """Writes the model as a SavedModel that TensorFlow Serving and TF load as it is.
+    """Exports the model as a SavedModel for TensorFlow Serving and TensorFlow.
 
-    A version appears in its folder whole or not at all, and none is overwritten, also
-    where several processes export at once. One that is killed leaves a hidden folder
-    `.unfinished-*`, which servers pass over and you may delete. Loading needs only
-    TensorFlow; each weight is stored once, and the optimizer and the statistics of the
-    training data stay at home. The endpoints (SavedModel signatures), for any batch
-    size B:
+    Each version is written atomically, and none is overwritten, even if several
+    processes export at once. A process that is killed leaves a hidden folder
+    `.unfinished-*`, which servers ignore and you may delete. Loading needs only
+    TensorFlow; each weight is stored once, and neither the optimizer nor the statistics
+    of the training data are included. The endpoints (SavedModel signatures), for any
+    batch size B:
 
         serving_default  the model's inputs -> its outputs, by name;
                          with `class_names` also
-                         classes [B, C] string, the names, the likeliest first, and
+                         classes [B, C] string, the names, most likely first, and
                          scores [B, C] float32, the probability of each of them;
-                         with `thresholds` first the one that they decide for, and
+                         with `thresholds` in the order of their decision, and
                          probabilities with their temperature
         encoded          image_bytes [B] string, JPEG or PNG files -> the same
         features         the model's inputs -> features [B, ...]
         log_density      the model's inputs -> log_density [B, C] float32, of the
-                         features under each class; where all are low, the input is
-                         unlike every class
+                         features under each class; if all are low, the input is unlike
+                         every class
 
     Args:
         model: built Keras model with a graph of layers.
-        path: folder of versions, `served` for `served/1`, `served/2` and so on, of
-            which the next is taken; or one of them, `served/7`, which must be free.
-        input_name: of a single input; by default the model's own name for it, or
-            "image" or "features" (by rank) where Keras made the name up.
-        output_name: of a single output; by default "probabilities" after a softmax or
-            sigmoid, "logits" after a linear layer, else "outputs".
-        class_names: list of C strings, in the order of the labels, to serve `classes`
-            and `scores`; kept as `assets/class_names.txt`, too. Two of them for a
-            single sigmoid or logit, the second for 1. Several logits are taken for
-            those of a softmax. A dict {id: name} will do.
-        thresholds: `Thresholds` of `choose_thresholds`, which the order of `classes`
-            follows. The model's own output stays as it is. Needs `class_names`.
+        path: folder of versions, `served` for `served/1`, `served/2` and so on, to
+            write the next one; or one of them, `served/7`, which must not exist.
+        input_name: name of a single input; by default the model's name for it, or
+            "image" or "features" (by rank) if Keras generated the name.
+        output_name: name of a single output; by default "probabilities" after a softmax
+            or sigmoid, "logits" after a linear layer, else "outputs".
+        class_names: list of C strings, in the order of the class ids, or a dict {id:
+            name}, to serve `classes` and `scores`; also saved as
+            `assets/class_names.txt`. Two for a single sigmoid or logit, the second for
+            1. Several logits are treated as those of a softmax.
+        thresholds: `Thresholds` of `choose_thresholds`, which determine the order of
+            `classes`. The model's own output does not change. Needs `class_names`.
         encoded_images: serve `encoded`, for a model of one image `[B, height, width,
             1 or 3]` of known size. Files are decoded into the model's number of
             channels and resized to its size (bilinear, antialiased). The model gets
-            pixels of 0 to 255, in its dtype: any scaling must be a layer of it.
+            pixels of 0 to 255 in its dtype: any scaling must be a layer of the model.
         layer_name: the split layer, to serve `features`.
         gaussian: a fitted `ClassConditionalGaussian`, to serve `log_density`. Without
-            it no statistics of the training data leave the house.
+            it no statistics of the training data are exported.
         warmup: a batch of inputs, which TensorFlow Serving sends to every endpoint
-            before it takes requests, so that the first is not slow. Needs the extra
+            before it takes requests, so that the first one is not slow. Needs the extra
             `serving`.
-        preprocess: of a KerasHub task, whether every endpoint takes what `predict`
-            takes, `image` [B, height, width, channels] float32 of 0 to 255, of any size
-            where the preprocessor resizes, or `text` [B] string, and preprocesses it in
-            the SavedModel; otherwise the inputs are what `model.preprocessor(x)` gives.
-            Tokenizers are operations of TensorFlow Text, which TensorFlow Serving has;
-            before `tf.saved_model.load` import `tensorflow_text`.
+        preprocess: for a KerasHub task, whether every endpoint takes the inputs of
+            `predict`, `image` [B, height, width, channels] float32 of 0 to 255, of any
+            size if the preprocessor resizes, or `text` [B] string, and preprocesses it
+            in the SavedModel; otherwise the inputs are outputs of
+            `model.preprocessor(x)`. Tokenizers use operations of TensorFlow Text, which
+            TensorFlow Serving includes; import `tensorflow_text` before
+            `tf.saved_model.load`.
 
     Returns:
-        path: string, the folder of the version that was written.
+        path: string, the folder of the new version.
 
     Raises:
-        FileExistsError: `path` names a version, and it is there already.
-        ImportError: `warmup` without `tensorflow-serving-api`.
-        NotImplementedError: Keras runs on torch, say, and not on TensorFlow or jax. The
-            error names the way; nothing was written.
-        OSError: The folder cannot be written, or the disk is full.
-        TypeError: `model` is not a Keras 3 model, `path` no path, `class_names` is no
-            list of strings, or `thresholds` something else.
-        ValueError: What is asked for does not fit the model, `gaussian` comes without
-            `layer_name`, or `path` is on another system, `gs://...`.
+        FileExistsError: If `path` is a version that exists.
+        ImportError: If `warmup` is given without `tensorflow-serving-api`.
+        NotImplementedError: If the Keras backend is neither TensorFlow nor jax. The
+            message has a workaround.
+        OSError: If the folder cannot be written to, or the disk is full.
+        TypeError: If `model` is not a Keras 3 model, `path` is not a path,
+            `class_names` is not a list of strings, or `thresholds` is not a
+            `Thresholds`.
+        ValueError: If an argument does not fit the model, `gaussian` is given without
+            `layer_name`, or `path` is on another file system, `gs://...`.
 
-    Example:
-
-    >>> export_classifier(model, "served", class_names=["cat", "dog"])
-    'served/1'
-    >>> tf.saved_model.load("served/1").signatures["serving_default"]
+    Examples:
+        >>> export_classifier(model, "served", class_names=["cat", "dog"])
+        'served/1'
+        >>> tf.saved_model.load("served/1").signatures["serving_default"]
     """
     path = local_path(path)
     folder, version = (path.parent, path) if _is_version(path) else (path, None)
@@ -133,10 +134,10 @@ def export_classifier(
         return str(_rename(aside, folder, version))
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, tf.errors.OpError):  # what TensorFlow makes of an OSError
+        if isinstance(error, tf.errors.OpError):  # how TensorFlow reports an OSError
             raise OSError(
-                f"{folder} could not be written to, and nothing of this export is "
-                f"left there: {error.message}. Free some space, or export elsewhere."
+                f"{folder} could not be written to, and this export was removed: "
+                f"{error.message}. Free some space, or export elsewhere."
             ) from error
         raise
 
@@ -145,7 +146,7 @@ def next_version(folder: str | os.PathLike) -> pathlib.Path:
     """The path of the next free version number in a folder of exports, from 1.
 
     Args:
-        folder: the `<name>` of `<name>/<version number>`; need not exist.
+        folder: the `<name>` of `<name>/<version number>`; may not exist yet.
 
     Returns:
         path: `pathlib.Path`.
@@ -163,8 +164,8 @@ def _is_version(path):
 def _taken(version):
     folder = version.parent
     return (
-        f"{version} exists, and a version that may be in use is not overwritten. Pass "
-        f"{str(folder)!r} for the next, which is now {next_version(folder)}."
+        f"{version} exists, and versions are not overwritten, since they may be in "
+        f"use. Pass {str(folder)!r} to write the next one, {next_version(folder)}."
     )
 
 
@@ -173,7 +174,7 @@ def _save(functions, tables, class_names, folder):
     module = tf.Module()
     traced = [function.get_concrete_function() for function in functions.values()]
     weights = {v.ref(): v for f in traced for v in f.variables}.values()
-    # A function holds its variables by where they are in memory: in any order.
+    # The order of the variables of a function depends on memory addresses.
     module.weights = sorted(weights, key=lambda v: (v.name, v.numpy().tobytes()))
     module.tables = tables
     if class_names is not None:
@@ -185,9 +186,9 @@ def _save(functions, tables, class_names, folder):
 
 
 def _tables(model):
-    """What a function reads that is no variable: vocabularies of StringLookup etc."""
+    """Resources other than variables, such as vocabularies of StringLookup."""
     if keras.backend.backend() != "tensorflow":
-        return []  # no other backend has any
+        return []  # other backends have none
     return [
         part
         for part in tf.train.TrackableView(model).descendants()
@@ -205,11 +206,11 @@ def _write_warmup(requests, folder):
 
 
 def _rename(aside, folder, version):
-    """Gives a folder its number: `version`, or the next that nobody else took."""
+    """Renames a folder to `version`, or to the next free number."""
     while True:
         path = version or next_version(folder)
         try:
-            return aside.rename(path)  # fails where there is a folder with files
+            return aside.rename(path)  # fails if a folder with files exists
         except OSError:
             if not path.exists():
                 raise

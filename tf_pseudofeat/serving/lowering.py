@@ -1,4 +1,4 @@
-"""A computation of Keras layers as one of TensorFlow, as SavedModels hold it."""
+"""Lowers computations of Keras layers to TensorFlow, for SavedModels."""
 
 import functools
 
@@ -7,38 +7,36 @@ import tensorflow as tf
 
 __all__ = ["Lowering"]
 
-# Where an export may be served, whatever it was made on.
+# Platforms on which exports can be served.
 _PLATFORMS = ("cpu", "cuda")
 
 
 def _check_can_lower():
-    """Raises for a Keras backend whose computations TensorFlow cannot do."""
+    """Raises NotImplementedError if the Keras backend cannot be lowered."""
     backend = keras.backend.backend()
     if backend not in ("jax", "tensorflow"):
         raise NotImplementedError(
-            f"A SavedModel is a graph of TensorFlow, and what Keras computes on "
-            f"{backend!r} cannot become one. Save the model, "
-            f"model.save('model.keras'); then, in a process with "
-            f"KERAS_BACKEND=tensorflow, export what "
+            f"A SavedModel is a TensorFlow graph, to which Keras on {backend!r} cannot "
+            f"be converted. Save the model, model.save('model.keras'); then, in a "
+            f"process with KERAS_BACKEND=tensorflow, export what "
             f"keras.models.load_model('model.keras', compile=False) returns: the "
-            f"optimizer of {backend!r} would bring its backend along."
+            f"optimizer would need {backend!r}."
         )
 
 
 class Lowering:
     """Turns functions of Keras layers into functions of TensorFlow tensors.
 
-    On TensorFlow they are such already. On jax each is lowered with
-    `jax.experimental.jax2tf`; of a weight that several of them read there is one copy,
-    a `tf.Variable`.
+    On TensorFlow they are returned unchanged. On jax they are lowered with
+    `jax.experimental.jax2tf`; weights that several of them share are copied once, to a
+    `tf.Variable`.
 
     Raises:
-        NotImplementedError: The backend is neither.
+        NotImplementedError: If the backend is neither.
 
-    Example:
-
-    >>> lowered = Lowering()
-    >>> predict = lowered(lambda x: model(x, training=False), [model], signature)
+    Examples:
+        >>> lowered = Lowering()
+        >>> predict = lowered(lambda x: model(x, training=False), [model], signature)
     """
 
     def __init__(self):
@@ -46,12 +44,12 @@ class Lowering:
         self._twins = {}  # {id of a Keras variable: (it, its tf.Variable)}
 
     def __call__(self, function, layers, signature):
-        """The function that computes in TensorFlow what `function` does in Keras.
+        """Returns a TensorFlow function that is equivalent to `function`.
 
         Args:
-            function: of one structure of tensors, in inference mode.
+            function: function of one structure of tensors, in inference mode.
             layers: all Keras layers that it calls.
-            signature: `tf.TensorSpec`s of its argument, in its structure, with an open
+            signature: structure of `tf.TensorSpec`s of its argument, with variable
                 batch size.
 
         Returns:
@@ -71,7 +69,7 @@ class Lowering:
         weights = {id(weight) for layer in layers for weight in layer.weights}
 
         def changed_by(variables, values, x):
-            """What the function returns, and {place: new value} of what it changes."""
+            """Returns outputs, and {index: new value} of changed variables."""
             state = list(zip(variables, values, strict=True))
             with keras.StatelessScope(state_mapping=state) as scope:
                 before = [scope.get_current_value(variable) for variable in variables]
@@ -84,7 +82,7 @@ class Lowering:
             }
             return outputs, changed
 
-        # Seeds are variables, too. Those that nothing is drawn from stay at home.
+        # Seeds are variables, too. Unused ones are not exported.
         values = [variable.value for variable in everything]
         sizes = keras.tree.map_structure(_sizes, signature)
         example = keras.tree.map_structure(_example, signature)
@@ -118,12 +116,15 @@ class Lowering:
         if id(variable) not in self._twins:
             value = keras.ops.convert_to_numpy(variable)
             twin = tf.Variable(value, trainable=False)
-            self._twins[id(variable)] = variable, twin  # or its id may be used again
+            self._twins[id(variable)] = (
+                variable,
+                twin,
+            )  # keeps the variable alive, so that its id is unique
         return self._twins[id(variable)][1]
 
 
 def _sizes(spec):
-    """The shape of a tensor as jax2tf takes it: "(batch, 8, 8, 1)"."""
+    """A symbolic shape for jax2tf: "(batch, 8, 8, 1)"."""
     sizes = [
         f"size{axis}" if size is None else str(size)
         for axis, size in enumerate(spec.shape)
@@ -137,7 +138,7 @@ def _example(spec):
 
 
 def _with_a_row(x, spec):
-    """The batch; jax knows no empty one, and gets a row of zeros in its place."""
+    """Pads an empty batch with a row of zeros, since jax does not support it."""
     missing = tf.cast(tf.equal(tf.shape(x)[0], 0), tf.int32)
     x = tf.pad(x, [[0, missing], *([0, 0] for _ in spec.shape[1:])])
     x.set_shape(spec.shape)  # no operation, as `ensure_shape` is, for LiteRT

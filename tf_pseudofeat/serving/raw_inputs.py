@@ -1,4 +1,4 @@
-"""What `predict` of a KerasHub task takes, as an input of a SavedModel."""
+"""The raw inputs of a KerasHub task, as inputs of a SavedModel."""
 
 import keras
 import tensorflow as tf
@@ -7,26 +7,26 @@ from tf_pseudofeat.data.preprocessing import preprocess_batch
 
 __all__ = ["check_in_graph", "raw_signature"]
 
-_WAY_OUT = (
-    "Pass preprocess=False to export the layers alone: requests then carry what "
-    "`model.preprocessor(x)` gives."
+_ADVICE = (
+    "Pass preprocess=False to export only the layers: requests then carry outputs of "
+    "`model.preprocessor(x)`."
 )
 
 
 def raw_signature(model, network, input_name=None):
-    """The one raw input of a model that preprocesses: images, or texts.
+    """Returns the signature of the raw input of a KerasHub task: images or texts.
 
     Args:
-        model: task of KerasHub with its preprocessor.
+        model: KerasHub task with a preprocessor.
         network: functional model with its graph.
         input_name: by default "image" or "text".
 
     Returns:
-        signature: `tf.TensorSpec`: `[B, height, width, channels]` float32, with open
-            sides where the preprocessor resizes; or `[B]` string.
+        signature: `tf.TensorSpec`: `[B, height, width, channels]` float32, with
+            variable sides if the preprocessor resizes; or `[B]` string.
 
     Raises:
-        ValueError: The preprocessor takes something else.
+        ValueError: If the preprocessor takes other inputs.
     """
     converter = getattr(model.preprocessor, "image_converter", None)
     if converter is not None and len(network.inputs) == 1:
@@ -38,22 +38,22 @@ def raw_signature(model, network, input_name=None):
     if converter is None and getattr(model.preprocessor, "tokenizer", None) is not None:
         return tf.TensorSpec((None,), tf.string, name=input_name or "text")
     raise ValueError(
-        f"What the preprocessor of {model.name!r} takes, a "
-        f"{type(model.preprocessor).__name__}, is neither one image nor one text, so "
-        f"it is not known what requests are to look like. {_WAY_OUT}"
+        f"The preprocessor of {model.name!r}, a {type(model.preprocessor).__name__}, "
+        f"takes neither one image nor one text, so the format of requests is unknown. "
+        f"{_ADVICE}"
     )
 
 
 def check_in_graph(model, signature):
-    """Raises where the preprocessor cannot run inside of a SavedModel."""
+    """Raises ValueError if the preprocessor cannot run in a SavedModel."""
     function = tf.function(lambda x: preprocess_batch(model, x), autograph=False)
     try:
         return function.get_concrete_function(signature).structured_outputs
-    except Exception as error:  # whatever a preprocessor raises
+    except Exception as error:  # preprocessors may raise anything
         raise ValueError(
             f"The preprocessor of {model.name!r}, a "
             f"{type(model.preprocessor).__name__}, does not run in a TensorFlow graph: "
-            f"{type(error).__name__}: {error!s:.300}. {_WAY_OUT}"
+            f"{type(error).__name__}: {error!s:.300}. {_ADVICE}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving sends itself before a new version takes any."""
+"""Warmup requests, which TensorFlow Serving runs before it serves a new version."""
 
 import keras
 import numpy as np
@@ -8,18 +8,18 @@ __all__ = ["warmup_records"]
 
 
 def warmup_records(functions, x, model_name):
-    """One request to each endpoint, for `assets.extra/tf_serving_warmup_requests`.
+    """Creates one request per endpoint, for `tf_serving_warmup_requests`.
 
-    `x` is a batch of inputs, which the endpoint "encoded" gets as PNG files.
+    `x` is a batch of inputs, which is sent to the endpoint "encoded" as PNG files.
 
     Returns:
-        records: list of serialized `PredictionLog`, to be written as TFRecords.
+        records: list of serialized `PredictionLog`, to write as TFRecords.
     """
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
         raise ImportError(
-            "`warmup` requests are written with the package tensorflow-serving-api: "
+            "`warmup` needs the package tensorflow-serving-api: "
             "pip install 'tf-pseudofeat[serving]'."
         ) from error
     arrays = _arrays(functions["serving_default"], x)
@@ -37,7 +37,7 @@ def warmup_records(functions, x, model_name):
 
 
 def _arrays(function, x):
-    """{name: array} of a batch, each of the dtype that the endpoint takes."""
+    """Returns {name: array} of a batch, in the dtypes of the endpoint."""
     (signature,), _ = function.get_concrete_function().structured_input_signature
     specs, values = keras.tree.flatten(signature), keras.tree.flatten(x)
     shapes = [np.shape(value) for value in values]
@@ -46,7 +46,7 @@ def _arrays(function, x):
         for spec, shape in zip(specs, shapes, strict=True)
     ):
         raise ValueError(
-            f"`warmup` is one batch of the model's inputs, "
+            f"`warmup` must be one batch of the model's inputs, "
             f"{ {spec.name: tuple(spec.shape) for spec in specs} }; received shapes "
             f"{shapes}."
         )

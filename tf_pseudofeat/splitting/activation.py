@@ -5,33 +5,33 @@ import numpy as np
 
 from tf_pseudofeat.splitting.graph import check_is_keras_3, functional, producer
 
-__all__ = ["activation_name", "logits_behind", "maker", "output_activation"]
+__all__ = ["activation_name", "logits_behind", "output_activation", "output_node"]
 
 _OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
 
 def output_activation(model):
-    """The activation that makes the output of `model`: "softmax", "linear", ...
+    """Returns the name of the final activation of `model`: "softmax", "linear", ...
 
-    Nested models and casts at the end are looked through. None if it is not known, if
-    the model has several outputs, or if it has no graph.
+    Looks through nested models and casts at the end. None if the activation is unknown,
+    or the model has several outputs or no graph.
     """
     check_is_keras_3(model)
     network = functional(model)
     if network is None or len(network.outputs) != 1:
         return None
-    return activation_name(maker(network.outputs[0]).operation)
+    return activation_name(output_node(network.outputs[0]).operation)
 
 
-def maker(tensor):
-    """The node that computes the values of `tensor`, behind nested models and casts."""
+def output_node(tensor):
+    """The node that computes `tensor`, looking through nested models and casts."""
     while (before := _same_values_before(tensor)) is not None:
         tensor = before
     return producer(tensor)
 
 
 def _same_values_before(tensor):
-    """The tensor that the last node only hands on or casts; None if it computes."""
+    """The tensor that the last node passes on or casts; None if it computes."""
     node = producer(tensor)
     nested = functional(node.operation)
     if nested is not None:
@@ -46,10 +46,10 @@ def _is_cast(operation):
 
 
 def activation_name(operation):
-    """The name of the activation that `operation` ends in; None if it is not known."""
+    """The name of the activation that `operation` ends in; None if unknown."""
     if _is_keras(operation, *_OPERATIONS):
         return _OPERATIONS[type(operation).__name__]
-    if isinstance(operation, keras.layers.RNN):  # Its activation is inside the cell.
+    if isinstance(operation, keras.layers.RNN):  # the activation is inside the cell
         return None
     function = getattr(operation, "activation", None)
     name = getattr(function, "__name__", "").removesuffix("_v2")  # tf.nn.softmax
@@ -61,7 +61,7 @@ def activation_name(operation):
 
 
 def _is_keras(operation, *class_names):
-    """Tells Keras's own operations, whose classes are not public, by their names."""
+    """Whether `operation` is one of Keras's operations whose classes are not public."""
     kind = type(operation)
     return kind.__module__.startswith("keras.") and kind.__name__ in class_names
 
@@ -76,5 +76,5 @@ def logits_behind(outputs, activation):
 
 
 def _safe_log(p):
-    """Of 0 the log of the smallest number, so that gradients are finite, too."""
+    """The log of p, at least that of the smallest float32, so gradients are finite."""
     return keras.ops.log(keras.ops.maximum(p, np.finfo(np.float32).tiny))

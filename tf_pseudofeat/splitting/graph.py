@@ -1,7 +1,7 @@
-"""The graph of a Keras model: its nodes in order, and where everything meets.
+"""The graph of a Keras model: nodes in topological order, and separating nodes.
 
-A node is one call of an operation (a layer, or a bare `keras.ops` function). Keras
-keeps its graph in private attributes; no other file of this package touches those.
+A node is one call of an operation (a layer, or a `keras.ops` function). Keras keeps its
+graph in private attributes; only this file accesses them.
 """
 
 import weakref
@@ -11,7 +11,6 @@ import keras
 __all__ = [
     "MOST_NAMES",
     "Graph",
-    "call_again",
     "check_is_keras_3",
     "check_stateless",
     "functional",
@@ -19,15 +18,16 @@ __all__ = [
     "layers_inside",
     "mask",
     "producer",
+    "repeat_call",
     "sources",
     "validation_data_of_fit",
 ]
 
-# Names that a list in an error holds; networks have hundreds of layers.
+# Most names in an error message; networks have hundreds of layers.
 MOST_NAMES = 5
 
 
-# The seam: all that is touched of Keras's private parts is touched here.
+# Access to private attributes of Keras.
 
 
 def functional(model):
@@ -49,17 +49,18 @@ def sources(node):
     return [producer(tensor) for tensor in node.arguments.keras_tensors]
 
 
-def call_again(node, tensors):
+def repeat_call(node, tensors):
     """Repeats the call `node` on new tensors, {id of the old one: the new one}."""
     args, kwargs = node.arguments.fill_in(tensors)
     return node.operation(*args, **kwargs)
 
 
 def known_splits(model, call):
-    """The splits of `model` made so far, {what was asked: Split}, to read or add to.
+    """The cache of splits of `model`, {arguments: Split}.
 
-    They hang on a node of the graph, so they live as long as the layers they share and
-    keep nothing else alive. A model that grows gets new nodes, so none is ever stale.
+    It is an attribute of a node of the graph, so it lives as long as the shared layers
+    and keeps nothing else alive. A model that changes gets new nodes, so it is never
+    stale.
     """
     if not hasattr(call[0], "_pseudofeat_splits"):
         call[0]._pseudofeat_splits = weakref.WeakKeyDictionary()
@@ -72,7 +73,7 @@ def layers_inside(layer):
 
 
 def mask(tensor):
-    """The Keras mask that travels with `tensor`, or None."""
+    """The Keras mask of `tensor`, or None."""
     return getattr(tensor, "_keras_mask", None)
 
 
@@ -80,14 +81,13 @@ def mask(tensor):
 
 
 class Graph:
-    """The nodes of one model, each after all that it reads.
+    """The nodes of one model in topological order.
 
     Attributes:
-        name: of the model, which is not that of the Functional model in a Sequential.
+        name: name of the model; in a Sequential, not that of its Functional model.
         functional: the Functional model that holds the graph.
-        prefix: the path that leads to it, "backbone/"; empty for the outermost model.
-        output: the tensors that matter, in any structure; by default all that the model
-            returns.
+        prefix: path of the model, such as "backbone/"; empty for the outermost model.
+        output: the relevant output tensors, in any structure; by default all outputs.
         nodes: the nodes that the outputs need, in topological order.
         outputs: the nodes that make the outputs.
         read: the nodes whose tensors another node reads.
@@ -105,7 +105,7 @@ class Graph:
         self.position = {node: i for i, node in enumerate(self.nodes)}
 
     def path(self, node):
-        """The name of the layer that `node` calls, from the outermost model on."""
+        """The path of the layer that `node` calls, from the outermost model."""
         return self.prefix + node.operation.name
 
     def calls(self, node):
@@ -115,9 +115,9 @@ class Graph:
     def separating(self):
         """The nodes that every path from the inputs to the outputs goes through.
 
-        In topological order, a node separates if and only if no edge jumps over it. An
-        input ends an edge from before the first node; an output starts an edge to
-        behind the last.
+        In topological order, a node separates if and only if no edge skips it. An input
+        ends an edge from before the first node; an output starts an edge to after the
+        last.
         """
         last_reader = dict.fromkeys(self.outputs, len(self.nodes))
         for node in reversed(self.nodes):
@@ -132,7 +132,7 @@ class Graph:
         return separating
 
     def bypasses(self, cut):
-        """Says, in words, what reaches the outputs without going through `cut`."""
+        """Describes the paths that reach the outputs without going through `cut`."""
         through, found = {cut}, []
         for node in self.nodes:
             if node is cut or through.isdisjoint(sources(node)):
@@ -151,7 +151,7 @@ class Graph:
         return list(dict.fromkeys(found))
 
     def why_not(self, node):
-        """Why what `node` returns cannot be the features: a key of words, or ""."""
+        """Why the output of `node` cannot be the features: a keyword, or ""."""
         if len(node.outputs) > 1:
             return "several outputs"
         if node not in self.read:
@@ -161,7 +161,7 @@ class Graph:
         return "mask" if mask(node.outputs[0]) is not None else ""
 
     def advice(self, near=None, only_after=False):
-        """Names the layers to split at, the nearest to `near` (or to the end) first."""
+        """Lists the layers to split at, nearest to `near` (or to the end) first."""
         origin = self.position.get(near, len(self.nodes))
         useful = [
             node
@@ -173,7 +173,9 @@ class Graph:
         ]
         useful.sort(key=lambda node: abs(self.position[node] - origin))
         last = self.nodes[-1].operation
-        if not useful and functional(last) is not None:  # All of it is one backbone.
+        if (
+            not useful and functional(last) is not None
+        ):  # the whole model is one backbone
             return Graph(last, f"{self.prefix}{last.name}/").advice()
         return ", ".join(map(self._quoted, useful[:MOST_NAMES])) or "none"
 
@@ -186,7 +188,7 @@ class Graph:
 def _in_order(outputs):
     nodes, done = [], set()
     stack = [(node, False) for node in reversed(outputs)]
-    while stack:  # No recursion: networks are deeper than Python's stack.
+    while stack:  # no recursion: networks can be deeper than Python's stack
         node, sources_done = stack.pop()
         if node in done:
             continue
@@ -199,16 +201,16 @@ def _in_order(outputs):
     return nodes
 
 
-# What has no such graph.
+# Checks, and the data of `fit`.
 
 
 def validation_data_of_fit(model):
-    """The `validation_data` that a running `fit` has used, and how much of it.
+    """Returns the `validation_data` of a running `fit`.
 
     Returns:
-        data: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, or the
-            iterator that `fit` was given; None where it has not used any.
-        steps: the batches that `fit` reads of it; None for all.
+        data: a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, or the iterator
+            that was passed to `fit`; None if `fit` has not used any yet.
+        steps: the number of batches that `fit` reads; None for all.
     """
     iterator = getattr(model, "_eval_epoch_iterator", None)
     adapter = getattr(iterator, "data_adapter", None)
@@ -224,25 +226,24 @@ def validation_data_of_fit(model):
 
 
 def check_is_keras_3(model):
-    """Raises a TypeError where `model` is not a Keras 3 model."""
+    """Raises TypeError if `model` is not a Keras 3 model."""
     if isinstance(model, keras.Model):
         return
     if any(base.__module__.startswith("tf_keras") for base in type(model).__mro__):
         raise TypeError(
             f"This is a tf_keras (Keras 2) model, {type(model).__name__}; a Keras 3 "
-            "model is needed. Load its file, or rebuild it, with `keras`."
+            "model is needed. Load or rebuild it with `keras`."
         )
     raise TypeError(f"`model` must be a keras.Model, not {type(model).__name__}.")
 
 
 def check_stateless(model):
-    """Raises for layers that carry state from one batch to the next, at any depth."""
+    """Raises ValueError if a layer, at any depth, carries state between batches."""
     stateful = [one for one in layers_inside(model) if getattr(one, "stateful", False)]
     if stateful:
         names = ", ".join(repr(layer.name) for layer in stateful[:MOST_NAMES])
         raise ValueError(
             f"{model.name!r} has layers with stateful=True ({names}), whose outputs "
-            f"depend on the batches before, and which every call moves on. Build a "
-            f"copy with stateful=False, copy.set_weights(model.get_weights()), and "
-            f"pass that."
+            f"depend on earlier batches. Build a copy with stateful=False, "
+            f"copy.set_weights(model.get_weights()), and pass that."
         )

@@ -1,15 +1,15 @@
-"""One output of a model that has several, with the labels and the loss that are its.
+"""One of the outputs of a model, with its labels and loss.
 
-Keras lets outputs, labels, sample weights and losses be a dict by name, a list or tuple
-by position, or, for a model with one output, the thing itself. Whatever they are, an
-`Output` picks its own out of them.
+In Keras, outputs, labels, sample weights and losses are a dict by name, a list or tuple
+by position, or, for a model with one output, a single object. An `Output` selects its
+part from any of them.
 """
 
 import dataclasses
 
 import keras
 
-from tf_pseudofeat.data.data_adapters import map_batches
+from tf_pseudofeat.data.map_batches import map_batches
 from tf_pseudofeat.splitting.graph import Graph, functional, producer
 
 __all__ = ["Output", "all_outputs", "choose_output", "graph_to"]
@@ -17,32 +17,32 @@ __all__ = ["Output", "all_outputs", "choose_output", "graph_to"]
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Which of a model's outputs is meant.
+    """One of the outputs of a model.
 
     Attributes:
-        names: what it goes by: its key where outputs are a dict, its layer's name.
+        names: its names: its key if outputs are a dict, and the name of its layer.
             Empty for the only output of a model.
-        position: its place among the outputs, from 0; None where only the model's own
-            code knows.
+        position: its index among the outputs; None if unknown, for a model without a
+            graph.
     """
 
     names: tuple[str, ...] = ()
     position: int | None = 0
 
     def of(self, values, what="y", *, optional=False):
-        """This output's part of `values`.
+        """Selects the part of `values` that belongs to this output.
 
         Args:
-            values: a dict by name, a list or tuple by position, or something else,
-                which is taken to be for this output alone.
-            what: what to call `values` in an error.
-            optional: give None where a dict has no such name.
+            values: a dict by name, a list or tuple by position, or a single object,
+                which belongs to this output.
+            what: name of `values` in error messages.
+            optional: return None if a dict has no such name.
 
         Returns:
             value: the part.
 
         Raises:
-            ValueError: A dict has no such name, or a list or tuple is too short.
+            ValueError: If a dict has no such name, or a list or tuple is too short.
         """
         if not isinstance(values, dict | list | tuple):
             return values
@@ -50,20 +50,20 @@ class Output:
             found = [values[name] for name in self.names if name in values]
             if not found and not optional:
                 raise ValueError(
-                    f"`{what}` is a dict with {sorted(values)}, and {self} is not "
-                    f"among them."
+                    f"`{what}` is a dict with keys {sorted(values)}, which do not "
+                    f"include {self}."
                 )
             return found[0] if found else None
         flat = keras.tree.flatten(values)
         if self.position is None:
             raise ValueError(
-                f"`{what}` is a {type(values).__name__} of {len(flat)}, and {self} is "
-                f"not to be found in it; use a dict by name."
+                f"`{what}` is a {type(values).__name__} of {len(flat)}, in which "
+                f"{self} cannot be found; use a dict by name."
             )
         if len(flat) <= self.position:
             raise ValueError(
-                f"`{what}` is a {type(values).__name__} of {len(flat)}, and {self} is "
-                f"number {self.position}, counted from 0."
+                f"`{what}` is a {type(values).__name__} of {len(flat)}, but {self} has "
+                f"index {self.position}."
             )
         return flat[self.position]
 
@@ -76,18 +76,18 @@ class Output:
         return f"output '{self.names[0]}'" if self.names else "the only output"
 
     def data(self, data):
-        """Training data with the labels and weights of this output alone.
+        """Selects the labels and weights of this output from training data.
 
         Args:
             data: `tf.data.Dataset`, `keras.utils.PyDataset` or tuple of arrays.
 
         Returns:
-            data: of the same kind; the same object where there is nothing to choose.
+            data: the same kind of data; the same object if there is nothing to select.
         """
         return map_batches(data, self.batch) if self.names else data
 
     def batch(self, batch):
-        """One batch, or all arrays, with the labels and weights of this output."""
+        """Selects the labels and weights of this output from a batch or from arrays."""
         x, y, *weight = batch
         y = self.of(y)
         weight = [self.of(w, "sample_weight", optional=True) for w in weight]
@@ -95,11 +95,12 @@ class Output:
 
 
 def choose_output(model, output=None):
-    """The `Output` of a model that is meant, by name where there are several.
+    """Returns the `Output` of a model, by name if there are several.
 
     Raises:
-        TypeError: `output` is not a string.
-        ValueError: There are several outputs and none is named, or no such one.
+        TypeError: If `output` is not a string.
+        ValueError: If there are several outputs and no name is given, or no such
+            output.
     """
     if not isinstance(output, str | None):
         raise TypeError(
@@ -112,7 +113,7 @@ def choose_output(model, output=None):
         return Output()
     for names in ([one.names[:1] for one in outputs], [one.names for one in outputs]):
         for one, known in zip(outputs, names, strict=True):
-            if output in known:  # a key goes before the name of another's layer
+            if output in known:  # keys take precedence over names of layers
                 return one
     names = ", ".join(repr(one.names[0]) for one in outputs)
     if output is not None:
@@ -121,13 +122,13 @@ def choose_output(model, output=None):
         )
     raise ValueError(
         f"Model '{model.name}' has {len(outputs)} outputs, {names}. Pass output= to "
-        f"split_at, and the split on, to say whose labels name the classes and whose "
-        f"head is to be retrained."
+        f"split_at, and pass the split, to choose the output whose labels are the "
+        f"classes and whose head is retrained."
     )
 
 
 def graph_to(model, output=None, prefix=""):
-    """The `Graph` of a model, up to one `Output`; None for all of them."""
+    """The `Graph` of a model up to one `Output`, or up to all if it is None."""
     tensors = None if output is None else output.of(functional(model).outputs)
     return Graph(model, prefix, tensors)
 

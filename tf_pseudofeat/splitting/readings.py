@@ -1,4 +1,4 @@
-"""What a classifier's outputs mean: by what makes them, and by the loss they had."""
+"""The meaning of a classifier's outputs, from its final activation and its loss."""
 
 import dataclasses
 
@@ -12,14 +12,14 @@ _MARGIN = ("hinge", "squared_hinge", "categorical_hinge")
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How outputs are read.
+    """The meaning of outputs.
 
     Attributes:
-        meaning: "logits"; "numbers" that are trained to be near the labels, or beyond
-            a margin, or as if they were probabilities, and are no log-odds;
-            "probabilities", where they look like some.
-        threshold: above it one output means class 1.
-        reason: what the meaning follows from, in words.
+        meaning: "logits"; "probabilities", if the values look like some; or "numbers"
+            that are not log-odds, because they are trained by a squared error, by a
+            margin, or as if they were probabilities.
+        threshold: a single output above it means class 1.
+        reason: what the meaning follows from.
     """
 
     meaning: str
@@ -28,13 +28,12 @@ class Reading:
 
 
 def reading_of(activation, loss=None):
-    """The `Reading` of outputs.
+    """Returns the `Reading` of outputs.
 
     Args:
-        activation: the name of what makes them; None where nobody knows.
-        loss: what `compile` takes; None where there is none. A cross-entropy with
-            `from_logits=True`, and a loss that nobody knows, make logits of a linear
-            output.
+        activation: name of the final activation; None if unknown.
+        loss: what `compile` takes, or None. With a cross-entropy with
+            `from_logits=True`, or an unknown loss, a linear output gives logits.
     """
     ends = f"it ends in activation {activation!r}"
     if activation in ("softmax", "sigmoid"):
@@ -57,11 +56,11 @@ def reading_of(activation, loss=None):
 
 
 def _name(loss):
-    """The name of a loss as Keras's function has it, "" where there is none."""
+    """The name of the Keras function of a loss, "" if there is none."""
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
-        except ValueError:  # "crossentropy", which Keras chooses by the labels
+        except ValueError:  # "crossentropy": Keras chooses one by the labels
             return loss
     function = getattr(loss, "fn", loss)  # of a `keras.losses.Loss`
     return getattr(function, "__name__", "")

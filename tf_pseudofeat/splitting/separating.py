@@ -1,4 +1,4 @@
-"""Where a model can be cut, and what each cut costs."""
+"""The layers at which a model can be split, and the size of each head."""
 
 import dataclasses
 import math
@@ -21,17 +21,17 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class SeparatingLayer:
-    """One place to cut a model.
+    """A layer at which a model can be split.
 
     Attributes:
         layer_name: what `split_at` takes, "outer/inner" inside a nested model.
-        call_index: after which call of it; None where it is called once.
-        kind: class of the layer.
-        feature_shape: of its output, without the batch; None for what varies.
-        num_features: D, numbers in one feature; None where the shape varies.
-        head_parameters: weights of the head after it that can be trained.
-        shared: whether some of these are weights of the trunk, too; `retrain_head`
-            refuses that.
+        call_index: what `split_at` takes; None if the layer is called once.
+        kind: class name of the layer.
+        feature_shape: shape of its output, without the batch; None for variable sizes.
+        num_features: D, the size of one feature; None if the shape is variable.
+        head_parameters: number of trainable weights of the head after it.
+        shared: whether the trunk shares some of these weights, for which `retrain_head`
+            raises an error.
     """
 
     layer_name: str
@@ -44,7 +44,7 @@ class SeparatingLayer:
 
     @property
     def covariance_bytes(self) -> int | None:
-        """Bytes of one class's full covariance in float32; None where D varies."""
+        """Size in bytes of the full covariance of one class in float32, or None."""
         return None if self.num_features is None else 4 * self.num_features**2
 
 
@@ -53,10 +53,10 @@ class SeparatingLayers(Page, tuple):
 
     @property
     def usual(self) -> SeparatingLayer | None:
-        """The `SeparatingLayer` that is mostly split at; None where there is none.
+        """The `SeparatingLayer` that is the usual choice, or None.
 
-        The last whose output is a flat vector `[D]`, or else the last of all, that
-        leaves weights of its own to the head.
+        The last one whose output is a vector `[D]`, or else the last one, with a head
+        that has trainable weights and shares none with the trunk.
         """
         useful = [one for one in self if one.head_parameters and not one.shared]
         flat = [one for one in useful if len(one.feature_shape) == 1]
@@ -74,7 +74,7 @@ class SeparatingLayers(Page, tuple):
             notes.append(f"... {more} more; list(layers) has all")
         notes.append("covariance: of one class, full, in float32")
         if any(layer.shared for layer in shown):
-            notes.append("*: shares weights with the trunk, not to be retrained alone")
+            notes.append("*: shares weights with the trunk, cannot be retrained alone")
         rows = [(*_row(one), "usual" if one is usual else "") for one in shown]
         return [Table(header, rows, left=3, rule=True), "\n".join(notes)]
 
@@ -82,68 +82,67 @@ class SeparatingLayers(Page, tuple):
 def separating_layers(
     model: keras.Model, *, output: str | None = None
 ) -> SeparatingLayers:
-    """The layers at which `split_at` can cut a model, nearest to the output first.
+    """Lists the layers at which `split_at` can split a model, from the output back.
 
-    Nothing is computed, and the model is not touched. Usually the best layer is the
-    last before the classifier whose D leaves room for the covariances: the fewer
-    features, the better can a Gaussian be estimated from few examples. An earlier one
-    leaves more to learn to the head. The table has the last 15, with the usual choice
-    marked.
+    Nothing is computed, and the model is not changed. Usually the best layer is the
+    last one before the classifier whose covariances fit in memory: the fewer features,
+    the better a Gaussian can be estimated from few examples. After an earlier layer the
+    head has more to learn. The table shows the last 15, with the usual choice marked.
 
     Args:
         model: a Keras model, Functional or Sequential, built.
-        output: of a model with several outputs, the name of the one that matters; by
-            default all of them.
+        output: for a model with several outputs, the name of one of them; by default
+            all.
 
     Returns:
-        layers: `SeparatingLayers`, of which `usual` is the usual choice. Inputs are not
-        among them, though `split_at` takes them, nor are layers with several outputs, a
-        mask, or an output that is no floats.
+        layers: `SeparatingLayers`; its `usual` is the usual choice. Inputs are left
+            out,
+        though `split_at` accepts them, and so are layers with several outputs, a mask,
+        or an output that is not floating point.
 
     Raises:
         TypeError: `model` is not a Keras 3 model.
         ValueError: The model has no graph, or no such output.
 
-    Example:
-
-    >>> print(separating_layers(model))
+    Examples:
+        >>> print(separating_layers(model))
     """
     check_is_keras_3(model)
     if functional(model) is None:
         raise ValueError(
             f"Model '{model.name}' ({type(model).__name__}) has no graph of layers to "
-            f"list. A Sequential model has one once it is built; any other is "
-            f"split by hand, Split(trunk, head)."
+            f"list. Build it if it is Sequential; otherwise pass its two halves as "
+            f"Split(trunk, head)."
         )
     chosen = None if output is None else choose_output(model, output)
     return SeparatingLayers(_cuts(graph_to(model, chosen), {}, set(), (0, 1)))
 
 
 def usual_layer(model):
-    """The name of the layer that a model is mostly split at, see `SeparatingLayers`.
+    """Returns the name of `SeparatingLayers.usual` of a model.
 
     Raises:
-        TypeError: `model` is not a Keras 3 model.
-        ValueError: It has no such layer, or several outputs.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If there is no such layer, or the model has several outputs.
     """
     choose_output(model, None)  # there is one
     usual = separating_layers(model).usual
     if usual is None or usual.call_index is not None:
         raise ValueError(
-            f"{model.name!r} has no layer that it would usually be split at. Pass one "
-            f"of separating_layers(model) by name as `layer`, or a Split(trunk, head)."
+            f"{model.name!r} has no usual layer to split at. Pass one of "
+            f"separating_layers(model) by name as `layer`, or a Split(trunk, head)."
         )
     return usual.layer_name
 
 
 def _cuts(graph, after, before, outer):
-    """Cuts of a graph, from its end.
+    """Finds the separating layers of a graph, from its end.
 
     Args:
         graph: `Graph`.
-        after: {id: size} of the trainable weights behind the graph.
-        before: ids of the weights that are read before it.
-        outer: (which, of how many) call of the model around it this is.
+        after: {id: size} of the trainable weights after the graph.
+        before: ids of the weights that are used before it.
+        outer: (index, number) of the call of the enclosing model.
     """
     first_read = dict.fromkeys(before, -1)  # {id of a weight: position}
     for position, node in enumerate(graph.nodes):
@@ -152,7 +151,7 @@ def _cuts(graph, after, before, outer):
     separating, found, after = set(graph.separating()), [], dict(after)
     for position, node in reversed(list(enumerate(graph.nodes))):
         if node in separating and not node.is_input:
-            # The end of a nested model is a cut of the model around it.
+            # the end of a nested model is a split of the enclosing model
             if not graph.why_not(node):
                 shared = any(first_read.get(id_, math.inf) <= position for id_ in after)
                 found.append(_cut(graph, node, after, shared, outer))
@@ -180,7 +179,7 @@ def _cut(graph, node, after, shared, outer):
 
 
 def _which_call(graph, node, outer):
-    """(which, of how many) call this is, as `split_at` counts them."""
+    """(index, number) of this call, as `split_at` counts calls."""
     calls = graph.calls(node)
     return outer[0] * len(calls) + calls.index(node), outer[1] * len(calls)
 

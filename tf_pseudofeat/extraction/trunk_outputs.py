@@ -1,0 +1,36 @@
+"""Runs the trunk on one batch, on one or several devices or workers."""
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.core.distribution import (
+    batch_multiple,
+    model_strategy,
+    spans_workers,
+)
+from tf_pseudofeat.data.conversion import as_array
+
+__all__ = ["features_of"]
+
+
+def features_of(trunk, x):
+    """Computes the features of one batch of inputs, as an array."""
+    if spans_workers(trunk):
+        # `predict` would synchronize with the other workers.
+        return as_array(trunk(x, training=False))
+    strategy = model_strategy(trunk)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        # `predict_on_batch` passes the whole batch to every replica.
+        return np.asarray(trunk.predict(x, verbose=0))
+    return _on_even_batch(trunk.predict_on_batch, x)
+
+
+def _on_even_batch(predict, x):
+    """Pads a batch to a multiple of the number of devices, and drops the padding."""
+    multiple = batch_multiple()
+    if multiple == 1:
+        return np.asarray(predict(x))
+    rows = len(keras.tree.flatten(x)[0])
+    row = np.minimum(np.arange(-(-rows // multiple) * multiple), rows - 1)
+    even = keras.tree.map_structure(lambda array: np.asarray(array)[row], x)
+    return np.asarray(predict(even))[:rows]

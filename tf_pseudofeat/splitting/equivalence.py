@@ -1,0 +1,70 @@
+"""Whether the two halves of a split model compute what the model computes."""
+
+import operator
+
+import keras
+import numpy as np
+
+from tf_pseudofeat.core.tracing import compiled
+from tf_pseudofeat.splitting.graph import Graph, functional, layers_inside, mask
+from tf_pseudofeat.splitting.split_checks import masked_message
+
+__all__ = ["default_tolerance", "largest_difference", "outputs_of_all"]
+
+_TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # other dtypes: 1e-4
+
+
+def outputs_of_all(split, model, x):
+    """Returns features, outputs of the model and outputs of the head, as arrays."""
+    asked = split.trunk, split.head, split.output
+    known = getattr(model, "_pseudofeat_check", None)
+    if known is None or any(map(operator.is_not, known[0], asked)):
+        known = asked, *_together(split, model)
+        # Bypasses Keras, which would track the layers in it.
+        object.__setattr__(model, "_pseudofeat_check", known)
+    _, run, masked = known
+    outputs = run(x)
+    if masked[-1]:
+        raise ValueError(masked_message(split.layer_name))
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def _together(split, model):
+    """A compiled function of a batch, and a list that ends in whether it is masked."""
+    masked = []
+
+    def run(x):
+        features = split.trunk(x, training=False)
+        masked.append(mask(features) is not None)
+        if masked[-1]:
+            return features, [], []
+        expected = model(x, training=False)
+        if split.output is not None:
+            expected = split.output.of(expected, "model(x)")
+        received = split.head(features, training=False)
+        return features, keras.tree.flatten(expected), keras.tree.flatten(received)
+
+    return compiled(run), masked
+
+
+def default_tolerance(model):
+    """The largest difference taken for rounding, by the dtypes in a model."""
+    if functional(model) is None:
+        dtypes = {layer.compute_dtype for layer in (model, *layers_inside(model))}
+    else:
+        nodes = Graph(model).nodes
+        dtypes = {tensor.dtype for node in nodes for tensor in node.outputs}
+    return max(_TOLERANCE.get(dtype, 1e-4) for dtype in dtypes)
+
+
+def largest_difference(expected, received, trained=True):
+    """The largest |a - b| / max(1, |a|); NaN where shapes differ or are empty."""
+    a = keras.ops.convert_to_numpy(expected).astype("float64")
+    b = keras.ops.convert_to_numpy(received).astype("float64")
+    if a.shape != b.shape or not a.size:
+        return float("nan")
+    same = a == b  # the difference of equal infinities is NaN
+    if not trained:
+        same |= ~np.isfinite(a) & ~np.isfinite(b)
+    a, b = a[~same], b[~same]
+    return float((abs(a - b) / abs(a).clip(min=1.0)).max(initial=0.0))
