@@ -23,7 +23,7 @@ _ROOT = pathlib.Path(__file__).parent.parent
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # they take longer than what they save
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # they take longer than a few steps
 }
 _SECONDS = 600
 
@@ -55,7 +55,9 @@ class Program:
     """
 
     def __init__(self, module, *flags, outputs, **environment):
-        backend = environment.pop("KERAS_BACKEND", os.environ.get("KERAS_BACKEND"))
+        import keras  # Here, as the process that forks has a backend of its own.
+
+        backend = environment.pop("KERAS_BACKEND", keras.backend.backend())
         self._name, self._server = module, _server(backend)
         request = [module, *map(str, flags)], environment, list(map(str, outputs))
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
@@ -89,7 +91,7 @@ class Program:
 @functools.cache
 def _server(backend):
     """The process that forks: one of each backend for all tests of this process."""
-    chosen = {} if backend is None else {"KERAS_BACKEND": backend}
+    chosen = {"KERAS_BACKEND": backend}
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.programs"],
         cwd=_ROOT,
