@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers, ops
 from sklearn.metrics import balanced_accuracy_score
 
+from tests.model_state import weights
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.head.recipe import HeadRecipe
@@ -56,10 +57,6 @@ def retrainer(layer_name="features", data=(X, Y), **settings):
 def fit(model, *callbacks, epochs=1, **settings):
     settings = {"batch_size": 40, "verbose": 0, **settings}
     return model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **settings)
-
-
-def weights(model):
-    return [value.tobytes() for value in model.get_weights()]
 
 
 def score(model, x=UNSEEN_X, y=UNSEEN_Y):

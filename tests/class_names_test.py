@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
+from tests.model_state import weights
 from tests.small_fraud import NAMES, classifier, payments, word
 
 TRAINING, VALIDATION = payments(0), payments(1, (1000, 100))
@@ -15,10 +16,6 @@ BIAS = {"blend": 1.0, "tau": 0.7, "verbose": 0}
 def retrain(model, training=TRAINING, validation=VALIDATION, **settings):
     settings = {"validation_data": validation, **BIAS, **settings}
     return tfpf.retrain_head(model, "features", training, **settings)
-
-
-def weights(model):
-    return [weight.tobytes() for weight in model.get_weights()]
 
 
 class Batches(keras.utils.PyDataset):
