@@ -73,5 +73,5 @@ class Page:
         )
 
     def _repr_pretty_(self, printer, cycle):
-        """What IPython shows in a terminal, where a dataclass's fields would fill it."""
+        """Prints in IPython's terminal as `print` does, without the fields."""
         printer.text(str(self))
