@@ -519,7 +519,7 @@ def test_a_feature_file_is_read_in_batches(tmp_path):
 
 def test_the_pipeline_of_the_guide_runs(served, tmp_path, monkeypatch):
     guide = (PACKAGE.parent / "docs" / "guide" / "clusters.md").read_text()
-    (code,) = re.findall(r"^```py\n(.*?)^```$", guide, re.S | re.M)
+    (code,) = re.findall(r"^```py\n(import apache_beam.*?)^```$", guide, re.S | re.M)
     images, labels = images_and_labels()
     rows = list(zip(images, labels.tolist(), strict=True))
     code = code.replace('"served/1"', repr(served[1]))
@@ -576,6 +576,35 @@ def test_features_of_two_sizes():
 def test_settings_are_checked_on_the_launcher(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        BatchRows(),
+        ExtractFeatures("served/1"),
+        WriteFeatureShards("features"),
+        WriteMoments("moments.npz"),
+    ],
+)
+def test_a_runner_that_loses_rows(transform):
+    class DaskRunner(beam.runners.PipelineRunner):  # its package may be missing
+        pass
+
+    elements = beam.Pipeline(DaskRunner()) | beam.Create([])
+    with pytest.raises(NotImplementedError, match="DaskRunner.*10 rows.*gave 8"):
+        elements | transform
+
+
+def test_beam_s_own_dask_runner_is_recognized():
+    pytest.importorskip("distributed")
+    name = "apache_beam.runners.dask.dask_runner.DaskRunner"
+    for pipeline in (
+        beam.Pipeline(name),
+        beam.Pipeline(options=PipelineOptions([f"--runner={name}"])),
+    ):
+        with pytest.raises(NotImplementedError, match=r"tf_pseudofeat\.engines\.parts"):
+            pipeline | beam.Create([]) | BatchRows()
 
 
 def test_a_model_without_features(served, tmp_path):

@@ -4,6 +4,7 @@ import apache_beam as beam
 import numpy as np
 
 from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.engines.beam_runners import check_runner
 
 __all__ = ["BatchRows", "batch_arrays"]
 
@@ -37,6 +38,7 @@ class BatchRows(beam.PTransform):
 
     def expand(self, rows):
         """Returns a PCollection of batches."""
+        check_runner(rows.pipeline)
         size = self._batch_size
         return (
             rows

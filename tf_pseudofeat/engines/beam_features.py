@@ -11,6 +11,12 @@ from apache_beam.ml.inference import base as inference
 
 from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.engines.beam_batches import BatchRows
+from tf_pseudofeat.engines.beam_runners import check_runner
+from tf_pseudofeat.engines.served_features import (
+    endpoint_specs,
+    features_of_inputs,
+    load_model,
+)
 
 __all__ = ["ExtractFeatures", "FeaturesModelHandler"]
 
@@ -44,14 +50,7 @@ class FeaturesModelHandler(inference.ModelHandler):
 
     def load_model(self):
         """Loads the SavedModel."""
-        model = tf.saved_model.load(self._path)
-        if "features" not in model.signatures:
-            raise ValueError(
-                f"{self._path} has endpoints {sorted(model.signatures)}, but not "
-                f"'features'. Export it with export_classifier(model, path, "
-                f"layer_name=...)."
-            )
-        return model
+        return load_model(self._path)
 
     def run_inference(
         self,
@@ -71,17 +70,11 @@ class FeaturesModelHandler(inference.ModelHandler):
             results: a `PredictionResult` for each, whose `inference` is its feature
                 `[D]`.
         """
-        endpoint = model.signatures["features"]
-        _, specs = endpoint.structured_input_signature
-        features = endpoint(
-            **{
-                name: tf.constant(
-                    np.stack([x[name] if isinstance(x, dict) else x for x in batch]),
-                    spec.dtype,
-                )
-                for name, spec in specs.items()
-            }
-        )["features"].numpy()
+        inputs = {
+            name: np.stack([x[name] if isinstance(x, dict) else x for x in batch])
+            for name in endpoint_specs(model)
+        }
+        features = features_of_inputs(model, inputs)
         return [
             inference.PredictionResult(x, feature, self._path)
             for x, feature in zip(batch, features, strict=True)
@@ -127,6 +120,7 @@ class ExtractFeatures(beam.PTransform):
 
     def expand(self, rows):
         """Returns a PCollection of batches."""
+        check_runner(rows.pipeline)
         run = inference.RunInference(
             inference.KeyedModelHandler(self._handler), **self._run_inference
         )

@@ -12,6 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.engines.beam_batches import batch_arrays
+from tf_pseudofeat.engines.beam_runners import check_runner
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
 from tf_pseudofeat.gaussians.moments_file import read_moments, save_moments
@@ -208,6 +209,7 @@ class WriteMoments(beam.PTransform):
 
     def expand(self, moments):
         """Returns a PCollection of the path, once it is written."""
+        check_runner(moments.pipeline)
         return moments | "Write" >> beam.Map(_write_moments, self._path)
 
 

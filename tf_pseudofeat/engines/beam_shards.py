@@ -9,6 +9,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.engines.beam_batches import batch_arrays
+from tf_pseudofeat.engines.beam_runners import check_runner
 from tf_pseudofeat.extraction.shard_folder import check_free
 from tf_pseudofeat.extraction.shard_reader import indexed_shards
 from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
@@ -50,6 +51,7 @@ class WriteFeatureShards(beam.PTransform):
 
     def expand(self, batches):
         """Returns a PCollection of the folder, once its index is written."""
+        check_runner(batches.pipeline)
         return (
             batches
             | "WriteShards" >> beam.ParDo(_WriteShards(self._folder, self._rows))
