@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from absl import app
+from absl import app, logging
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -11,6 +11,7 @@ import tf_pseudofeat as tfpf
 
 def main(_):
     """Digits 5 to 9 keep a tenth of their images; the test images are balanced."""
+    logging.set_verbosity(logging.WARNING)  # absl shows all that TensorFlow logs
     keras.utils.set_random_seed(0)
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1) / 16

@@ -689,7 +689,7 @@ def test_a_layer_saved_before_there_were_priors_has_none():
     [
         (
             {},
-            "has no record of the class shares that its outputs assume.* class_counts",
+            "has no record of the class shares that its outputs assume.*class_counts",
         ),
         (
             {"class_counts": COUNTS, "tau": 0.5, "target_prior": "uniform"},

@@ -2,9 +2,6 @@
 
 import importlib.util
 import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,9 +10,9 @@ import tensorflow as tf
 
 import tf_pseudofeat as tfpf
 from examples.data import load_images
+from tests import programs
 from tests.backend_process import main_path, write_inputs
 
-ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.tensorflow(reason="what the others are compared with")
 
 
@@ -30,16 +27,12 @@ def needs(backend):
     )
 
 
+# What a main job takes that has one large class, and little to train on.
+SMALL = ("--depth=8", "--epochs=1", "--num_minority=9", "--imbalance_ratio=50")
+
+
 def run(backend, module, *arguments, **environment):
-    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return programs.run(module, *arguments, KERAS_BACKEND=backend, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +80,7 @@ def test_devices_that_share_batches_give_what_one_gives(backend, on_tensorflow):
 
 @pytest.mark.parametrize("backend", [needs("torch")])
 def test_the_main_job_without_a_savedmodel_says_the_way_to_one(backend, tmp_path):
-    flags = ("--depth=8", "--epochs=1", f"--output_dir={tmp_path}")
-    done = run(backend, "examples.resnet56", *flags)
+    done = run(backend, "examples.resnet56", *SMALL, f"--output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "KERAS_BACKEND=tensorflow, export" in done.stdout
     files = ["report.json", "report.png", "retrained.keras", "trained.keras"]
@@ -102,7 +94,7 @@ def test_the_main_job_without_a_savedmodel_says_the_way_to_one(backend, tmp_path
 
 @pytest.mark.parametrize("backend", [needs("jax")])
 def test_the_main_job_in_mixed_precision_is_served_from_here(backend, tmp_path):
-    flags = ("--depth=8", "--epochs=1", "--mixed_precision", f"--output_dir={tmp_path}")
+    flags = (*SMALL, "--mixed_precision", f"--output_dir={tmp_path}")
     done = run(backend, "examples.resnet56", *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "a product of float16 matrices" in done.stdout

@@ -139,7 +139,7 @@ def test_few_rows_wait_for_others_and_take_no_more_than_the_statistics(monkeypat
     for _ in range(200):
         gathered = combine.add_input(gathered, (rows, np.zeros(64)))
         waiting.append(gathered.buffered_bytes)
-        settled += not gathered.waiting
+        settled += not gathered.batches
     statistics = 8 * (2 + 2 * 256 + 256 * 256)
     assert max(waiting) < statistics
     assert settled == 1 + (200 - 1) * rows.nbytes // (9 * rows.nbytes)

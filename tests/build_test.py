@@ -30,6 +30,8 @@ UNDECLARED = {
     "tensorflow_datasets": "importlib_resources",
     "tensorflow_probability": "tf_keras",
 }
+# What a slow test alone imports, and skips without.
+UNREQUIRED = {"pyspark"}
 
 
 def read(file):
@@ -128,7 +130,7 @@ def imports_of(code, folder=""):
 def owner(name):
     """The label of the library that a dotted name is of; None: standard library."""
     top, *rest = name.split(".")
-    if top in sys.stdlib_module_names:
+    if top in sys.stdlib_module_names | UNREQUIRED:
         return None
     if top not in FOLDERS:
         return f"@pypi//{DISTRIBUTIONS.get(top, top)}"

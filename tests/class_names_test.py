@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
+from tests.model_state import weights
 from tests.small_fraud import NAMES, classifier, payments, word
 
 TRAINING, VALIDATION = payments(0), payments(1, (1000, 100))
@@ -15,10 +16,6 @@ BIAS = {"blend": 1.0, "tau": 0.7, "verbose": 0}
 def retrain(model, training=TRAINING, validation=VALIDATION, **settings):
     settings = {"validation_data": validation, **BIAS, **settings}
     return tfpf.retrain_head(model, "features", training, **settings)
-
-
-def weights(model):
-    return [weight.tobytes() for weight in model.get_weights()]
 
 
 class Batches(keras.utils.PyDataset):
@@ -89,5 +86,5 @@ def test_a_label_of_no_class_in_a_dataset_is_an_error_where_it_is_read():
 def test_names_without_class_names_are_refused():
     with pytest.raises(ValueError, match="must be numbers.*Map class names to ids"):
         retrain(classifier(), named(TRAINING), None)
-    with pytest.raises(ValueError, match="3 names, and there are 2 classes"):
+    with pytest.raises(ValueError, match="3 names for 2 classes"):
         retrain(classifier(), class_names=["ok", "fraud", "theft"])

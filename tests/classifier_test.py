@@ -141,6 +141,7 @@ def test_data_frames_and_string_classes():
     frame = pd.DataFrame(X, columns=columns)
     named = small(epochs=15).fit(frame, pd.Series(NAMES[Y]))
     assert named.classes_.tolist() == ["error", "fraud", "ok"]
+    assert named.report_.class_names == ["error", "fraud", "ok"]
     assert named.feature_names_in_.tolist() == columns
     assert set(named.predict(frame)) <= set(NAMES)
     assert np.mean(named.predict(frame) == NAMES[Y]) > 0.7
@@ -272,7 +273,7 @@ def test_one_output_and_a_pickle_decide_alike():
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda shape, classes: None, TypeError, "returns a Keras model; received Non"),
+        (lambda shape, classes: None, TypeError, "must return a Keras model"),
         (
             lambda shape, classes: keras.Sequential([keras.layers.Dense(classes)]),
             ValueError,

@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics
 
 import tf_pseudofeat as tfpf
+from tests.model_state import weights
 from tests.small_fraud import NAMES, classifier, payments, word
 from tf_pseudofeat.evaluation.comparison import beyond_chance, difference_error
 from tf_pseudofeat.evaluation.guard import Guard
@@ -19,10 +20,6 @@ TRAINING, VALIDATION = payments(0), payments(1, (600, 60))
 THRESHOLD, ADJUSTED = "a threshold of its own", "logit adjustment, tau 1"
 DEFAULT, AUTO = "retraining, by default", "retraining, recipe 'auto'"
 EPOCHS = 2
-
-
-def weights(model):
-    return [weight.tobytes() for weight in model.get_weights()]
 
 
 def run(model, validation=VALIDATION, training=TRAINING, **settings):
@@ -312,7 +309,7 @@ def test_more_classes_have_a_bias_each():
     [
         ({"validation": None}, ValueError, "Pass `validation_data`"),
         ({"monitor": "acc"}, ValueError, "`monitor` must be one of"),
-        ({"class_names": ["ok"]}, ValueError, "1 names, and there are 2"),
+        ({"class_names": ["ok"]}, ValueError, "1 names for 2"),
         ({"blend": 0.5}, (TypeError, ValueError), "blend"),
     ],
 )

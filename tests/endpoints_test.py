@@ -76,7 +76,7 @@ def test_an_output_that_would_be_hidden_is_refused(name):
     model, names = model_ending_in(3, None), ["a", "b", "c"]
     by_key = keras.Model(model.input, {name: model.output})
     for given, settings in [(model, {"output_name": name}), (by_key, {})]:
-        with pytest.raises(ValueError, match=rf"is to be \['{name}'\]. Call it some"):
+        with pytest.raises(ValueError, match=rf"is named \['{name}'\]. Rename"):
             endpoints(given, class_names=names, **settings)
 
 
@@ -94,14 +94,18 @@ def per_pixel():
     "model, names, message",
     [
         (model_ending_in(3, None), ["a", "b"], "2 names for 3"),
-        (model_ending_in(1, "sigmoid"), ["a"], "1 names, and there are 2"),
+        (model_ending_in(1, "sigmoid"), ["a"], "1 names for 2"),
         (model_ending_in(3, None), ["a", "b", "a"], "'a' twice"),
         (
             model_ending_in(3, None),
             ["a", "", "b"],
             "must have one line each; received ''",
         ),
-        (model_ending_in(3, None), ["a", "b\nc", "d"], r"of one line each; .*'b\\nc'"),
+        (
+            model_ending_in(3, None),
+            ["a", "b\nc", "d"],
+            r"have one line each; .*'b\\nc'",
+        ),
         (model_ending_in(3, None), "abc", "received the str 'abc'"),
         (model_ending_in(3, None), [0, 1, 2], "must be strings; received 0"),
         (model_ending_in(3, "tanh"), ["a", "b", "c"], "ends in tanh"),
@@ -219,9 +223,9 @@ def test_probabilities_of_0_are_decided_for_by_their_bias(temperature):
 @pytest.mark.parametrize(
     ("names", "thresholds", "message"),
     [
-        (None, thresholds_of([0.0, 1.0, 2.0]), "served first; pass `class_names`"),
-        (list("abc"), thresholds_of([0.0, 1.0]), "of 2 classes, and the model tells 3"),
-        (list("abc"), [0.0, 1.0, 2.0], "choose_thresholds gives; received list"),
+        (None, thresholds_of([0.0, 1.0, 2.0]), "order of `classes`; pass"),
+        (list("abc"), thresholds_of([0.0, 1.0]), "for 2 classes, but the model has 3"),
+        (list("abc"), [0.0, 1.0, 2.0], "from choose_thresholds; received list"),
     ],
 )
 def test_thresholds_that_do_not_fit_are_refused(names, thresholds, message):
@@ -351,6 +355,6 @@ def test_thresholds_of_other_names_are_refused():
         *((0.0, 1.0), 1.0, "f1", 0.5, 0.5, 0.1, [20, 20]), class_names=("ok", "fraud")
     )
     model = model_ending_in(1, "sigmoid")
-    with pytest.raises(ValueError, match=r"of the classes \['ok', 'fraud'\]"):
+    with pytest.raises(ValueError, match=r"for the classes \['ok', 'fraud'\]"):
         endpoints(model, class_names=["fraud", "ok"], thresholds=thresholds)
     assert endpoints(model, class_names=["ok", "fraud"], thresholds=thresholds)

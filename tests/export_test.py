@@ -400,7 +400,7 @@ def test_named_version_that_another_took_meanwhile_is_theirs(tmp_path, monkeypat
         (tmp_path / "1" / "saved_model.pb").write_bytes(b"theirs")
 
     while_writing(monkeypatch, another)
-    with pytest.raises(FileExistsError, match="1 exists.*which is now .*2"):
+    with pytest.raises(FileExistsError, match="1 exists.*the next one, .*2"):
         export_classifier(dense_model(), tmp_path / "1")
     assert files_of(tmp_path) == b"theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -420,11 +420,11 @@ def test_blend_leaves_statistics_and_random_states_as_they_became():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"blend": 1.5}, r"a must be in \[0, 1\]; received 1.5"),
-        ({"blend": -0.1}, r"a must be in \[0, 1\]; received -0.1"),
-        ({"blend": float("nan")}, r"a must be in \[0, 1\]; received nan"),
-        ({"blend": "half"}, r"a must be in \[0, 1\]; received 'half'"),
-        ({"blend": 0.5, "fresh_head": True}, "a fresh head has fresh head is notmmon"),
+        ({"blend": 1.5}, r"must be in \[0, 1\]; received 1.5"),
+        ({"blend": -0.1}, r"must be in \[0, 1\]; received -0.1"),
+        ({"blend": float("nan")}, r"must be in \[0, 1\]; received nan"),
+        ({"blend": "half"}, r"must be in \[0, 1\]; received 'half'"),
+        ({"blend": 0.5, "fresh_head": True}, "a fresh head is not trained from it"),
     ],
 )
 def test_blend_is_a_share_and_needs_a_trained_head(settings, message):

@@ -18,7 +18,6 @@ import pathlib
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,12 +27,13 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from tests import programs
+
 __all__ = ["Job", "Kill", "run_job"]
 
 FLAGS = flags.FLAGS
 
-_ROOT = pathlib.Path(__file__).parent.parent
-_SMALL = ["--depth=8", "--epochs=3"]
+_SMALL = ["--depth=8", "--epochs=2", "--num_minority=9", "--imbalance_ratio=50"]
 _OLD = b"what an older job wrote"
 _FILES = ("trained.keras", "report.json", "report.png")
 
@@ -106,17 +106,10 @@ class Job:
         """Starts it; True if it came to its end, False if it was killed."""
         epochs = max(map(_number, self.folder.glob("unfinished-*/epoch-*")), default=0)
         moves = int(kill.after) if kill and kill.stage is None else 0
-        command = [sys.executable, "-u", "-c", _PROGRAM, str(moves), *_SMALL]
-        quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
         log = self.folder / "log.txt"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [*command, f"--output_dir={self.folder}"],
-                cwd=_ROOT,
-                env=os.environ | quiet,
-                stdout=file,
-                stderr=file,
-            )
+        log.unlink(missing_ok=True)
+        flags = [moves, *_SMALL, f"--output_dir={self.folder}"]
+        process = programs.Program("-c", _PROGRAM, *flags, outputs=[log])
         try:
             if kill and kill.stage is not None:
                 self._wait_for(STAGES[kill.stage], log, process)
@@ -124,7 +117,7 @@ class Job:
                 process.send_signal(kill.sent)
             status = process.wait(timeout=300)
         finally:
-            process.kill()
+            process.send_signal(signal.SIGKILL)
             process.wait()
         self.output = log.read_text()
         for epoch in re.findall(r"Epoch (\d+)/", self.output):
@@ -140,7 +133,9 @@ class Job:
 
     def _wait_for(self, mark, log, process):
         end = time.monotonic() + 300
-        while mark not in log.read_text() and process.poll() is None:
+        while process.poll() is None and (
+            not log.exists() or mark not in log.read_text()
+        ):
             assert time.monotonic() < end, f"no {mark!r} in {log.read_text()}"
             time.sleep(0.005)
 

@@ -2,12 +2,17 @@
 
 import keras
 
-__all__ = ["bits", "compiled_state", "layers_of"]
+__all__ = ["bits", "compiled_state", "layers_of", "weights"]
 
 
 def bits(variables):
     """The values of variables, to the bit."""
     return [keras.ops.convert_to_numpy(variable).tobytes() for variable in variables]
+
+
+def weights(model):
+    """The values of all weights, to the bit."""
+    return bits(model.weights)
 
 
 def layers_of(model):

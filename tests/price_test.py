@@ -10,6 +10,7 @@ from keras import layers
 from sklearn import metrics
 
 import tf_pseudofeat as tfpf
+from tests.model_state import weights
 from tests.small_fraud import NAMES, classifier, payments
 from tf_pseudofeat.evaluation.guard import Guard
 
@@ -22,10 +23,6 @@ BIAS = {"blend": 1.0, "verbose": 0}
 def retrain(model, training=TRAINING, validation=VALIDATION, **settings):
     settings = {"validation_data": validation, **settings}
     return tfpf.retrain_head(model, "features", training, **settings)
-
-
-def weights(model):
-    return [weight.tobytes() for weight in model.get_weights()]
 
 
 def said(model, x=VALIDATION[0]):

@@ -353,7 +353,22 @@ def test_of_a_head_that_is_gone_no_prior_is_said(measured):
 def test_on_training_data_nothing_is_said_to_be_worse(measured):
     report = dataclasses.replace(measured, standard_error={}, scored_on="training data")
     assert "chance" not in str(report)
-    assert ["percent,", "on", "training", "data", "before", "after"] in rows(report)
+    whole = dataclasses.replace(report, used=report.real, view_source="none")
+    assert ["percent,", "on", "training", "data", "before", "after"] in rows(whole)
+
+
+def test_scores_on_a_part_of_the_data_or_on_views_are_not_called_those_of_the_data(
+    measured,
+):
+    part = dataclasses.replace(
+        measured, standard_error={}, scored_on="training data", view_source="none"
+    )
+    assert "percent, on the examples used" in str(part)
+    views = dataclasses.replace(part, view_source="augment")
+    assert "percent, on views of the examples used" in str(views)
+    everything = dataclasses.replace(views, used=views.real)
+    assert "percent, on views of training data" in str(everything)
+    assert "percent, on validation data" in str(measured)
 
 
 def test_it_renders_what_it_prints(measured):

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import tf_pseudofeat as tfpf
+from tests.trained import Trained, compiled
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
@@ -26,16 +27,21 @@ def drawn(seed, labels=LABELS, spread=1.0):
     return tfpf.LabeledFeatures(features, labels)
 
 
-@pytest.fixture
-def head():
+@pytest.fixture(scope="module")
+def trained():
     keras.utils.set_random_seed(0)
     head = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(3, activation="softmax")]
     )
-    head.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
+    compiled(head, keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
     seen = drawn(0)
     head.fit(seen.features, seen.labels, epochs=20, verbose=0)
-    return head
+    return Trained(head)
+
+
+@pytest.fixture
+def head(trained):
+    return trained.again()
 
 
 def task_of(head, num_classes=3, loss="sparse_categorical_crossentropy"):
@@ -102,7 +108,7 @@ def test_the_first_candidates_are_the_model_as_it_is_and_its_adjustment(head):
 def test_a_model_that_nothing_beats_is_left_as_it_is(head):
     # Judged by plain accuracy on data like those it was trained on, of clear classes.
     easy, again = drawn(1, spread=0.05), drawn(2, spread=0.05)
-    head.fit(easy.features, easy.labels, epochs=60, verbose=0)
+    head.fit(easy.features, easy.labels, epochs=20, verbose=0)
     tuning = search(head, easy, again, monitor="accuracy")
     assert str(tuning.chosen) == "as it is"
     assert (tuning.recipe.blend, tuning.recipe.tau) == (1.0, 0.0)
@@ -132,7 +138,7 @@ def test_the_estimate_is_not_from_the_data_that_chose():
     rng = np.random.default_rng(0)
     labels, guard = np.repeat([0, 1, 2], 45), Guard()
     chosen, estimates, errors = [], [], []
-    for _ in range(60):
+    for _ in range(40):
         guesses = Guesses(labels, rng)
         candidates = Candidates(guesses, Rare(), guesses, guard, 0.5, (1, 2))
         for blend in np.linspace(0, 0.99, 99):

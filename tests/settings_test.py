@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
+from tests.trained import compiled
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.retrain import retrain_head
@@ -83,7 +84,7 @@ def head_of(model):
 
 
 def score(model):
-    predicted = model.predict(UNSEEN_X, verbose=0).argmax(axis=1)
+    predicted = ops.convert_to_numpy(model(UNSEEN_X)).argmax(axis=1)
     return balanced_accuracy_score(UNSEEN_Y, predicted)
 
 
@@ -183,7 +184,7 @@ ON_TENSORFLOW = {
 def test_only_the_head_changes_and_training_goes_on(name, recwarn):
     setting, witness = SETTINGS[name], Witness()
     model = setting.model()
-    model.compile(setting.optimizer(), SPARSE, **setting.compile)
+    compiled(model, setting.optimizer(), SPARSE, **setting.compile)
     optimizer = model.optimizer
     start = bits(model.variables)
     cure = PseudoFeatureHeadRetrainer(
@@ -254,7 +255,7 @@ def cured_in(trunk, head):
     optimizer = optimizers.Adam(0.02)
     if "mixed_float16" in (trunk, head):
         optimizer = optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**10)
-    model.compile(optimizer, SPARSE)
+    compiled(model, optimizer, SPARSE)
     cure = PseudoFeatureHeadRetrainer(
         "features",
         (X, Y),
@@ -301,7 +302,7 @@ def test_half_precision_of_all_or_part_scores_as_float32_does(
     serve = loaded.signatures["serving_default"]
     (name,) = serve.structured_input_signature[1]
     served = serve(**{name: tf.constant(UNSEEN_X)})["probabilities"]
-    predicted = model.predict(UNSEEN_X, verbose=0)
+    predicted = model.predict(UNSEEN_X, verbose=0)  # compiled, as what is served is
     np.testing.assert_allclose(
         np.asarray(served, np.float32), predicted.astype(np.float32), atol=1e-2
     )
@@ -364,7 +365,7 @@ def test_labels_and_losses_that_fit_each_other(name):
     """Those that are not in the table of retrain_test.py."""
     units, activation, loss, labels = FORMS[name]
     model = network(units=units, activation=activation)
-    model.compile(optimizers.Adam(0.02), loss)
+    compiled(model, optimizers.Adam(0.02), loss)
     model.fit(X, labels, verbose=0)
     before = state_of(model)
     settings = {"epochs": 60, "blend": 0.0, "tau": 0.0, "verbose": 0}
@@ -374,7 +375,7 @@ def test_labels_and_losses_that_fit_each_other(name):
     assert report.kept and report.real == real
     assert report.pseudo == [real[0] - n for n in real]
     assert state_of(model) == before
-    outputs = model.predict(X, verbose=0)
+    outputs = ops.convert_to_numpy(model(X))
     cut = 0.5 if activation else 0.0
     ids = outputs.argmax(1) if units == 3 else outputs[:, 0] > cut
     expected = balanced_accuracy_score(Y if units == 3 else BINARY, ids)

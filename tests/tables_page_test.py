@@ -1,6 +1,7 @@
 """Tests for tables.py: what prints lines up, what renders is escaped."""
 
 import html.parser
+import types
 
 import pytest
 
@@ -79,8 +80,15 @@ def test_a_page_renders_its_parts():
     rendered = Two()._repr_html_()
     assert rendered.endswith(TABLE.to_html())
     cells = read(rendered)
-    assert cells.tags[:3] == ["p", "br", "table"]
-    assert "".join(cells.texts[:2]) == "One line,and <b>another</b>."
+    assert cells.tags[:2] == ["p", "table"]
+    assert cells.texts[0] == "One line,\nand <b>another</b>."
+    assert 'style="white-space:pre-wrap"' in rendered  # or lines would run together
+
+
+def test_a_terminal_of_ipython_shows_what_print_shows():
+    shown = []
+    Two()._repr_pretty_(types.SimpleNamespace(text=shown.append), cycle=False)
+    assert shown == [str(Two())]
 
 
 def test_a_page_without_parts_is_no_page():

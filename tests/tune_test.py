@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+from tests.trained import Trained, compiled
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
 
@@ -27,8 +28,8 @@ def digits():
     return (x[train], y[train]), (x[rank >= 60], y[rank >= 60])
 
 
-@pytest.fixture
-def model(digits):
+@pytest.fixture(scope="module")
+def trained(digits):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -37,9 +38,14 @@ def model(digits):
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy")
+    compiled(model, "adam", "sparse_categorical_crossentropy")
     model.fit(*digits[0], epochs=40, verbose=0)
-    return model
+    return Trained(model)
+
+
+@pytest.fixture
+def model(trained):
+    return trained.again()
 
 
 def state(model):
@@ -104,6 +110,6 @@ def test_auto_takes_no_settings_that_it_chooses(model, digits, settings, message
 def test_a_recipe_is_an_object_or_auto(model, digits, recipe):
     with pytest.raises(
         TypeError,
-        match="`recipe` is of type HeadRecipe, or 'auto'; received",
+        match="`recipe` must be of type HeadRecipe, or 'auto'; received",
     ):
         retrain_head(model, "features", digits[0], recipe=recipe)

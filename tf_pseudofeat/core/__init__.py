@@ -1,1 +1,1 @@
-"""What every step stands on: labels, labeled features, files, seeds, devices."""
+"""Labels, labeled features, arrays on disk, files, seeds, and devices."""

@@ -68,6 +68,10 @@ class Page:
         return "\n".join(
             part.to_html()
             if isinstance(part, Table)
-            else f"<p>{html.escape(part).replace(chr(10), '<br>')}</p>"
+            else f'<p style="white-space:pre-wrap">{html.escape(part)}</p>'
             for part in self._parts()
         )
+
+    def _repr_pretty_(self, printer, cycle):
+        """Prints in IPython's terminal as `print` does, without the fields."""
+        printer.text(str(self))

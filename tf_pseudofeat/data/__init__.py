@@ -1,1 +1,1 @@
-"""The data that people train with, as `fit` and `predict` would read them."""
+"""Training data, read as `fit` and `predict` read them."""

@@ -1,1 +1,1 @@
-"""What a classifier gets right, and whether a change of it is more than chance."""
+"""Scores, comparisons, the guard, and decision thresholds."""

@@ -1,1 +1,1 @@
-"""Step 2, second half: the trunk's features, in memory or on disk."""
+"""Step 2, second half: extracts features to memory or to disk."""

@@ -1,1 +1,1 @@
-"""Step 3: a Gaussian per class, from moments that merge."""
+"""Step 3: Gaussians of the classes, from moments that can be merged."""

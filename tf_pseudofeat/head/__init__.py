@@ -1,1 +1,1 @@
-"""Step 5: the layers after the cut are trained again, or adjusted without training."""
+"""Step 5: retrains the head, or adjusts its logits without training."""

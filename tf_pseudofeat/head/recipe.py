@@ -265,7 +265,7 @@ class HeadRecipe:
 
 def _exponent(prior, population):
     """The exponent with which a prior follows the data's class shares; 1 for None."""
-    if prior is None or not (np.array(prior) > 0).all():
+    if prior is None or not (np.array(prior) > 0).all() or not (population > 0).all():
         return 1.0
     data, prior = np.log(population), np.log(prior)
     data, prior = data - data.mean(), prior - prior.mean()

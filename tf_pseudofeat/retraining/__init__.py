@@ -1,1 +1,1 @@
-"""Steps 2 to 6 in one call, as a callback and as an estimator."""
+"""Steps 2 to 6 as a function, a callback and an estimator."""

@@ -186,6 +186,7 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
             "recipe": copy.deepcopy(self.recipe),  # fit must not change parameters
             "extraction": self.extraction,
             "monitor": self.monitor,
+            "class_names": [str(name) for name in self.classes_],
             "seed": tuple(seeds[2:]),
             "verbose": self.verbose,
         }

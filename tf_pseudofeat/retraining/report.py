@@ -198,8 +198,19 @@ class RetrainingReport(Page):
             rows.append(
                 [*row, format_score(error, name)] if self.standard_error else row
             )
-        header = [f"percent, on {self.scored_on}", "before", "after"]
+        header = [f"percent, on {self._scored_examples()}", "before", "after"]
         return Table((*header, "+-") if self.standard_error else tuple(header), rows)
+
+    def _scored_examples(self):
+        """What was scored, in words.
+
+        Scores on a part of the training data, or on views, are not those of the data:
+        precision and shares follow the mix of the classes.
+        """
+        if self.scored_on != "training data":
+            return self.scored_on
+        part = self.scored_on if self.used == self.real else "the examples used"
+        return part if self.view_source == "none" else f"views of {part}"
 
     def _classes(self):
         header = ("class", "examples", "used", "pseudo", "recall", "after")

@@ -1,1 +1,1 @@
-"""Step 4: how many pseudo-features, and the stream of real and drawn ones."""
+"""Step 4: numbers of pseudo-features, and the training stream."""

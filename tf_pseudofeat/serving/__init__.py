@@ -1,1 +1,1 @@
-"""Step 6: the model as a SavedModel with named endpoints."""
+"""Step 6: exports the model as a SavedModel with named endpoints."""

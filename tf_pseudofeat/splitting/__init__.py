@@ -1,1 +1,1 @@
-"""Step 2, first half: a model is cut at a layer, into a trunk and a head."""
+"""Step 2, first half: splits a model into a trunk and a head."""
