@@ -19,6 +19,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from tests.worker_rows import NUM_CLASSES, NUM_PARTS, read_rows, rows_of
@@ -232,11 +233,14 @@ def test_parts_without_rows(served, tmp_path):
 def test_batches_and_rows_are_told_apart_by_their_shapes(served, tmp_path):
     images, labels = rows_of(0)
     one_hot = np.eye(C)[labels]
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     forms = [
         [
             pairs(0),
             [(images, labels)],
             [(images[:9], labels[:9]), (images[9:], labels[9:])],
+            dataset,
+            dataset.batch(9),
         ],
         [zip(images, one_hot, strict=True), [(images, one_hot)]],
     ]
@@ -292,6 +296,7 @@ def test_a_newer_model_at_the_same_path_is_loaded(model, tmp_path):
 
 
 IMAGE = np.zeros((4, 4, 1))
+INFINITE = tf.data.Dataset.from_tensors((IMAGE, 0)).repeat()
 
 
 @pytest.mark.parametrize(
@@ -309,8 +314,9 @@ IMAGE = np.zeros((4, 4, 1))
         ({"folder": "gs://bucket/x"}, ValueError, "Mount the bucket"),
         ({"folder": 3}, TypeError, "`folder` must be a path; received 3"),
         ({"served": "nowhere"}, OSError, "nowhere"),
-        ({"rows": 3}, TypeError, "`rows` must be an iterable .*received a int"),
-        ({"rows": {"image": 1}}, TypeError, "`rows` must be .*received a dict"),
+        ({"rows": 3}, TypeError, "`rows` must be an iterable .*received 3"),
+        ({"rows": {"image": 1}}, TypeError, "`rows` must be .*received {'image"),
+        ({"rows": INFINITE}, ValueError, r"`rows` is infinite .*rows.take\(n\)"),
         ({"rows": [3]}, ValueError, r"must yield \(input, label\); received a int"),
         ({"rows": [(IMAGE, 0, 1)]}, ValueError, "received a tuple of 3"),
         ({"rows": [(IMAGE[0], 0)]}, ValueError, r"\[None, 4, 4, 1\].*\[4, 1\]"),

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from tf_pseudofeat.core.files import UNFINISHED, local_path, open_plain
-from tf_pseudofeat.core.validation import whole_number
+from tf_pseudofeat.core.validation import is_infinite, whole_number
 from tf_pseudofeat.engines.served_features import (
     cached_model,
     endpoint_specs,
@@ -135,8 +135,12 @@ def extract_part(
     batch_size = whole_number("batch_size", batch_size)
     if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping):
         raise TypeError(
-            f"`rows` must be an iterable of (input, label); received a "
-            f"{type(rows).__name__}."
+            f"`rows` must be an iterable of (input, label); received {rows!r:.200}."
+        )
+    if is_infinite(rows):
+        raise ValueError(
+            "`rows` is infinite (`repeat()`?); pass it without `repeat()`, or "
+            "`rows.take(n)`."
         )
     folder = _folder(folder)
     check_no_index(folder)
