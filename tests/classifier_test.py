@@ -141,7 +141,7 @@ def test_data_frames_and_string_classes():
     frame = pd.DataFrame(X, columns=columns)
     named = small(epochs=15).fit(frame, pd.Series(NAMES[Y]))
     assert named.classes_.tolist() == ["error", "fraud", "ok"]
-    assert named.report_.class_names == ["error", "fraud", "ok"]
+    assert named.report_.class_names == ("error", "fraud", "ok")
     assert named.feature_names_in_.tolist() == columns
     assert set(named.predict(frame)) <= set(NAMES)
     assert np.mean(named.predict(frame) == NAMES[Y]) > 0.7
