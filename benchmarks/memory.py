@@ -18,7 +18,7 @@ _BATCH = 256
 def measure(rows=(50_000, 200_000, 800_000), sizes=(64, 512), multipliers=(1, 10, 100)):
     """Measurements by the number of features, and by that of pseudo-features.
 
-    The materialised peer is left out where it would hold more than 8 GiB.
+    The materialized peer is left out where it would hold more than 8 GiB.
     """
     measured = []
     for size in sizes:
@@ -34,10 +34,10 @@ def measure(rows=(50_000, 200_000, 800_000), sizes=(64, 512), multipliers=(1, 10
                 )
             ]
             if 4 * total * size < 2**32:
-                materialised = functools.partial(
-                    _materialised, num_rows, size, multiplier
+                materialized = functools.partial(
+                    _materialized, num_rows, size, multiplier
                 )
-                contenders.append(Contender("materialised", materialised))
+                contenders.append(Contender("materialized", materialized))
             setting = f"{num_rows:,} x {size}, minority x {multiplier}"
             measured += peak_memory(_QUESTION, setting, contenders)
     return measured
@@ -71,7 +71,7 @@ def _ours(num_rows, size, multiplier):
     return job
 
 
-def _materialised(num_rows, size, multiplier):
+def _materialized(num_rows, size, multiplier):
     features, labels = _fitted(num_rows, size)
 
     def job():

@@ -50,8 +50,8 @@ def _contenders(features, labels, gaussian, counts, batch_size):
         for name, do, more, role in [
             ("ours", _ours, (batch_size,), "ours"),
             ("gather and `sample` in large chunks", _floor, (), "floor"),
-            ("materialised anew and shuffled", _anew, (batch_size,), "peer"),
-            ("materialised once and shuffled", _once, (batch_size,), "peer"),
+            ("materialized anew and shuffled", _anew, (batch_size,), "peer"),
+            ("materialized once and shuffled", _once, (batch_size,), "peer"),
             ("`sample_from_datasets`", _from_datasets, (batch_size,), "peer"),
             (
                 "imbalanced-learn's copies",
@@ -98,7 +98,7 @@ def _floor(features, labels, gaussian, counts):
             gaussian.sample(pseudo[start : start + _CHUNK], seed=(epoch, start))
 
 
-def _materialised(features, labels, gaussian, counts, batch_size, epoch):
+def _materialized(features, labels, gaussian, counts, batch_size, epoch):
     pseudo = _pseudo_labels(counts)
     samples = gaussian.sample(pseudo, seed=(1, epoch))
     rows = tf.concat([features, samples], axis=0), np.concatenate([labels, pseudo])
@@ -109,11 +109,11 @@ def _materialised(features, labels, gaussian, counts, batch_size, epoch):
 def _anew(*setting):
     """New pseudo-features in every epoch, as ours are."""
     for epoch in range(_EPOCHS):
-        _read(_materialised(*setting, epoch), epochs=1)
+        _read(_materialized(*setting, epoch), epochs=1)
 
 
 def _once(*setting):
-    _read(_materialised(*setting, epoch=0))
+    _read(_materialized(*setting, epoch=0))
 
 
 def _from_datasets(features, labels, gaussian, counts, batch_size):

@@ -7,10 +7,9 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.engines.beam_batches import batch_arrays
 from tf_pseudofeat.engines.beam_runners import check_runner
-from tf_pseudofeat.extraction.shard_folder import check_free
+from tf_pseudofeat.extraction.shard_folder import check_free, shared_folder
 from tf_pseudofeat.extraction.shard_reader import indexed_shards
 from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
 
@@ -38,15 +37,9 @@ class WriteFeatureShards(beam.PTransform):
         self, folder: str | os.PathLike, rows_per_shard: int | None = None
     ) -> None:
         super().__init__()
-        if "://" in str(folder):
-            raise ValueError(
-                f"Shards are mapped into memory, which {folder} does not support. "
-                f"Mount the bucket, or write to a network file system."
-            )
+        folder = shared_folder(folder)  # expands ~ here, not on the worker
         check_free(folder)
-        self._folder = str(
-            local_path(folder, "folder")
-        )  # expands ~ here, not on the worker
+        self._folder = str(folder)
         self._rows = rows_per_shard
 
     def expand(self, batches):

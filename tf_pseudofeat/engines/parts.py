@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from tf_pseudofeat.core.files import UNFINISHED, local_path, open_plain
+from tf_pseudofeat.core.files import UNFINISHED, open_plain
 from tf_pseudofeat.core.validation import is_infinite, whole_number
 from tf_pseudofeat.engines.served_features import (
     cached_model,
     endpoint_specs,
     features_of_inputs,
 )
-from tf_pseudofeat.extraction.shard_folder import check_no_index
+from tf_pseudofeat.extraction.shard_folder import check_no_index, shared_folder
 from tf_pseudofeat.extraction.shard_index import shard_files, sorted_shards
 from tf_pseudofeat.extraction.shard_reader import indexed_shards
 from tf_pseudofeat.extraction.shard_writer import ShardWriter, write_index
@@ -142,7 +142,7 @@ def extract_part(
             "`rows` is infinite (`repeat()`?); pass it without `repeat()`, or "
             "`rows.take(n)`."
         )
-    folder = _folder(folder)
+    folder = shared_folder(folder)
     check_no_index(folder)
     model = cached_model(served)
     attempt = f"{part}-{uuid.uuid4().hex}"
@@ -227,7 +227,7 @@ def finish_parts(
         32
         >>> features, labels = load_features("parts")
     """
-    folder = _folder(folder)
+    folder = shared_folder(folder)
     merged = _by_id(merged)
     _check_complete(merged, whole_number("num_parts", num_parts))
     parts = [merged[part] for part in sorted(merged) if merged[part].num_rows]
@@ -254,15 +254,6 @@ def _part_id(part):
         f"`part` must be a whole number from 0, or up to 100 letters, digits, '_', '-' "
         f"and '.'; received {part!r:.200}."
     )
-
-
-def _folder(folder):
-    if isinstance(folder, str) and "://" in folder:
-        raise ValueError(
-            f"Shards are mapped into memory, which {folder} does not support. Mount "
-            f"the bucket, or write to a network file system."
-        )
-    return local_path(folder, "folder")
 
 
 def _moments_path(folder, attempt):

@@ -23,9 +23,20 @@ __all__ = [
     "make_folder",
     "npy_pieces",
     "remove_shards",
+    "shared_folder",
     "write_json",
     "write_pieces",
 ]
+
+
+def shared_folder(folder):
+    """Returns the path of a folder that workers share; raises for a bucket's URL."""
+    if "://" in str(folder):
+        raise ValueError(
+            f"Shards are mapped into memory, which {folder} does not support. Mount "
+            f"the bucket, or write to a network file system."
+        )
+    return local_path(folder, "folder")
 
 
 def check_free(folder):
