@@ -4,22 +4,28 @@ Contenders are run one after the other, round after round, so that a machine tha
 down slows all of them. The first round warms up and is thrown away.
 """
 
+import contextlib
 import dataclasses
 import gc
 import multiprocessing
 import pathlib
 import resource
 import statistics
+import subprocess
+import sys
 import time
 
 __all__ = [
     "Contender",
     "Measurement",
     "measurement",
+    "one_core_busy",
     "peak_memory",
     "race",
     "run_once",
 ]
+
+_SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 # Seconds before each run, in which the idle threads of the last one go to sleep.
 _PAUSE = 0.1
@@ -101,6 +107,16 @@ def race(question, setting, contenders, *, rounds=7, seconds=20.0):
         measurement(question, setting, contender, taken[contender.name])
         for contender in contenders
     ]
+
+
+@contextlib.contextmanager
+def one_core_busy():
+    """Another process keeps one core busy, as on a machine that is shared."""
+    with subprocess.Popen([sys.executable, "-c", _SPIN]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def peak_memory(question, setting, contenders):

@@ -25,7 +25,7 @@ from benchmarks import (
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOYS = {
-    "fitting": lambda: fitting.measure(200, sizes=(4,), rounds=1),
+    "fitting": lambda: fitting.measure([("full", 200, 4), ("diag", 200, 4)], rounds=1),
     "sampling": lambda: sampling.measure(60, sizes=(4,), rounds=1),
     "densities": lambda: densities.measure([(8, 3, 4)], rounds=1),
     "streaming": lambda: streaming.measure([(300, 43)], size=4, rounds=1),

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pseudofeat.core.matrix_workers import matrix_workers
 from tf_pseudofeat.gaussians.covariance_types import COVARIANCE_TYPES, plain
 from tf_pseudofeat.gaussians.low_rank import LowRankScale
 from tf_pseudofeat.gaussians.moments import ClassMoments
@@ -85,12 +86,14 @@ class CovarianceEstimate:
     def report(self):
         """`CovarianceReport`, from all eigenvalues, so computed on first access."""
         samples = _samples(self.moments, self.covariance_type, self.shrinkage)
-        rows = tuple(
-            ClassCovariance(class_id, 0, 0, 0.0, 0.0, 1.0, "no example")
-            if sample is None
-            else sample.row()
-            for class_id, sample in enumerate(samples)
-        )
+
+        def row(class_id, sample_of):
+            if sample_of is None:
+                return ClassCovariance(class_id, 0, 0, 0.0, 0.0, 1.0, "no example")
+            return sample_of().row()
+
+        with matrix_workers(len(samples), 4 * _flops(self.moments)) as map_in_order:
+            rows = tuple(map_in_order(row, range(len(samples)), samples))
         size = self.moments.feature_size
         return CovarianceReport(self.covariance_type, size, rows)
 
@@ -193,12 +196,16 @@ def estimate_covariance(
     shapes = settings.shapes(*moments.mean.shape, moments.rank)
     arrays = np.empty(shapes[0]), *(np.zeros(each, np.float32) for each in shapes[1:])
     samples = _samples(moments, covariance_type, shrinkage)
-    for *out, sample in zip(*arrays, samples, strict=True):
-        if sample is None:  # a standard normal as placeholder
+
+    def factor(sample_of, *out):
+        if sample_of is None:  # a standard normal as placeholder
             out[0][...] = 0.0
             settings.scale_class.factorize(out[0], 1.0)
         else:
-            sample.factor(*out)
+            sample_of().factor(*out)
+
+    with matrix_workers(len(samples), _flops(moments)) as map_in_order:
+        list(map_in_order(factor, samples, *arrays))
     if covariance_scale != 1:
         for array in arrays:
             array *= np.sqrt(covariance_scale)
@@ -206,8 +213,15 @@ def estimate_covariance(
     return CovarianceEstimate(scale, moments, covariance_type, shrinkage)
 
 
+def _flops(moments):
+    """Floating-point operations for one factor, about."""
+    if moments.sketch is not None:
+        return 2 * moments.rank * moments.sketch[0].size
+    return moments.scatter[0].size * moments.feature_size
+
+
 def _samples(moments, covariance_type, shrinkage):
-    """Yields the `SampleCovariance` of each class, None if empty; or the shared one."""
+    """What makes the `SampleCovariance` of each class, or None; or the shared one."""
     settings, count = COVARIANCE_TYPES[covariance_type], moments.count
     scale_class = settings.scale_class
     sample_class = functools.partial(scale_class.sample_class, scale_class)
@@ -221,16 +235,17 @@ def _samples(moments, covariance_type, shrinkage):
     check_examples(count, covariance_type)
     if settings.is_shared:
         # Pooled over the classes: N - C degrees of freedom, so n - 1 = N - C in [2].
-        yield sample_class(moments.scatter, freedom + 1, shrinkage, fallback_variance)
-        return
-    for class_id, n in enumerate(count):
-        sketch = None if moments.sketch is None else moments.sketch[class_id]
-        how = (
-            moments.scatter[class_id],
-            n,
-            shrinkage,
-            fallback_variance,
-            class_id,
-            sketch,
+        how = moments.scatter, freedom + 1, shrinkage, fallback_variance
+        return [functools.partial(sample_class, *how)]
+    how = {"shrinkage": shrinkage, "fallback_variance": fallback_variance}
+    sketches = [None] * len(count) if moments.sketch is None else moments.sketch
+    return [
+        functools.partial(
+            sample_class, scatter, n, class_id=class_id, sketch=sketch, **how
         )
-        yield sample_class(*how) if n else None
+        if n
+        else None
+        for class_id, (n, scatter, sketch) in enumerate(
+            zip(count, moments.scatter, sketches, strict=True)
+        )
+    ]

@@ -4,7 +4,6 @@ import collections
 
 import keras
 import numpy as np
-import scipy.linalg
 import tensorflow as tf
 
 from tf_pseudofeat.gaussians.sample_covariance import SampleCovariance
@@ -23,10 +22,14 @@ class Independent:
     rounding = 0.0  # of eigenvalues
 
     @staticmethod
-    def add_rows(scatter, chunks):
-        """Adds squares of `(centered rows, their classes, starts of the classes)`."""
-        for rows, classes, starts in chunks:
-            scatter[classes] += sums_by_class(np.square(rows, out=rows), starts)
+    def products(rows, starts):
+        """Sums of squares of centered rows between consecutive starts; changes them."""
+        return sums_by_class(np.square(rows, out=rows), starts)
+
+    @staticmethod
+    def add(scatter, classes, products):
+        """Adds the products of rows of `classes`."""
+        scatter[classes] += products
 
     @staticmethod
     def add_between(scatter, weighted, delta):
@@ -84,10 +87,9 @@ class DiagonalScale(Independent, collections.namedtuple("DiagonalScale", "diag")
 
 def sums_by_class(rows, starts):
     """Sums the rows between consecutive starts, `[starts, D]`."""
-    (gemv,) = scipy.linalg.get_blas_funcs(["gemv"], [rows])
     ones = np.ones(len(rows), rows.dtype)
     parts = np.split(rows, starts[1:])
-    return np.stack([gemv(1.0, part.T, ones[: len(part)]) for part in parts])
+    return np.stack([ones[: len(part)] @ part for part in parts])
 
 
 def distances_by_class(distances, *variables):

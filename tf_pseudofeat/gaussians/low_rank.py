@@ -19,7 +19,6 @@ import functools
 
 import keras
 import numpy as np
-import scipy.linalg
 import tensorflow as tf
 
 from tf_pseudofeat.gaussians.diagonal import Independent, distances_by_class
@@ -205,24 +204,19 @@ def _spectrum(rows):
     """Squared singular values `[K]`, largest first, above 0, and their directions."""
     rows = np.asarray(rows, np.float64)
     wide = len(rows) < rows.shape[1]
-    # SciPy's BLAS, as for all large products: see `triangular.py`.
-    gram = scipy.linalg.blas.dsyrk(1.0, rows.T, trans=int(wide), lower=1)
-    squares, vectors = _eigenvalues(gram)
+    squares, vectors = _eigenvalues(rows @ rows.T if wide else rows.T @ rows)
     kept = np.count_nonzero(squares > max(_NOTHING * squares[0], 0.0))
     squares, vectors = squares[:kept], vectors[:, :kept]
     if not kept:
         return squares, np.zeros((0, rows.shape[1]))
     if not wide:
         return squares, vectors.T
-    directions = scipy.linalg.blas.dgemm(1.0, rows.T, vectors).T
-    return squares, directions / np.sqrt(squares)[:, np.newaxis]
+    return squares, (vectors.T @ rows) / np.sqrt(squares)[:, np.newaxis]
 
 
 def _eigenvalues(matrix):
-    """Eigenvalues, largest first, and eigenvectors, from the lower triangle."""
-    # SciPy 1.11 allocates too little memory for a 1 x 1 matrix with "evd".
-    driver = "evd" if len(matrix) > 1 else "ev"
-    values, vectors = scipy.linalg.eigh(matrix, check_finite=False, driver=driver)
+    """Eigenvalues, largest first, and eigenvectors of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
     return values[::-1], vectors[:, ::-1]
 
 

@@ -1,7 +1,6 @@
 """Estimates count, mean and scatter of every class in one pass over the features."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy.typing as npt
 
 from tf_pseudofeat.core.finite import check_real
 from tf_pseudofeat.core.labels import class_ids
+from tf_pseudofeat.core.matrix_workers import matrix_workers
 from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.core.validation import is_infinite
 from tf_pseudofeat.gaussians.diagonal import sums_by_class
@@ -95,7 +95,10 @@ def moments_of(
     return moments
 
 
-@np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
+_errstate = np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
+
+
+@_errstate
 def _moments_of_rows(features, ids, moments):
     """Computes the moments of floats `[N, D]` in their own precision."""
     num_classes, scatter = moments.num_classes, moments.scatter
@@ -105,15 +108,21 @@ def _moments_of_rows(features, ids, moments):
     center = rough_centers(features, order, ids, num_classes)  # [C, D]
     offset_sums = np.zeros_like(moments.mean)  # sums of the centered rows
 
-    def centered_rows():
-        for rows in row_chunks(ids, one_class=scatter.ndim == 3):
-            classes, starts = np.unique(ids[rows], return_index=True)
-            centered = features.take(order[rows], axis=0)
-            centered -= center[ids[rows]] if classes.size > 1 else center[classes]
-            offset_sums[classes] += sums_by_class(centered, starts)
-            yield centered, classes, starts
+    @_errstate
+    def sums_of(rows):
+        classes, starts = np.unique(ids[rows], return_index=True)
+        centered = features.take(order[rows], axis=0)
+        centered -= center[ids[rows]] if classes.size > 1 else center[classes]
+        sums = sums_by_class(centered, starts)
+        return classes, sums, moments.scale_class.products(centered, starts)
 
-    moments.scale_class.add_rows(scatter, centered_rows())
+    chunks = row_chunks(ids, one_class=scatter.ndim == 3)
+    one = scatter if moments.kind == "tied" else scatter[0]
+    flops = one.size * ids.size / len(chunks)
+    with matrix_workers(len(chunks), flops) as map_in_order:
+        for classes, sums, products in map_in_order(sums_of, chunks):
+            offset_sums[classes] += sums
+            moments.scale_class.add(scatter, classes, products)
     offset = offset_sums / np.maximum(moments.count, 1)[:, None]
     moments.mean[:] = center + offset
     _check_finite(moments.mean, features, order, ids)
@@ -202,7 +211,8 @@ def _sketched(total, features, ids):
     check_single(merged.scatter)
     order = sort_by_class(ids, total.num_classes)
     step = rows_at_a_time(total.sketch)
-    for start, stop in itertools.pairwise(class_borders(ids[order])):
+
+    def add_class(start, stop):
         class_id = ids[order[start]]
         rows = between_means(total, squares, class_id)
         for first in range(start, stop, step):
@@ -210,6 +220,12 @@ def _sketched(total, features, ids):
             rows = np.concatenate([rows, some - squares.mean[class_id]])
             add_rows(total.sketch[class_id], rows)
             rows = rows[:0]
+
+    borders = class_borders(ids[order])
+    length, size = total.sketch.shape[1:]
+    flops = 2 * length * size * ids.size / (len(borders) - 1)
+    with matrix_workers(len(borders) - 1, flops) as map_in_order:
+        list(map_in_order(add_class, borders[:-1], borders[1:]))
     return dataclasses.replace(merged, sketch=total.sketch)
 
 

@@ -195,7 +195,7 @@ class GaussianParameters(keras.layers.Layer):
             "log_normalizer": np.where(moments.count > 0, normalizer, -np.inf),
             **dict(zip(scale._fields[1:], scale[1:], strict=True)),
         }
-        values = {name: value.astype(np.float32) for name, value in values.items()}
+        values = {name: np.asarray(value, np.float32) for name, value in values.items()}
         _check_in_range(values, moments.mean, scale.diag)
         for name, value in values.items():
             getattr(self, name).assign(value)

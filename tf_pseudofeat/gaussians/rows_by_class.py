@@ -1,12 +1,13 @@
 """Sorts rows of features by class, and finds a rough center of each class."""
 
 import itertools
+import math
 
 import numpy as np
 
 __all__ = ["class_borders", "rough_centers", "row_chunks", "sort_by_class"]
 
-# Rows per matrix product. Fewer are bound by memory bandwidth; more lose digits in
+# Most rows per matrix product. Fewer are bound by memory bandwidth; more lose digits in
 # float32 before they are added in float64.
 _CHUNK_ROWS = 4096
 
@@ -44,8 +45,16 @@ def class_borders(ids):
 
 
 def row_chunks(ids, one_class):
-    """Yields slices of the sorted rows, each within one class if `one_class`."""
+    """Returns slices of the sorted rows, each within one class if `one_class`.
+
+    Those of a class are equally long, and an even number if they are several, so that
+    workers who share them end together.
+    """
     borders = class_borders(ids) if one_class else [0, ids.size]
+    chunks = []
     for start, stop in itertools.pairwise(borders):
-        for first in range(start, stop, _CHUNK_ROWS):
-            yield slice(first, min(first + _CHUNK_ROWS, stop))
+        pairs = math.ceil((stop - start) / (2 * _CHUNK_ROWS))
+        number = 2 * pairs if stop - start > _CHUNK_ROWS else 1
+        step = math.ceil((stop - start) / number)
+        chunks += [slice(k, min(k + step, stop)) for k in range(start, stop, step)]
+    return chunks

@@ -130,9 +130,8 @@ class SampleCovariance:
 
     def _mean_square(self):
         """The mean square of the D * D entries of S."""
-        # Not `np.vdot`: alternating between the BLAS threads of NumPy and SciPy is
-        # slow.
-        return np.square(self.scatter / (self.count - 1)).sum() / self.size**2
+        length = np.linalg.norm(self.scatter) / (self.count - 1)
+        return (length / self.size) ** 2
 
     def _oas(self):
         """The shrinkage of equation (23) of Chen et al. (2010), see `covariance.py`."""

@@ -7,12 +7,13 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
+from tf_pseudofeat.core.matrix_workers import matrix_workers
 from tf_pseudofeat.gaussians.sample_covariance import SampleCovariance
 
 __all__ = ["TriangularScale", "matmul_by_class"]
 
-# Rows that are transposed at a time.
-_TILE = 64
+# Features whose factor is inverted in one call of LAPACK.
+_INVERTED_AT_ONCE = 128
 # One product per class takes about 1 ms per epoch to start, a loop 20 ms.
 _UNROLLED_CLASSES = 64
 
@@ -31,19 +32,16 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
     rounding = np.finfo(np.float32).eps  # of eigenvalues, times D
 
     @staticmethod
-    def add_rows(scatter, chunks):
-        """Adds `rows^T rows` of `(centered rows, classes, starts of the classes)`."""
-        for rows, classes, _ in chunks:
-            # SciPy's BLAS, which computes the factors, too: idle threads of NumPy's
-            # BLAS would slow it down.
-            (syrk,) = scipy.linalg.get_blas_funcs(["syrk"], [rows])
-            # Unless the scatter is pooled, each chunk has one class.
-            target = scatter if scatter.ndim == 2 else scatter[classes[0]]
-            target += syrk(1.0, rows.T).T  # the lower triangle
-        for matrix in scatter.reshape(-1, *scatter.shape[-2:]):
-            for start in range(0, len(matrix), _TILE):  # in tiles, for the cache
-                some = slice(start, start + _TILE)
-                matrix[some, start:] += np.tril(matrix[start:, some], -1).T
+    def products(rows, starts):
+        """`rows^T rows` `[D, D]` of centered rows; exactly symmetric."""
+        del starts
+        return rows.T @ rows
+
+    @staticmethod
+    def add(scatter, classes, products):
+        """Adds the products of rows of `classes`: of one, unless it is pooled."""
+        target = scatter if scatter.ndim == 2 else scatter[classes[0]]
+        target += products
 
     @staticmethod
     def add_between(scatter, weighted, delta):
@@ -64,9 +62,7 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
     def factorize(matrix, added):
         """Replaces a covariance, with variance added, by its factor, in place."""
         matrix[np.diag_indices(len(matrix))] += added
-        # The transpose is in LAPACK's order, so no copy is made.
-        upper = scipy.linalg.cholesky(matrix.T, overwrite_a=True, check_finite=False)
-        matrix[...] = upper.T
+        matrix[...] = np.linalg.cholesky(matrix.T)  # the transpose is in LAPACK's order
 
     @property
     def diag(self):
@@ -85,14 +81,19 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
 
     def whiten(self, offset):
         """The inverses, float32 to save memory, and their products with `[C, D]`."""
-        whitening = np.empty(self.tril.shape, np.float32)
-        whitened = offset.reshape(len(self.tril), -1, offset.shape[1]).copy()
-        for triangle, inverse, rows in zip(self.tril, whitening, whitened, strict=True):
-            # An inverse, so that whitening is one matrix product.
-            inverse[...] = scipy.linalg.lapack.dtrtri(triangle.T)[0].T
-            rows[...] = scipy.linalg.solve_triangular(
-                triangle, rows.T, lower=True, check_finite=False
-            ).T
+        size = offset.shape[1]
+        whitening = np.zeros(self.tril.shape, np.float32)
+        whitened = offset.reshape(len(self.tril), -1, size).copy()
+
+        @np.errstate(over="ignore", invalid="ignore")  # the caller checks the result
+        def whiten(triangle, inverse, rows):
+            exact = np.zeros([size, size])
+            _invert(triangle, exact)
+            inverse[...] = exact
+            rows[...] = rows @ exact.T
+
+        with matrix_workers(len(self.tril), size**3) as map_in_order:
+            list(map_in_order(whiten, self.tril, whitening, whitened))
         return whitening, whitened.reshape(offset.shape)
 
     @staticmethod
@@ -108,6 +109,19 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
     def to_tfp(self, tfd, loc):
         """The Gaussians as a distribution of `tfd`, `tfp.distributions`."""
         return tfd.MultivariateNormalTriL(loc, scale_tril=self.tril)
+
+
+def _invert(triangle, out):
+    """Inverts a lower triangle, by NumPy's products where SciPy would hold the GIL."""
+    size = len(triangle)
+    if size <= _INVERTED_AT_ONCE:
+        out[...] = scipy.linalg.lapack.dtrtri(triangle.T)[0].T
+        return
+    first, last = slice(size // 2), slice(size // 2, size)
+    _invert(triangle[first, first], out[first, first])
+    _invert(triangle[last, last], out[last, last])
+    between = triangle[last, first] @ out[first, first]
+    np.matmul(out[last, last], -between, out=out[last, first])
 
 
 def matmul_by_class(noise, scale, labels):
