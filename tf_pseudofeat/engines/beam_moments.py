@@ -14,7 +14,7 @@ from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.engines.beam_batches import batch_arrays
 from tf_pseudofeat.engines.beam_runners import check_runner
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
-from tf_pseudofeat.gaussians.moments_estimation import moments_of
+from tf_pseudofeat.gaussians.moments_estimation import add_examples, moments_of
 from tf_pseudofeat.gaussians.moments_file import read_moments, save_moments
 from tf_pseudofeat.gaussians.moments_merge import merge_moments
 from tf_pseudofeat.gaussians.rank import check_rank
@@ -157,9 +157,11 @@ class CombineClassMoments(beam.CombineFn):
         """Adds the buffered batches to the moments; returns those, None if empty."""
         if buffered.batches:
             features, labels = map(np.concatenate, zip(*buffered.batches, strict=True))
-            how = self._num_classes, self._kind, self._rank
-            part = moments_of(features, labels, *how)
-            buffered.moments = _sum(buffered.moments, part)
+            if buffered.moments is None:
+                how = self._num_classes, self._kind, self._rank
+                buffered.moments = moments_of(features, labels, *how)
+            else:
+                add_examples(buffered.moments, features, labels)
             buffered.batches, buffered.buffered_bytes = [], 0
         return buffered.moments
 

@@ -28,13 +28,14 @@ class Independent:
 
     @staticmethod
     def add(scatter, classes, products):
-        """Adds the products of rows of `classes`."""
+        """Adds the products of each of `classes`."""
         scatter[classes] += products
 
     @staticmethod
-    def add_between(scatter, weighted, delta):
-        """Adds the diagonals of `weighted_c delta_c^T`, each `[C, D]`."""
-        scatter += weighted * delta
+    def add_between(scatter, classes, weighted, delta):
+        """Adds the diagonals of `weighted_k delta_k^T` `[K, D]`; changes `weighted`."""
+        weighted *= delta
+        scatter[classes] += weighted
 
     @staticmethod
     def squares(scatter):

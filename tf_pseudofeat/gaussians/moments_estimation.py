@@ -1,6 +1,5 @@
 """Estimates count, mean and scatter of every class in one pass over the features."""
 
-import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,32 +10,22 @@ from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.core.matrix_workers import matrix_workers
 from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.core.validation import is_infinite
-from tf_pseudofeat.gaussians.diagonal import sums_by_class
 from tf_pseudofeat.gaussians.low_rank import add_rows, rows_at_a_time
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
-from tf_pseudofeat.gaussians.moments_merge import (
-    between_means,
-    check_single,
-    merge_all_but_sketches,
-    merge_moments,
-)
+from tf_pseudofeat.gaussians.moments_merge import add_moments
+from tf_pseudofeat.gaussians.moments_of_array import moments_of_array
 from tf_pseudofeat.gaussians.rows_by_class import (
     class_borders,
-    rough_centers,
-    row_chunks,
     sort_by_class,
 )
 
-__all__ = ["labeled_batches", "moments_of", "moments_of_batches"]
+__all__ = ["add_examples", "labeled_batches", "moments_of", "moments_of_batches"]
 
 
-# Classes with less scatter lose digits in float32: numbers below 2**-126 are subnormal,
-# and squares down to 2**-24 of the largest should be exact.
-_SMALLEST_SCATTER = 2.0**-100
-
-
-# Rows of a stream that are collected before they are sorted by class.
+# Rows of a stream that are collected before they are sorted by class, for work on each
+# class that is there to take less time than its rows.
 _BUFFER_ROWS = 2**14
+_BUFFER_ROWS_PER_CLASS = 4
 
 
 def moments_of(
@@ -78,62 +67,34 @@ def moments_of(
         return _moments_of_pieces(pieces, num_classes, kind, rank)
     features, ids = _check_rows(features, labels, num_classes)
     empty = zero_moments(num_classes, features.shape[1], kind, rank)
-    if empty.sketch is not None:
-        return _sketched(empty, features, ids)
-    moments = _moments_of_rows(features, ids, empty)
-    small = moments.scale_class.squares(moments.scatter).max(axis=-1)
-    small = (small < _SMALLEST_SCATTER) & (moments.count > 0)  # [C]
-    if features.dtype == np.float64 or not small.any():
-        return moments
-    rows = small[ids]
-    again = features[rows].astype(np.float64), ids[rows]
-    again = _moments_of_rows(*again, zero_moments(*moments.mean.shape, kind))
-    if rows.all():
-        return again
-    moments.mean[small] = again.mean[small]
-    moments.scatter[small] = again.scatter[small]
-    return moments
+    if empty.sketch is None:
+        return moments_of_array(features, ids, range(num_classes), kind)
+    _add_rows(empty, features, ids)
+    return empty
 
 
-_errstate = np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
+def add_examples(
+    moments: ClassMoments, features: npt.ArrayLike, labels: npt.ArrayLike
+) -> None:
+    """Adds further examples to moments, in place.
 
+    It takes time in proportion to the examples, however many classes there are.
 
-@_errstate
-def _moments_of_rows(features, ids, moments):
-    """Computes the moments of floats `[N, D]` in their own precision."""
-    num_classes, scatter = moments.num_classes, moments.scatter
-    moments.count[:] = np.bincount(ids, minlength=num_classes)
-    order = sort_by_class(ids, num_classes)
-    ids = ids[order]
-    center = rough_centers(features, order, ids, num_classes)  # [C, D]
-    offset_sums = np.zeros_like(moments.mean)  # sums of the centered rows
+    Args:
+        moments: `ClassMoments` that nobody else holds.
+        features: see `moments_of`.
+        labels: see `moments_of`.
 
-    @_errstate
-    def sums_of(rows):
-        classes, starts = np.unique(ids[rows], return_index=True)
-        centered = features.take(order[rows], axis=0)
-        centered -= center[ids[rows]] if classes.size > 1 else center[classes]
-        sums = sums_by_class(centered, starts)
-        return classes, sums, moments.scale_class.products(centered, starts)
-
-    chunks = row_chunks(ids, one_class=scatter.ndim == 3)
-    one = scatter if moments.kind == "tied" else scatter[0]
-    flops = one.size * ids.size / len(chunks)
-    with matrix_workers(len(chunks), flops) as map_in_order:
-        for classes, sums, products in map_in_order(sums_of, chunks):
-            offset_sums[classes] += sums
-            moments.scale_class.add(scatter, classes, products)
-    offset = offset_sums / np.maximum(moments.count, 1)[:, None]
-    moments.mean[:] = center + offset
-    _check_finite(moments.mean, features, order, ids)
-    moments.scale_class.add_between(scatter, -moments.count[:, None] * offset, offset)
-    if not np.isfinite(scatter).all():
+    Raises:
+        ValueError: As in `moments_of`, or if features have another size.
+    """
+    features, ids = _check_rows(features, labels, moments.num_classes)
+    if features.shape[1] != moments.feature_size:
         raise ValueError(
-            f"Products of features overflow {features.dtype}: the largest magnitude "
-            f"is {np.abs(features).max():.3g}. Scale the features down, or pass them "
-            f"as float64."
+            f"Batches must have features of one size; received {features.shape[1]} "
+            f"features after {moments.feature_size}."
         )
-    return moments
+    _add_rows(moments, features, ids)
 
 
 def moments_of_batches(
@@ -155,7 +116,7 @@ def moments_of_batches(
         ValueError: As in `moments_of`, or if the stream is empty, infinite, or not of
             `(features, labels)`.
     """
-    pieces = _buffered(labeled_batches(batches))
+    pieces = _buffered(labeled_batches(batches), num_classes)
     return _moments_of_pieces(pieces, num_classes, kind, rank)
 
 
@@ -164,12 +125,8 @@ def _moments_of_pieces(pieces, num_classes, kind, rank):
     for features, labels in pieces:
         if total is None:
             total = moments_of(features, labels, num_classes, kind, rank)
-        elif total.sketch is None:
-            total = merge_moments(
-                total, moments_of(features, labels, num_classes, kind)
-            )
-        else:  # a sketch of all classes for each piece would take too long
-            total = _sketched(total, *_check_rows(features, labels, num_classes))
+        else:
+            add_examples(total, features, labels)
     if total is None:
         raise ValueError("The stream of features is empty; nothing can be estimated.")
     return total
@@ -204,37 +161,39 @@ def labeled_batches(batches):
         yield np.asarray(batch[0]), np.asarray(batch[1])
 
 
-def _sketched(total, features, ids):
-    """Adds examples to `total`; changes its sketch in place."""
-    squares = moments_of(features, ids, total.num_classes, "diag")
-    merged = merge_all_but_sketches(total, squares)
-    check_single(merged.scatter)
-    order = sort_by_class(ids, total.num_classes)
+def _add_rows(total, features, ids):
+    """Adds rows of features to `total`, in place."""
+    # Of those classes alone that are there: they may be few of many thousand.
+    classes, ids = np.unique(ids, return_inverse=True)
+    kind = total.kind if total.sketch is None else "diag"
+    part = moments_of_array(features, ids, classes, kind)
+    between = add_moments(total, part, classes)
+    if total.sketch is None:
+        return
+    order = sort_by_class(ids, len(classes))
     step = rows_at_a_time(total.sketch)
 
-    def add_class(start, stop):
-        class_id = ids[order[start]]
-        rows = between_means(total, squares, class_id)
+    def add_class(k, class_id, start, stop):
+        rows = between[k, None]
         for first in range(start, stop, step):
             some = features.take(order[first : min(first + step, stop)], axis=0)
-            rows = np.concatenate([rows, some - squares.mean[class_id]])
+            rows = np.concatenate([rows, some - part.mean[k]])
             add_rows(total.sketch[class_id], rows)
             rows = rows[:0]
 
     borders = class_borders(ids[order])
-    length, size = total.sketch.shape[1:]
-    flops = 2 * length * size * ids.size / (len(borders) - 1)
-    with matrix_workers(len(borders) - 1, flops) as map_in_order:
-        list(map_in_order(add_class, borders[:-1], borders[1:]))
-    return dataclasses.replace(merged, sketch=total.sketch)
+    flops = 2 * total.sketch[0].size * len(ids) / len(classes)
+    with matrix_workers(len(classes), flops) as map_in_order:
+        numbered = range(len(classes)), classes
+        list(map_in_order(add_class, *numbered, borders[:-1], borders[1:]))
 
 
-def _buffered(batches):
+def _buffered(batches, num_classes):
     pending, size = [], 0
     for batch in batches:
         pending.append(batch)
         size += len(batch[0])
-        if size >= _BUFFER_ROWS:
+        if size >= max(_BUFFER_ROWS, _BUFFER_ROWS_PER_CLASS * num_classes):
             yield tuple(map(np.concatenate, zip(*pending, strict=True)))
             pending, size = [], 0
     if pending:
@@ -258,18 +217,4 @@ def _check_lengths(features, ids):
         raise ValueError(
             f"Features must be [N, D] or maps [N, ...] with a label for each of the N "
             f"rows; received features of shape {features.shape} and {ids.size} labels."
-        )
-
-
-def _check_finite(mean, features, order, ids):
-    """Raises ValueError for NaN or infinity, which shows in the mean of its class."""
-    for class_id in np.flatnonzero(~np.isfinite(mean).all(axis=1)):
-        rows = order[ids == class_id]
-        wrong = rows[~np.isfinite(features[rows]).all(axis=1)]
-        if not wrong.size:
-            continue  # the sum itself overflowed; so does the scatter, which is checked
-        raise ValueError(
-            f"Class {class_id} has {wrong.size} of {rows.size} examples with NaN or "
-            f"infinite features, the first in row {wrong[0]}. Clean the inputs, or "
-            f"look for an overflow (float16?) before the split layer."
         )

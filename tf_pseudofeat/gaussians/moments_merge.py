@@ -7,7 +7,9 @@ import numpy as np
 from tf_pseudofeat.gaussians.low_rank import add_rows
 from tf_pseudofeat.gaussians.moments import ClassMoments
 
-__all__ = ["between_means", "check_single", "merge_all_but_sketches", "merge_moments"]
+__all__ = ["add_moments", "merge_moments"]
+
+_ARRAYS = ("count", "mean", "scatter")
 
 
 def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
@@ -35,39 +37,49 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
         for Computing Sample Variances".
     """
     _check_same(first, second)
-    merged = merge_all_but_sketches(first, second)
-    if first.sketch is None:
-        return merged
-    check_single(merged.scatter)
-    sketch = first.sketch.copy()
-    for class_id in np.flatnonzero(second.count):
-        between = between_means(first, second, class_id)
-        rows = np.concatenate([second.sketch[class_id], between])
-        add_rows(sketch[class_id], rows)
-    return dataclasses.replace(merged, sketch=sketch)
+    arrays = {name: getattr(first, name).copy() for name in _ARRAYS}
+    if first.sketch is not None:
+        arrays["sketch"] = first.sketch.copy()
+    merged = dataclasses.replace(first, **arrays)
+    between = add_moments(merged, second, np.arange(first.num_classes))
+    if first.sketch is not None:
+        for class_id in np.flatnonzero(second.count):
+            rows = np.concatenate([second.sketch[class_id], between[class_id, None]])
+            add_rows(merged.sketch[class_id], rows)
+    return merged
 
 
-def merge_all_but_sketches(first, second):
-    """Merges everything except the sketches."""
-    count = first.count + second.count
-    share = second.count / np.maximum(count, 1)
-    delta = second.mean - first.mean  # [C, D]
-    weight = first.count * share  # [C], n_a n_b / (n_a + n_b)
-    scatter = first.scatter + second.scatter
-    first.scale_class.add_between(scatter, weight[:, None] * delta, delta)
-    mean = first.mean + share[:, None] * delta
-    return ClassMoments(count=count, mean=mean, scatter=scatter, kind=first.kind)
+def add_moments(total, part, classes):
+    """Adds the moments of other examples to `total`, in place, except for sketches.
+
+    Args:
+        total: `ClassMoments` of C classes.
+        part: those of K classes, without a sketch, or with one that is ignored.
+        classes: which of the C these are `[K]`; each at most once.
+
+    Returns:
+        between: for a `total` with sketches, the row of each class `[K, D]` whose
+            products are the scatter between the two means; else None.
+
+    Raises:
+        ValueError: If deviations overflow the float32 rows of a sketch.
+    """
+    count = total.count[classes] + part.count
+    share = part.count / np.maximum(count, 1)
+    delta = part.mean - total.mean[classes]  # [K, D]
+    weight = total.count[classes] * share  # [K], n_a n_b / (n_a + n_b)
+    total.scale_class.add(total.scatter, classes, part.scatter)
+    weighted = weight[:, None] * delta
+    total.scale_class.add_between(total.scatter, classes, weighted, delta)
+    total.mean[classes] += share[:, None] * delta
+    total.count[classes] = count
+    if total.sketch is None:
+        return None
+    _check_single(total.scatter[classes])
+    return np.sqrt(weight)[:, None] * delta
 
 
-def between_means(first, second, class_id):
-    """The row `[1, D]` whose products are the scatter between two means."""
-    counts = first.count[class_id], second.count[class_id]
-    weight = counts[0] * counts[1] / max(sum(counts), 1)
-    delta = second.mean[class_id] - first.mean[class_id]
-    return np.sqrt(weight) * delta[np.newaxis]
-
-
-def check_single(squares):
+def _check_single(squares):
     """Raises ValueError if deviations overflow the float32 rows of a sketch."""
     if np.sqrt(squares.max()) > np.finfo(np.float32).max:
         raise ValueError(

@@ -39,19 +39,25 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
 
     @staticmethod
     def add(scatter, classes, products):
-        """Adds the products of rows of `classes`: of one, unless it is pooled."""
-        target = scatter if scatter.ndim == 2 else scatter[classes[0]]
-        target += products
+        """Adds the products of each of `classes`, or pooled ones."""
+        if scatter.ndim == 2:
+            scatter += products
+            return
+        class_ids = np.arange(len(scatter))[classes]
+        products = products.reshape(-1, *scatter.shape[1:])
+        for class_id, of_class in zip(class_ids, products, strict=True):
+            scatter[class_id] += of_class
 
     @staticmethod
-    def add_between(scatter, weighted, delta):
-        """Adds `weighted_c delta_c^T`, of `[C, D]` each."""
+    def add_between(scatter, classes, weighted, delta):
+        """Adds `weighted_k delta_k^T`, of `[K, D]` each, for `classes`, an index."""
         if scatter.ndim == 2:
             scatter += weighted.T @ delta
             return
-        # In a loop, since all at once would take another [C, D, D].
-        for class_id in np.flatnonzero(weighted.any(axis=1)):
-            scatter[class_id] += np.outer(weighted[class_id], delta[class_id])
+        # In a loop, since all at once would take another [K, D, D].
+        class_ids = np.arange(len(scatter))[classes]
+        for k in np.flatnonzero(weighted.any(axis=1)):
+            scatter[class_ids[k]] += np.outer(weighted[k], delta[k])
 
     @staticmethod
     def squares(scatter):
