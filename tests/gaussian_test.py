@@ -327,6 +327,19 @@ def test_a_sample_is_its_mean_and_its_factor_times_its_noise(covariance_type, la
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
 
 
+@every_type
+def test_parameters_stay_as_they_were_when_the_layer_changes(covariance_type):
+    gaussian = fitted(None, covariance_type)
+    taken = keras.tree.flatten(gaussian.parameters())
+    before = [array.numpy().copy() for array in taken]
+    gaussian.set_weights([2 * weight + 1 for weight in gaussian.get_weights()])
+    gaussian.loc.assign_add(np.ones(gaussian.loc.shape, "float32"))
+    for array, expected in zip(taken, before, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    after = keras.tree.flatten(gaussian.parameters())
+    assert not np.array_equal(after[0], before[0])
+
+
 @pytest.mark.parametrize("labels", [[2, 0, 1, 1, 0, 2, 2], [1], []])
 def test_a_loop_over_many_classes_draws_what_their_products_do(monkeypatch, labels):
     loc, scale = fitted().parameters()

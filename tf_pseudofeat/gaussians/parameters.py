@@ -67,10 +67,10 @@ class GaussianParameters(keras.layers.Layer):
         self.feature_shape  # noqa: B018  raises if not fitted
 
         def snapshot(variable):
-            values = keras.ops.convert_to_numpy(variable)
+            values = _as_constant(variable)
             if classes is not None and len(values) == self.num_classes:
-                values = values[classes]
-            return tf.constant(values)
+                values = tf.gather(values, classes)
+            return values
 
         with tf.init_scope(), tf.device("CPU"):
             arrays = map(snapshot, self._scale_variables())
@@ -217,6 +217,14 @@ class GaussianParameters(keras.layers.Layer):
                 f"{list(shape)}. Use a new layer for features of another shape."
             )
         return theirs
+
+
+def _as_constant(variable):
+    """The value of a Keras variable, on the current device of TensorFlow."""
+    if keras.backend.backend() == "tensorflow":
+        # No copy: a variable that is assigned to leaves its old value to its readers.
+        return tf.identity(tf.convert_to_tensor(variable.value))
+    return tf.constant(keras.ops.convert_to_numpy(variable))
 
 
 def _check_in_range(values, mean, spread):
