@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 
+from tests.paths import ROOT
+
 __all__ = ["Program", "run"]
 
-_ROOT = pathlib.Path(__file__).parent.parent
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -94,7 +95,7 @@ def _server(backend):
     chosen = {"KERAS_BACKEND": backend}
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.programs"],
-        cwd=_ROOT,
+        cwd=ROOT,
         env=os.environ | _ENVIRONMENT | chosen,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 
-__all__ = ["ROOT", "Server", "running_server", "wait_until"]
+from tests.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
+__all__ = ["Server", "running_server", "wait_until"]
+
 
 # As if they were not installed.
 PROGRAM = """
