@@ -4,6 +4,12 @@ import gc
 
 import pytest
 
+from tests.paths import ROOT
+
+_PACKAGE_FOLDERS = {
+    path.parent.name for path in ROOT.glob("tf_pseudofeat/*/__init__.py")
+}
+
 
 def pytest_collection_finish():
     """Spares the garbage collection what the imports made: it is nearly all there is.
@@ -16,7 +22,10 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Skips tests that are marked `tensorflow` on any other backend."""
+    """Marks tests of `integration`; skips those for TensorFlow on other backends."""
+    for item in items:
+        if item.path.parent.name == "integration":
+            item.add_marker("integration")
     import keras  # Here, as the process that hands out the tests needs none.
 
     backend = keras.backend.backend()
@@ -51,3 +60,17 @@ def pytest_runtest_setup(item):
 def pytest_runtest_call(item):
     """Skips what cannot be exported, but for a test of the refusal itself."""
     return (yield from _skips_without_savedmodel())
+
+
+@pytest.fixture(autouse=True)
+def _no_training_in_a_folder_of_the_package(request, monkeypatch):
+    """Fails a test that trains a model, where tests should take milliseconds."""
+    of_package = request.path.parent.name in _PACKAGE_FOLDERS
+    if not of_package or request.node.get_closest_marker("integration"):
+        return
+    import keras
+
+    def fit(self, *args, **kwargs):
+        pytest.fail("This test trains a model; mark it `integration`.")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)

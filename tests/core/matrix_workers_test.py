@@ -36,7 +36,7 @@ def cores(monkeypatch):
     """Sets the number of cores, and lets threads have the smallest matrices."""
 
     def to(number):
-        monkeypatch.setattr(workers_module.joblib, "cpu_count", lambda: number)
+        monkeypatch.setattr(workers_module, "_threads_before", lambda _: number)
         monkeypatch.setattr(workers_module, "_WORTH_A_THREAD", 0)
 
     return to
@@ -152,3 +152,10 @@ def test_a_factor_is_inverted_to_the_precision_of_its_inverse(size):
     expected = np.linalg.inv(factor)
     np.testing.assert_allclose(whitening[0], expected, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(whitened[0], expected @ loc[0], rtol=1e-9, atol=1e-9)
+
+
+def test_there_are_as_many_threads_as_blas_was_given():
+    limited = threadpoolctl.threadpool_limits(1, "blas")
+    with limited, matrix_workers(4, WORTH_IT) as map_in_order:
+        threads = {*map_in_order(lambda _: threading.get_ident(), range(4))}
+    assert threads == {threading.get_ident()}

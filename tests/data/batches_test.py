@@ -103,6 +103,7 @@ def test_sparse_rows_are_the_dense_rows(form, options):
     assert weighted == extracted((X, Y, WEIGHT), **options)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", ["csr_array", "coo_matrix", "SparseTensor"])
 @pytest.mark.parametrize("sparse_input", [False, True])
 def test_a_retraining_on_sparse_rows_is_that_on_dense_ones(form, sparse_input):
@@ -221,6 +222,7 @@ class SizedItems(Items):
         return self.count
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [Items, SizedItems])
 @pytest.mark.parametrize("workers", [1, 5])
 def test_a_py_dataset_is_its_arrays(kind, workers):
@@ -461,6 +463,7 @@ def test_an_iterable_is_its_arrays(kind, wrap):
     assert data.read == 9
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [Stream, Loader])
 def test_a_retraining_on_an_iterable(kind):
     data = kind(wrap=Array)
@@ -526,6 +529,7 @@ def test_what_is_no_data_is_refused(data):
 # ---- Lists and pandas. ---------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_lists_of_numbers_are_arrays():
     lists = X.tolist(), Y, WEIGHT.tolist()
     assert extracted(lists) == extracted((X.astype("float64"), Y, WEIGHT))
@@ -550,6 +554,7 @@ def test_lists_that_are_no_arrays_are_refused(data, message):
         extracted(data)
 
 
+@pytest.mark.integration
 def test_pandas():
     index = pd.RangeIndex(7, 7 + N)
     frame = pd.DataFrame(X, index, list("abcdef"))

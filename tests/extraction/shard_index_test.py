@@ -282,6 +282,7 @@ for number, (first, rows) in enumerate(
 """
 
 
+@pytest.mark.integration
 def test_a_file_that_is_cut_in_use_does_not_end_the_process(copy):
     ran = subprocess.run(
         [sys.executable, "-c", CUT_IN_USE, copy],

@@ -148,6 +148,7 @@ def test_an_empty_set_is_none(tmp_path):
     assert files(tmp_path) == []
 
 
+@pytest.mark.integration
 def test_what_a_killed_run_left_is_said(tmp_path):
     code = (
         "import os, signal, sys, numpy as np\n"

@@ -294,6 +294,7 @@ assert len(imported()) == 2, imported()
 """
 
 
+@pytest.mark.integration
 def test_tensorflow_probability_is_imported_where_a_distribution_is_read():
     done = subprocess.run(
         [sys.executable, "-c", READS_DISTRIBUTION],
@@ -557,6 +558,7 @@ def test_moments_from_elsewhere_fit_as_their_features_do(covariance_type, shape)
     assert_same_layer(gaussian, expected)
 
 
+@pytest.mark.integration
 def test_training_changes_nothing():
     features, labels = make_data()
     gaussian = fitted((features, labels))

@@ -127,6 +127,7 @@ def rare_recall(model, data):
     return np.mean(model.predict(x[y == 2], verbose=0).argmax(axis=1) == 2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_model_learns_its_rare_class_and_is_saved(kind, data, tmp_path):
     plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -141,6 +142,7 @@ def test_a_model_learns_its_rare_class_and_is_saved(kind, data, tmp_path):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_retraining_does_not_balance_twice(kind, data):
     loss = kind([700, 250, 50], from_logits=True)

@@ -339,6 +339,7 @@ def test_exported_endpoints_are_named_as_before(tmp_path, ending, name):
     assert set(served) == {"serving_default", "features"}
 
 
+@pytest.mark.integration
 def test_an_adjusted_model_trains_and_evaluates():
     adjusted = adjust_logits(softmax_model(), COUNTS)
     adjusted.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -375,6 +376,7 @@ def decisions(model, x):
     return outputs.argmax(1) if outputs.shape[1] > 1 else outputs[:, 0] > 0.5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ending", ["softmax", "sigmoid"])
 def test_rare_class_is_found_again(ending):
     keras.utils.set_random_seed(3)

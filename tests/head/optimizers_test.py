@@ -44,6 +44,7 @@ def test_what_is_excluded_from_weight_decay_stays_excluded(again):
     ]
 
 
+@pytest.mark.integration
 def test_an_optimizer_that_cannot_be_made_again_is_told_before_any_work():
     model = make_model(keras.optimizers.Adam(WithoutConfig()))
     message = (

@@ -62,6 +62,7 @@ def trained(loss):
     return model
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("loss", "threshold"), [("mse", 0.5), ("hinge", 0.0)])
 def test_an_output_that_is_no_logit_is_decided_and_served_as_what_it_is(
     loss, threshold, tmp_path

@@ -118,6 +118,7 @@ def wide_model():
     return model
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "settings",
     [{"gaussian": {}}, {"sampler": GaussianOverSampler()}],

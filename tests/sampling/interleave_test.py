@@ -424,6 +424,7 @@ def test_a_repeated_stream_resumes_with_whole_epochs(fresh, after, tmp_path):
 # In use.
 
 
+@pytest.mark.integration
 @both_modes
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_head_trains_on_it(fresh, weighted):

@@ -128,6 +128,7 @@ def test_a_multiple_of_the_minority_can_be_asked_for(kind, data):
     assert np.bincount(labels).tolist() == [200, 100, 90]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", OURS)
 def test_it_is_a_source_for_a_retraining(kind, data):
     x, y = data

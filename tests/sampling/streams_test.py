@@ -263,6 +263,7 @@ def trained(seed, *inside, **settings):
     return head
 
 
+@pytest.mark.integration
 def test_fresh_weights_of_layers_and_seeds_share_no_draw():
     streams = {}
     for seed in SEEDS[:3]:
@@ -274,6 +275,7 @@ def test_fresh_weights_of_layers_and_seeds_share_no_draw():
     assert dependent(streams) == set()
 
 
+@pytest.mark.integration
 def test_noise_of_the_head_is_none_of_the_views_noise():
     """They were the same: NumPy takes the seed (1, 2) for that of its view 0."""
     streams = views_of(keras.layers.GaussianNoise(1.0))

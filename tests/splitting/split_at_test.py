@@ -94,6 +94,7 @@ def test_split_unpacks_into_functional_models_that_share_the_models_layers():
     assert head.input_shape == (None, 3)
 
 
+@pytest.mark.integration
 def test_training_the_head_trains_the_model_and_leaves_the_trunk():
     model, x = dense_model(), batch(4)
     result = split_at(model, "features")
@@ -389,6 +390,7 @@ def test_same_split_again_does_not_grow_the_model(layer_name):
     assert nodes() == size
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("layer_name", ["backbone", "backbone/norm"])
 def test_remembered_split_does_not_keep_the_model_alive(layer_name):
     model = transfer_model()
@@ -471,6 +473,7 @@ assert not tf.distribute.has_strategy()
 """
 
 
+@pytest.mark.integration
 @pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_belong_to_the_strategy_that_the_model_was_made_in():
     pytest.importorskip("tensorflow")  # Its devices are fixed once it has started.

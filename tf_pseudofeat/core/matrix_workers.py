@@ -9,9 +9,9 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import os
 import threading
 
-import joblib
 import threadpoolctl
 
 __all__ = ["matrix_workers"]
@@ -26,10 +26,10 @@ _limit_lock = threading.RLock()
 
 @contextlib.contextmanager
 def matrix_workers(count, flops):
-    """Yields `map_in_order`, which is like `map`, with a thread for each core.
+    """Yields `map_in_order`, which is like `map`, with as many threads as BLAS has.
 
     BLAS has one thread meanwhile, and as many as before at the end; callers in other
-    threads wait. At most two results for each core are ahead of the one in use.
+    threads wait. At most two results of each thread are ahead of the one in use.
 
     The function should spend its time in NumPy, which releases the GIL; SciPy's BLAS
     does not. It should set its own `np.errstate`, which threads do not inherit.
@@ -38,17 +38,17 @@ def matrix_workers(count, flops):
         count: number of items, about.
         flops: floating-point operations of one item, about.
     """
-    cores = min(joblib.cpu_count(), count)
-    with _limit_lock, _one_blas_thread():
-        if cores <= 1 or flops < _WORTH_A_THREAD:
+    with _limit_lock, _one_blas_thread() as limited:
+        threads = min(_threads_before(limited), count)
+        if threads <= 1 or flops < _WORTH_A_THREAD:
             yield map
             return
         # The BLAS of OpenMP has a limit for each thread.
         pool = concurrent.futures.ThreadPoolExecutor(
-            cores, initializer=_one_blas_thread
+            threads, initializer=_one_blas_thread
         )
         try:
-            yield functools.partial(_map_in_order, pool, 2 * cores)
+            yield functools.partial(_map_in_order, pool, 2 * threads)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -65,6 +65,15 @@ def _map_in_order(pool, most, function, *iterables):
 
 def _one_blas_thread():
     return _controller().limit(limits=1, user_api="blas")
+
+
+def _threads_before(limited):
+    """The threads that BLAS had: as many as there are cores, or as it was given.
+
+    So OPENBLAS_NUM_THREADS and the like count, as does what joblib gives its workers.
+    """
+    had = limited.get_original_num_threads()["blas"]
+    return had or os.cpu_count() or 1  # of a BLAS that threadpoolctl does not know
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Every model of keras.applications, cut at every one of its layers.
 
-    python -m pytest -m slow -s tests/splitting/split_applications_test.py
+    python -m pytest -m slow -s tests/integration/split_applications_test.py
 
 prints how many layers each model has, at how many it was split, and how many refused.
 Weights are random, which makes the comparison no easier.
