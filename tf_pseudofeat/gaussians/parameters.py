@@ -144,8 +144,8 @@ class GaussianParameters(keras.layers.Layer):
         exact one at a condition number of 1e4, 2e-3 at 1e8 and 0.02 at 1e10 (6
         features; `tests/gaussians/exact_test.py` has the bound). The error grows with
         the distance from the class, and in proportion to the distance between the
-        classes: 4e-5 where their means are 100 standard deviations apart, 4e-3 at 1e4, 0.4 at
-        1e6.
+        classes: 4e-5 where their means are 100 standard deviations apart, 4e-3 at 1e4,
+        0.4 at 1e6.
         """
         ops = keras.ops
         features = ops.cast(features, "float32")  # as the parameters are
