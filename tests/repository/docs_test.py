@@ -190,10 +190,10 @@ def examples():
                 yield pytest.param(test, id=test.name.removeprefix("tf_pseudofeat."))
 
 
+@pytest.fixture(scope="module")
 def pieces(digits):
     """What docstrings call by name, made from what a reader has at hand."""
-    model = digits["model"]
-    trunk, head = tfpf.split_at(model, "features")
+    trunk, head = tfpf.split_at(digits["model"], "features")
     features, labels = tfpf.extract_features(trunk, digits["train_ds"], augment=None)
     X, y = load_breast_cancer(return_X_y=True)
     signature = tf.TensorSpec([None, 8, 8, 1], tf.float32)
@@ -240,9 +240,10 @@ def cluster_pieces():
 
 @pytest.mark.tensorflow(reason="SavedModels and tf.data")
 @pytest.mark.parametrize("test", [*examples()])
-def test_an_example_of_a_docstring_runs(test, digits, session, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("session")
+def test_an_example_of_a_docstring_runs(test, digits, pieces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {**vars(importlib.import_module(module_of(test))), **pieces(digits)}
+    names = {**vars(importlib.import_module(module_of(test))), **pieces}
     if ".engines.beam" in test.name:
         names |= cluster_pieces()
     match test.name.rpartition(".")[2]:
@@ -272,6 +273,7 @@ def test_an_example_of_a_docstring_runs(test, digits, session, tmp_path, monkeyp
     # A value that the docstring does not show may be any.
     for example in test.examples:
         source = example.source.replace("epochs=100", "epochs=2")
+        source = source.replace("(classifier, X, y,", "(classifier, X, y, cv=2,")
         if example.want:
             assert repr(eval(source, names)) == example.want.strip(), source
         else:
