@@ -1,10 +1,10 @@
 """Tests for map_batches.py: the same data, with another label."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.py_datasets import ArrayBatches
 from tf_pseudofeat.data.batches import batches_of, num_batches
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import map_batches
@@ -17,23 +17,11 @@ ARRAYS = [(X, Y), (X, Y, WEIGHT)]
 EXTRACTION = Extraction(batch_size=3)
 
 
-class Batches(keras.utils.PyDataset):
-    def __init__(self, arrays):
-        super().__init__()
-        self.arrays = arrays
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        return tuple(array[3 * index : 3 * index + 3] for array in self.arrays)
-
-
 KINDS = {
     "arrays": lambda arrays: arrays,
     "list": list,
     "dataset": lambda arrays: tf.data.Dataset.from_tensor_slices(arrays).batch(3),
-    "PyDataset": Batches,
+    "PyDataset": lambda arrays: ArrayBatches(*arrays, batch_size=3),
 }
 
 
@@ -65,7 +53,7 @@ def test_each_batch_is_mapped_and_nothing_else(kind, arrays):
 
 
 def test_a_mapped_dataset_can_be_read_again():
-    changed = map_batches(Batches((X, Y)), ten_more)
+    changed = map_batches(ArrayBatches(X, Y, batch_size=3), ten_more)
     first, second = read(changed), read(changed)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -101,10 +89,10 @@ def test_what_is_no_data_comes_back_to_be_refused(data, error, message):
 
 
 def test_a_batch_without_labels_is_refused_where_it_is_read():
-    class Unlabeled(Batches):
+    class Unlabeled(ArrayBatches):
         def __getitem__(self, index):
-            return self.arrays[0][3 * index : 3 * index + 3]
+            return super().__getitem__(index)[0]
 
-    changed = map_batches(Unlabeled((X, Y)), ten_more)
+    changed = map_batches(Unlabeled(X, Y, batch_size=3), ten_more)
     with pytest.raises(ValueError, match="must yield"):
         read(changed)

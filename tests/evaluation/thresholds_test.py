@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy import optimize
 from sklearn import metrics
 
+from tests.py_datasets import ArrayBatches
 from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.comparison import folds_of
@@ -302,21 +303,8 @@ def test_data_of_every_kind_are_read(kind):
     x, model = logits.astype("float32"), gives(2, "softmax")
     expected = choose_thresholds(model, (x, ids))
     dataset = tf.data.Dataset.from_tensor_slices((x, ids)).batch(50)
-    data = dataset if kind == "dataset" else Batches(x, ids)
+    data = dataset if kind == "dataset" else ArrayBatches(x, ids, batch_size=50)
     assert choose_thresholds(model, data) == expected
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, ids):
-        super().__init__()
-        self.x, self.ids = x, ids
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        rows = slice(50 * index, 50 * index + 50)
-        return self.x[rows], self.ids[rows]
 
 
 def test_the_same_seed_gives_the_same_folds():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests.py_datasets import ArrayBatches
 from tf_pseudofeat.data.batches import first_batch
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.extraction.features import extract_features
@@ -16,22 +17,6 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(NUM, 3)).astype("float32")
 Y = RNG.integers(4, size=NUM)
 WEIGHT = RNG.random(NUM).astype("float32")
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches of arrays, which counts what is asked of it."""
-
-    def __init__(self, *arrays, batch_size=5):
-        super().__init__()
-        self.arrays, self.batch_size, self.asked = arrays, batch_size, []
-
-    def __len__(self):
-        return -(-len(self.arrays[0]) // self.batch_size)
-
-    def __getitem__(self, index):
-        self.asked.append(index)
-        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return tuple(array[rows] for array in self.arrays)
 
 
 def dataset_of(*arrays, batch_size=5):
@@ -45,7 +30,7 @@ FORMS = {
     "one batch": lambda *arrays: dataset_of(*arrays, batch_size=100),
     "batches of one": lambda *arrays: dataset_of(*arrays, batch_size=1),
     "unknown length": lambda *arrays: dataset_of(*arrays).filter(lambda *_: True),
-    "PyDataset": Batches,
+    "PyDataset": lambda *arrays: ArrayBatches(*arrays, batch_size=5),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -225,7 +210,7 @@ def test_the_data_is_read_once_and_no_further_than_asked(steps):
 
 @pytest.mark.parametrize("steps", [None, 1, 3])
 def test_a_py_dataset_is_asked_once_for_each_batch(steps):
-    data = Batches(X, Y)
+    data = ArrayBatches(X, Y, batch_size=5)
     extract_features(identity_trunk(), data, steps=steps, verbose=0)
     assert data.asked == list(range(steps or 5))
 
@@ -414,17 +399,16 @@ def open_trunk(pooled=False):
 
 
 def test_first_batch_of_another_length_is_named():
-    lengths = Batches(np.ones((10, 6), "int32"), np.zeros(10, int))
-    rows = Batches.__getitem__
+    lengths = ArrayBatches(np.ones((10, 6), "int32"), np.zeros(10, int), batch_size=5)
 
-    class Growing(Batches):
+    class Growing(ArrayBatches):
         def __getitem__(self, index):
-            x, y = rows(self, index)
+            x, y = super().__getitem__(index)
             return x[:, : 3 + index], y
 
     fixed = extract_features(open_trunk(), lengths, verbose=0)
     assert fixed.features.shape == (10, 6, 4)
-    growing = Growing(*lengths.arrays)
+    growing = Growing(*lengths.arrays, batch_size=5)
     message = r"Batch 1, .*shape \[4, 4\], those of the first batch \[3, 4\]. .*pooling"
     with pytest.raises(ValueError, match=message):
         extract_features(open_trunk(), growing, verbose=0)

@@ -1,11 +1,11 @@
 """Tests of class names: labels that are names do what class ids do."""
 
-import keras
 import pytest
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
 from tests.model_state import weights
+from tests.py_datasets import ArrayBatches
 from tests.small_fraud import NAMES, classifier, payments, word
 
 TRAINING, VALIDATION = payments(0), payments(1, (1000, 100))
@@ -16,19 +16,6 @@ BIAS = {"blend": 1.0, "tau": 0.7, "verbose": 0}
 def retrain(model, training=TRAINING, validation=VALIDATION, **settings):
     settings = {"validation_data": validation, **BIAS, **settings}
     return tfpf.retrain_head(model, "features", training, **settings)
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return -(-len(self.x) // 256)
-
-    def __getitem__(self, index):
-        rows = slice(256 * index, 256 * index + 256)
-        return self.x[rows], self.y[rows]
 
 
 def dataset(x, labels):
@@ -44,7 +31,7 @@ FORMS = {
     "objects": objects,
     "a column": lambda x, labels: (x, labels[:, None]),
     "dataset": dataset,
-    "PyDataset": Batches,
+    "PyDataset": lambda x, labels: ArrayBatches(x, labels, batch_size=256),
 }
 
 

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 
 from tests import programs
+from tests.py_datasets import ArrayBatches
 from tests.trained import compiled
 from tf_pseudofeat.extraction import features as features_module
 from tf_pseudofeat.extraction import options as options_module
@@ -462,15 +463,6 @@ def test_subclassed_model_without_its_halves_is_refused():
 # ---- Data of every kind. -------------------------------------------------------------
 
 
-class Batches(keras.utils.PyDataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        rows = slice(30 * index, 30 * index + 30)
-        return X[rows], Y[rows]
-
-
 def dataset(labels=Y):
     return tf.data.Dataset.from_tensor_slices((X, labels))
 
@@ -483,7 +475,7 @@ def dataset(labels=Y):
         (dataset().batch(32).filter(lambda x, y: True), {}),  # of unknown length
         (dataset({"label": Y}).batch(32), {}),
         (dataset().batch(40).repeat(), {"steps": 3}),
-        (Batches(), {}),
+        (ArrayBatches(X, Y, batch_size=30), {}),
     ],
     ids=["arrays", "shuffled", "unknown length", "dict y", "infinite", "PyDataset"],
 )

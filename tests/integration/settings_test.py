@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from tests.each_backend import one_step
 from tests.model_state import bits, compiled_state, layers_of
+from tests.py_datasets import ArrayBatches
 from tests.trained import compiled
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
@@ -103,17 +104,6 @@ class OwnStep(keras.Model):
         return {"loss": loss}
 
 
-class Batches(keras.utils.PyDataset):
-    """The data in four batches, for workers."""
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        rows = slice(30 * index, 30 * index + 30)
-        return X[rows], Y[rows]
-
-
 @dataclasses.dataclass
 class Setting:
     """A row of the table: what differs from a plain `compile` and `fit`."""
@@ -151,7 +141,9 @@ SETTINGS = {
         optimizer=lambda: optimizers.LossScaleOptimizer(optimizers.Adam(use_ema=True)),
         keeps_averages=True,
     ),
-    "PyDataset in threads": Setting(data=lambda: Batches(workers=2), steps=4),
+    "PyDataset in threads": Setting(
+        data=lambda: ArrayBatches(X, Y, batch_size=30, workers=2), steps=4
+    ),
 }
 
 

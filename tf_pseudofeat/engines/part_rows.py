@@ -76,6 +76,7 @@ class RowDigest:
         self.num_rows, self.value = 0, 0
 
     def add(self, inputs, labels):
+        """Adds a batch: inputs by name, each `[B, ...]`, and labels `[B]`."""
         columns = [*(inputs[name] for name in sorted(inputs)), labels]
         for row in zip(*columns, strict=True):
             pieces = hashlib.blake2b(digest_size=8)
