@@ -1,5 +1,6 @@
 """Matrices on all cores: the same on any number of them; BLAS is as it was."""
 
+import multiprocessing
 import threading
 import time
 
@@ -36,7 +37,7 @@ def cores(monkeypatch):
     """Sets the number of cores, and lets threads have the smallest matrices."""
 
     def to(number):
-        monkeypatch.setattr(workers_module, "_threads_before", lambda _: number)
+        monkeypatch.setattr(workers_module, "_threads_of_blas", lambda: number)
         monkeypatch.setattr(workers_module, "_WORTH_A_THREAD", 0)
 
     return to
@@ -159,3 +160,45 @@ def test_there_are_as_many_threads_as_blas_was_given():
     with limited, matrix_workers(4, WORTH_IT) as map_in_order:
         threads = {*map_in_order(lambda _: threading.get_ident(), range(4))}
     assert threads == {threading.get_ident()}
+
+
+def _first_fit_of_a_child(connection):
+    features = np.arange(40.0).reshape(20, 2)
+    moments = tfpf.moments_of(features, np.arange(20) % 2, 2, "diag")
+    connection.send((moments.count.tolist(), blas_threads()))
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork, of several threads
+def test_a_child_that_is_forked_from_a_fit_can_fit(several):
+    fork = multiprocessing.get_context("fork")
+    inside, may_end = threading.Event(), threading.Event()
+
+    def fitting():
+        with matrix_workers(2, 0):
+            inside.set()
+            may_end.wait(SECONDS)
+
+    thread = threading.Thread(target=fitting)
+    thread.start()
+    assert inside.wait(SECONDS)
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=_first_fit_of_a_child, args=(sender,))
+    child.start()
+    answered = receiver.poll(SECONDS)
+    may_end.set()
+    thread.join(SECONDS)
+    child.kill() if not answered else child.join(SECONDS)
+    assert answered, "the child waits for a thread that it does not have"
+    assert receiver.recv() == ([10, 10], several)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "low_rank"])
+def test_what_numpy_does_of_an_overflow_stays_as_it_was(covariance_type, cores):
+    cores(2)
+    features = np.random.default_rng(3).normal(size=(9000, 4)).astype("float32")
+    with np.errstate(over="raise", invalid="raise"):
+        before = np.geterr()
+        gaussian = tfpf.ClassConditionalGaussian(2, covariance_type)
+        gaussian.adapt(features, np.arange(9000) % 2)
+        assert np.geterr() == before

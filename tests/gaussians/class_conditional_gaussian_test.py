@@ -341,6 +341,19 @@ def test_parameters_stay_as_they_were_when_the_layer_changes(covariance_type):
     assert not np.array_equal(after[0], before[0])
 
 
+@pytest.mark.parametrize(
+    "classes", [[], [2], (0, 2), np.uint8([1, 0]), np.array([2, 2, 1]), range(3)]
+)
+def test_parameters_of_some_classes_are_theirs(classes):
+    gaussian = fitted()
+    loc, scale = (array.numpy() for array in gaussian.parameters())
+    received = gaussian.parameters(classes)
+    np.testing.assert_array_equal(received[0], loc[[*classes]])
+    np.testing.assert_array_equal(received[1], scale[[*classes]])
+    with pytest.raises(IndexError, match="out of bounds"):
+        gaussian.parameters([3])
+
+
 @pytest.mark.parametrize("labels", [[2, 0, 1, 1, 0, 2, 2], [1], []])
 def test_a_loop_over_many_classes_draws_what_their_products_do(monkeypatch, labels):
     loc, scale = fitted().parameters()

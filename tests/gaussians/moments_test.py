@@ -352,3 +352,24 @@ def test_only_sketches_of_the_same_rank_merge():
 def test_only_moments_of_the_same_kind_and_shape_merge(other, message):
     with pytest.raises(ValueError, match=message):
         merge_moments(zero_moments(2, 3), other)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "low_rank"])
+@pytest.mark.parametrize("in_one_buffer", [True, False])
+def test_batches_of_two_shapes_are_told(kind, in_one_buffer, monkeypatch):
+    if not in_one_buffer:
+        monkeypatch.setattr(f"{moments_of.__module__}._BUFFER_ROWS", 1)
+        monkeypatch.setattr(f"{moments_of.__module__}._BUFFER_ROWS_PER_CLASS", 0)
+    batches = [(np.ones((4, 3)), np.zeros(4, int)), (np.ones((4, 2)), np.ones(4, int))]
+    with pytest.raises(ValueError, match="must have features of one"):
+        moments_of_batches(batches, 2, kind)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "low_rank"])
+def test_means_too_far_apart_to_be_merged_are_told(kind):
+    near, far = (
+        moments_of(np.full((4, 3), x), np.zeros(4, int), 1, kind) for x in (0.0, 1e200)
+    )
+    with pytest.raises(ValueError, match=r"overflow.*1e\+200"):
+        merge_moments(near, far)

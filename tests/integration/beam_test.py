@@ -146,6 +146,23 @@ def test_few_rows_wait_for_others_and_take_no_more_than_the_statistics(monkeypat
 
 
 @every_kind
+def test_what_was_extracted_or_merged_does_not_change_afterwards(kind, monkeypatch):
+    monkeypatch.setattr("tf_pseudofeat.engines.beam_moments._WAITING_BYTES", 0)
+    combine, expected = CombineClassMoments(C, kind), moments_of(*make_data(), C, kind)
+
+    def added(accumulator):
+        return combine.add_input(accumulator, make_data())
+
+    accumulator = added(combine.create_accumulator())
+    output = combine.extract_output(accumulator)
+    merged = combine.merge_accumulators([combine.create_accumulator(), accumulator])
+    combine.extract_output(added(merged))
+    assert_same(combine.extract_output(accumulator), expected)
+    combine.extract_output(added(accumulator))
+    assert_same(output, expected)
+
+
+@every_kind
 def test_what_is_sent_is_bytes_of_the_size_that_is_promised(kind):
     combine = CombineClassMoments(C, kind)
     sent = combine.compact(combine.add_input(combine.create_accumulator(), make_data()))

@@ -18,10 +18,8 @@ __all__ = ["matrix_workers"]
 
 # Floating-point operations of an item, about 1 ms, below which threads gain nothing.
 _WORTH_A_THREAD = 2**24
-
-
-# A BLAS has one limit for all threads of a process, so one caller sets it at a time.
-_limit_lock = threading.RLock()
+# One thread adds up what the others compute, and each of them holds a few matrices.
+_MOST_THREADS = 16
 
 
 @contextlib.contextmanager
@@ -38,15 +36,13 @@ def matrix_workers(count, flops):
         count: number of items, about.
         flops: floating-point operations of one item, about.
     """
-    with _limit_lock, _one_blas_thread() as limited:
-        threads = min(_threads_before(limited), count)
+    with _blas as had:
+        threads = min(had, count, _MOST_THREADS)
         if threads <= 1 or flops < _WORTH_A_THREAD:
             yield map
             return
         # The BLAS of OpenMP has a limit for each thread.
-        pool = concurrent.futures.ThreadPoolExecutor(
-            threads, initializer=_one_blas_thread
-        )
+        pool = concurrent.futures.ThreadPoolExecutor(threads, initializer=_limit_blas)
         try:
             yield functools.partial(_map_in_order, pool, 2 * threads)
         finally:
@@ -63,20 +59,52 @@ def _map_in_order(pool, most, function, *iterables):
         yield running.popleft().result()
 
 
-def _one_blas_thread():
-    return _controller().limit(limits=1, user_api="blas")
+class _OneBlasThread:
+    """Context manager that limits BLAS to one thread, and is entered with what it had.
+
+    The limit is the process's, so one caller holds it at a time.
+    """
+
+    def __init__(self):
+        self._lock, self._limits = threading.RLock(), []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_other_threads)
+
+    def __enter__(self):
+        self._lock.acquire()
+        had = _threads_of_blas()
+        self._limits.append(_limit_blas().__enter__())
+        return had
+
+    def __exit__(self, *exception):
+        self._limits.pop().__exit__(*exception)
+        self._lock.release()
+
+    def _forget_other_threads(self):
+        """Undoes, in a child process, what a thread did that is not there."""
+        for limit in reversed(self._limits):
+            limit.__exit__(None, None, None)
+        self._lock, self._limits = threading.RLock(), []
 
 
-def _threads_before(limited):
-    """The threads that BLAS had: as many as there are cores, or as it was given.
+def _threads_of_blas():
+    """As many as there are cores, or as it was given.
 
     So OPENBLAS_NUM_THREADS and the like count, as does what joblib gives its workers.
     """
-    had = limited.get_original_num_threads()["blas"]
-    return had or os.cpu_count() or 1  # of a BLAS that threadpoolctl does not know
+    pools = [pool for pool in _controller().info() if pool["user_api"] == "blas"]
+    # threadpoolctl does not know every BLAS.
+    return min((p["num_threads"] for p in pools), default=os.cpu_count() or 1)
+
+
+def _limit_blas():
+    return _controller().limit(limits=1, user_api="blas")
 
 
 @functools.cache
 def _controller():
     # Finding the libraries takes 2 ms. NumPy's is loaded by now.
     return threadpoolctl.ThreadpoolController()
+
+
+_blas = _OneBlasThread()

@@ -1,5 +1,6 @@
 """Step 3 on Apache Beam: the moments of every class, combined over all workers."""
 
+import copy
 import dataclasses
 import io
 import os
@@ -140,7 +141,7 @@ class CombineClassMoments(beam.CombineFn):
                 "There is no batch of features, so nothing can be estimated. If this "
                 "can happen, use beam.CombineGlobally(...).without_defaults()."
             )
-        return moments
+        return copy.deepcopy(moments)  # the accumulator may be added to
 
     def get_accumulator_coder(self):
         """Returns a coder of accumulators in any state, to bytes."""
@@ -189,9 +190,9 @@ def _num_bytes(moments):
 
 
 def _sum(first, second):
-    """`merge_moments`, where None is empty."""
+    """`merge_moments`, where None is empty; always a new object."""
     if first is None or second is None:
-        return second if first is None else first
+        return copy.deepcopy(second if first is None else first)
     return merge_moments(first, second)
 
 

@@ -191,6 +191,11 @@ def _add_rows(total, features, ids):
 def _buffered(batches, num_classes):
     pending, size = [], 0
     for batch in batches:
+        if pending and batch[0].shape[1:] != pending[0][0].shape[1:]:
+            raise ValueError(
+                f"Batches must have features of one shape; received "
+                f"{list(batch[0].shape)} after {list(pending[0][0].shape)}."
+            )
         pending.append(batch)
         size += len(batch[0])
         if size >= max(_BUFFER_ROWS, _BUFFER_ROWS_PER_CLASS * num_classes):

@@ -49,6 +49,7 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
     return merged
 
 
+@np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
 def add_moments(total, part, classes):
     """Adds the moments of other examples to `total`, in place, except for sketches.
 
@@ -62,7 +63,7 @@ def add_moments(total, part, classes):
             products are the scatter between the two means; else None.
 
     Raises:
-        ValueError: If deviations overflow the float32 rows of a sketch.
+        ValueError: If squares overflow, or deviations the float32 rows of a sketch.
     """
     count = total.count[classes] + part.count
     share = part.count / np.maximum(count, 1)
@@ -73,6 +74,12 @@ def add_moments(total, part, classes):
     total.scale_class.add_between(total.scatter, classes, weighted, delta)
     total.mean[classes] += share[:, None] * delta
     total.count[classes] = count
+    squares = total.scale_class.squares(total.scatter)
+    if not np.isfinite(squares if squares.ndim == 1 else squares[classes]).all():
+        raise ValueError(
+            f"Products of features overflow float64: means of the same class lie up to "
+            f"{np.abs(delta).max():.3g} apart. Scale the features down."
+        )
     if total.sketch is None:
         return None
     _check_single(total.scatter[classes])

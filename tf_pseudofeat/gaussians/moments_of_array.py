@@ -50,10 +50,7 @@ def moments_of_array(features, ids, classes, kind):
     return moments
 
 
-_errstate = np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
-
-
-@_errstate
+@np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
 def _moments_of_rows(features, ids, classes, kind):
     """Computes the moments of floats `[N, D]` in their own precision."""
     num_classes = len(classes)
@@ -64,13 +61,13 @@ def _moments_of_rows(features, ids, classes, kind):
     ids = ids[order]
     center = rough_centers(features, order, ids, num_classes)  # [C, D]
 
-    @_errstate
     def sums_of(rows):
         present, starts = np.unique(ids[rows], return_index=True)
         centered = features.take(order[rows], axis=0)
-        centered -= center[ids[rows]] if present.size > 1 else center[present]
-        sums = sums_by_class(centered, starts)
-        return present, sums, moments.scale_class.products(centered, starts)
+        with np.errstate(over="ignore", invalid="ignore"):
+            centered -= center[ids[rows]] if present.size > 1 else center[present]
+            sums = sums_by_class(centered, starts)
+            return present, sums, moments.scale_class.products(centered, starts)
 
     chunks = row_chunks(ids, one_class=scatter.ndim == 3)
     one = scatter if kind == "tied" else scatter[0]

@@ -69,7 +69,7 @@ class GaussianParameters(keras.layers.Layer):
         def snapshot(variable):
             values = _as_constant(variable)
             if classes is not None and len(values) == self.num_classes:
-                values = tf.gather(values, classes)
+                values = tf.gather(values, np.arange(self.num_classes)[[*classes]])
             return values
 
         with tf.init_scope(), tf.device("CPU"):
@@ -195,7 +195,11 @@ class GaussianParameters(keras.layers.Layer):
             "log_normalizer": np.where(moments.count > 0, normalizer, -np.inf),
             **dict(zip(scale._fields[1:], scale[1:], strict=True)),
         }
-        values = {name: np.asarray(value, np.float32) for name, value in values.items()}
+        # Not shared with the estimate; the largest array was made here.
+        values = {
+            name: value.astype(np.float32, copy=name != "whitening")
+            for name, value in values.items()
+        }
         _check_in_range(values, moments.mean, scale.diag)
         for name, value in values.items():
             getattr(self, name).assign(value)

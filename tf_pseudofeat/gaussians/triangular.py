@@ -91,12 +91,12 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
         whitening = np.zeros(self.tril.shape, np.float32)
         whitened = offset.reshape(len(self.tril), -1, size).copy()
 
-        @np.errstate(over="ignore", invalid="ignore")  # the caller checks the result
         def whiten(triangle, inverse, rows):
             exact = np.zeros([size, size])
-            _invert(triangle, exact)
-            inverse[...] = exact
-            rows[...] = rows @ exact.T
+            with np.errstate(over="ignore", invalid="ignore"):  # the caller checks
+                _invert(triangle, exact)
+                inverse[...] = exact
+                rows[...] = rows @ exact.T
 
         with matrix_workers(len(self.tril), size**3) as map_in_order:
             list(map_in_order(whiten, self.tril, whitening, whitened))
