@@ -4,8 +4,8 @@
     python -m examples.retrain_from_shards --trained=outputs/digits/trained.keras
 
 takes shards and moments from --extracted, balances the classes with pseudo-features,
-writes the cured network to --output and prints how many of the extracted features of
-each class it gets right. Those were trained on: test it on images that were not.
+writes the retrained network to --output and prints how many of the extracted features
+of each class it gets right. Those were trained on: test it on images that were not.
 """
 
 import pathlib

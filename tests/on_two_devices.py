@@ -66,7 +66,7 @@ def retrained(model, data):
 def in_fit(model, data):
     """The same by the callback, after an epoch of training that changes nothing."""
     gaussian = tfpf.ClassConditionalGaussian(3)
-    cure = tfpf.PseudoFeatureHeadRetrainer(
+    callback = tfpf.PseudoFeatureHeadRetrainer(
         "features",
         data,
         gaussian=gaussian,
@@ -75,9 +75,9 @@ def in_fit(model, data):
         batch_size=80,
         verbose=0,
     )
-    model.fit(data, verbose=0, callbacks=[cure])
+    model.fit(data, verbose=0, callbacks=[callback])
     return {
-        "kept": cure.report.kept,
+        "kept": callback.report.kept,
         "steps": keras.ops.convert_to_numpy(model.optimizer.iterations),
         "head": model.get_weights()[-1],
         **statistics(gaussian),

@@ -73,13 +73,13 @@ def main(path):
     # What is refused, by one worker alone, too: nobody waits for the other.
     before = model.get_weights()
     if rank == 0:
-        cure = tfpf.PseudoFeatureHeadRetrainer("features", data)
-        cure.set_model(model)
+        callback = tfpf.PseudoFeatureHeadRetrainer("features", data)
+        callback.set_model(model)
         trunk, head = tfpf.split_at(model, "features")
         refused = {
             "retrain_head": (tfpf.retrain_head, model, "features", data),
             "tune": (tfpf.tune, model, "features", data, data),
-            "callback": (cure.on_train_begin,),
+            "callback": (callback.on_train_begin,),
         }
         for name, (function, *args) in refused.items():
             results[f"error/{name}"] = error_of(function, *args)

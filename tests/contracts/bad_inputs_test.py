@@ -793,7 +793,7 @@ def test_merge(given, error, message):
         tfpf.merge_moments(tfpf.moments_of(X, Y, 3), given)
 
 
-def test_a_rank_above_the_number_of_features_is_refused_where_they_are_seen():
+def test_a_rank_above_the_number_of_features_raises_where_they_are_seen():
     gaussian = tfpf.ClassConditionalGaussian(3, "low_rank", rank=X.shape[1] + 1)
     for use in (
         lambda: gaussian.adapt(X, Y),

@@ -98,7 +98,7 @@ def test_what_does_not_is_seen():
     assert list(readers("np.load(path)")) == ["load"]
 
 
-def test_a_pickle_in_a_feature_file_is_refused_and_does_not_run(tmp_path):
+def test_a_pickle_in_a_feature_file_raises_and_does_not_run(tmp_path):
     harm = np.array([Harm(tmp_path / "harmed")], object)
     arrays = {"labels": np.zeros(1), "kernel": np.zeros(1), "bias": np.zeros(1)}
     np.savez(tmp_path / "features.npz", features=harm, **arrays)
@@ -109,7 +109,7 @@ def test_a_pickle_in_a_feature_file_is_refused_and_does_not_run(tmp_path):
     assert (tmp_path / "harmed").exists()  # it would have
 
 
-def test_python_code_in_a_model_is_refused(tmp_path):
+def test_python_code_in_a_model_raises(tmp_path):
     inputs = keras.Input((4,))
     hidden = keras.layers.Lambda(lambda x: 2 * x, name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
@@ -151,7 +151,7 @@ def test_the_size_of_an_image_is_what_tensorflow_makes(kind, mode, options, size
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
-def test_images_of_frames_are_refused(kind):
+def test_images_of_frames_raise(kind):
     file, frames = io.BytesIO(), [Image.new("RGB", (9, 9), color) for color in range(3)]
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
     with pytest.raises(tf.errors.InvalidArgumentError, match="send a JPEG or PNG"):

@@ -101,7 +101,7 @@ def test_what_was_written_at_home_is_read_there(home, model):
     ids=str,
 )
 @pytest.mark.parametrize("use", ALL)
-def test_what_is_on_another_system_is_refused(home, model, use, path):
+def test_what_is_on_another_system_raises(home, model, use, path):
     with pytest.raises(ValueError, match=r"a local path; received .*tf.io.gfile.copy"):
         ALL[use](path, model)
     assert os.listdir(home) == os.listdir(".") == []
@@ -109,7 +109,7 @@ def test_what_is_on_another_system_is_refused(home, model, use, path):
 
 @pytest.mark.parametrize("path", [3, b"set", "", ["set"]], ids=repr)
 @pytest.mark.parametrize("use", ALL)
-def test_what_is_no_path_is_refused(home, model, use, path):
+def test_what_is_no_path_raises(home, model, use, path):
     with pytest.raises(TypeError, match="must be a path; received .*pathlib.Path"):
         ALL[use](path, model)
     assert os.listdir(".") == []
@@ -121,7 +121,7 @@ def test_a_single_file_is_no_list_of_them():
 
 
 @pytest.mark.parametrize("use", ALL)
-def test_the_home_of_nobody_is_refused(home, model, use):
+def test_the_home_of_nobody_raises(home, model, use):
     with pytest.raises(ValueError, match="that user has no home folder.*'./~nobody-"):
         ALL[use]("~nobody-here/set", model)
     assert os.listdir(home) == os.listdir(".") == []

@@ -95,7 +95,7 @@ def test_one_label_is_enough():
         (np.zeros((2, 2, 2)), None, r"received shape \(2, 2, 2\)"),
     ],
 )
-def test_what_names_no_class_is_refused(labels, num_classes, message):
+def test_what_names_no_class_raises(labels, num_classes, message):
     with pytest.raises(ValueError, match=message):
         class_ids(labels, num_classes)
 
@@ -157,7 +157,7 @@ def test_names_come_in_the_order_of_their_ids(names):
         ({"0": "a", "1": "b", "2": "c"}, ValueError, "received the keys"),
     ],
 )
-def test_names_that_do_not_name_the_classes_are_refused(names, error, message):
+def test_names_that_do_not_name_the_classes_raise(names, error, message):
     with pytest.raises(error, match=message):
         check_class_names(names, 3)
 

@@ -507,7 +507,7 @@ def test_an_iterable_with_no_end_needs_steps():
     ],
 )
 @pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
-def test_an_iterator_is_refused_with_the_way_out(make, names):
+def test_an_iterator_raises_with_the_way_out(make, names):
     data = make()
     assert is_one_pass(data)
     message = f"received {type(data).__name__}, which .*only once.*from_generator"
@@ -520,7 +520,7 @@ def test_an_iterator_is_refused_with_the_way_out(make, names):
 @pytest.mark.parametrize(
     "data", [X, {"x": X}, {1, 2}, "train", b"train", 5, None, pd.DataFrame(X), Items]
 )
-def test_what_is_no_data_is_refused(data):
+def test_what_is_no_data_raises(data):
     message = f"iterable of .*arrays .*; received {type(data).__name__}"
     with pytest.raises(TypeError, match=message):
         retrained(data, class_names=["a", "b", "c"])
@@ -549,7 +549,7 @@ def test_lists_of_numbers_are_arrays():
         ((X.tolist()[:-1], Y), r"lengths \[195, 196\]"),
     ],
 )
-def test_lists_that_are_no_arrays_are_refused(data, message):
+def test_lists_that_are_no_arrays_raise(data, message):
     with pytest.raises(ValueError, match=message):
         extracted(data)
 

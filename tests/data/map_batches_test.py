@@ -88,7 +88,7 @@ def test_what_is_no_data_comes_back_to_be_refused(data, error, message):
         check_data(same)
 
 
-def test_a_batch_without_labels_is_refused_where_it_is_read():
+def test_a_batch_without_labels_raises_where_it_is_read():
     class Unlabeled(ArrayBatches):
         def __getitem__(self, index):
             return super().__getitem__(index)[0]

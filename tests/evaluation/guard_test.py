@@ -130,7 +130,7 @@ def test_a_keras_metric_counts_weights_and_is_left_empty():
         ),
     ],
 )
-def test_what_is_no_monitor_is_refused(monitor, error, message):
+def test_what_is_no_monitor_raises(monitor, error, message):
     with pytest.raises(error, match=message):
         Guard(monitor)
 
@@ -142,7 +142,7 @@ def test_what_is_no_monitor_is_refused(monitor, error, message):
         ("max_recall_drop", [-0.1, 1, np.nan, "0.5", False, [0.5]]),
     ],
 )
-def test_numbers_out_of_their_range_are_refused(option, values):
+def test_numbers_out_of_their_range_raise(option, values):
     for value in values:
         with pytest.raises(
             ValueError, match=f"`{option}` must be a number from 0.* to be"
@@ -172,7 +172,7 @@ def test_a_function_that_fails_is_named_with_what_it_got():
         Guard(monitor).try_on(BEFORE)
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_what_cannot_be_scored_raises():
     Guard(None).check(BEFORE, [1])
     Guard("f1").check(BEFORE, [1])
     unknown = Predictions(IDS, BEFORE.outputs, None)

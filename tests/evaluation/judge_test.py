@@ -136,7 +136,7 @@ def test_on_data_that_were_trained_on_there_are_no_errors():
     assert verdict["standard_error"] == {} == dict.fromkeys(verdict["notes"])
 
 
-def test_what_cannot_be_scored_is_refused_before_the_head_changes():
+def test_what_cannot_be_scored_raises_before_the_head_changes():
     common = SCORING.select(SCORING.ids == 0)
     with pytest.raises(ValueError, match="'f1' needs examples of two classes"):
         Linear().judge(TRAINING, common, Guard("f1"))

@@ -132,12 +132,12 @@ def test_one_example_is_all_or_nothing(guess, score):
         ([0, np.nan], [0, 1], r"example 1 has label nan"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(score, truth, guess, message):
+def test_what_cannot_be_compared_raises(score, truth, guess, message):
     with pytest.raises(ValueError, match=message):
         score(truth, guess)
 
 
-def test_a_class_out_of_range_is_refused():
+def test_a_class_out_of_range_raises():
     with pytest.raises(ValueError, match=r"class ids 0 to 1; example 0 has label 2"):
         scores.class_recalls([0, 1], [2, 1], num_classes=2)
 

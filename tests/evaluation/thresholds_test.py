@@ -335,12 +335,12 @@ def test_one_validation_example_is_as_good_as_none():
         ("acc", "`monitor` must be one of"),
     ],
 )
-def test_what_no_threshold_moves_is_refused(metric, message):
+def test_what_no_threshold_moves_raises(metric, message):
     with pytest.raises(ValueError, match=message):
         choose_thresholds(gives(2, None), ONE, metric)
 
 
-def test_outputs_of_no_known_kind_are_refused():
+def test_outputs_of_no_known_kind_raise():
     data = ONE
     with pytest.raises(ValueError, match="neither probabilities nor logits"):
         choose_thresholds(gives(2, "relu"), data)
@@ -403,7 +403,7 @@ def test_a_probability_of_0_can_be_decided_against():
 
 
 @pytest.mark.parametrize("p", [[0.5, 0.5], [[0.2, 0.3, 0.5]], 0.5, [[[0.5, 0.5]]]])
-def test_probabilities_of_another_shape_are_refused(p):
+def test_probabilities_of_another_shape_raise(p):
     with pytest.raises(ValueError, match=r"shape \[N, 2\]; received \["):
         thresholds().decide(p)
 

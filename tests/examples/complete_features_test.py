@@ -77,13 +77,13 @@ def test_views_are_of_the_images_that_were_kept(file, images, trunk):
     np.testing.assert_allclose(scaled.view_features, done.view_features, atol=1e-4)
 
 
-def test_another_network_is_refused(file, images, trunk):
+def test_another_network_raises(file, images, trunk):
     other = keras.models.clone_model(trunk)
     with pytest.raises(ValueError, match="the model, its --layer, --scale or the set"):
         complete(file, other, images, "shift")
 
 
-def test_a_row_that_is_there_twice_is_refused(file, images, trunk):
+def test_a_row_that_is_there_twice_raises(file, images, trunk):
     twice = dataclasses.replace(
         file, features=file.features[[0, 0, 1]], labels=file.labels[[0, 0, 1]]
     )

@@ -164,7 +164,7 @@ def test_residual_networks_have_the_size_of_the_paper(depth, millions):
     assert len(convolutions) + 1 == depth
 
 
-def test_a_depth_that_is_not_6n_plus_2_is_refused():
+def test_a_depth_that_is_not_6n_plus_2_raises():
     with pytest.raises(ValueError, match="6n . 2.*received depth 18"):
         resnet(18, (32, 32, 3), 10)
 
@@ -263,7 +263,7 @@ def test_one_seed_gives_one_report_and_the_same_weights_to_the_bit(tmp_path, fla
     assert different == []
 
 
-def test_a_wrong_layer_is_refused_before_training(tmp_path):
+def test_a_wrong_layer_raises_before_training(tmp_path):
     flags = "--layer=nowhere", f"--output_dir={tmp_path}"
     done = programs.run("examples.resnet56", *flags)
     assert done.returncode != 0

@@ -122,13 +122,13 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*torn")
 @pytest.mark.parametrize(("text", "torn"), [("", 0), ("{", 1)])
-def test_files_without_a_result_are_refused(tmp_path, text, torn):
+def test_files_without_a_result_raise(tmp_path, text, torn):
     (tmp_path / "a.jsonl").write_text(text)
     with pytest.raises(ValueError, match=rf"a.jsonl.*no result \({torn} torn"):
         read_results(tmp_path / "a.jsonl")
 
 
-def test_lines_that_are_no_results_are_refused(tmp_path):
+def test_lines_that_are_no_results_raise(tmp_path):
     path = write(tmp_path / "a.jsonl", {"kind": "result", "arm": "smote"})
     with pytest.raises(ValueError, match=r"a.jsonl:1: a result without \['experiment'"):
         read_results(path)
@@ -343,7 +343,7 @@ def test_an_experiment_without_a_common_number_is_left_out(tmp_path):
         json.dumps({key: PAPER[key] for key in ("source", "columns", "accuracy")}),
     ],
 )
-def test_a_file_that_is_not_of_the_papers_form_is_refused(tmp_path, broken):
+def test_a_file_that_is_not_of_the_papers_form_raises(tmp_path, broken):
     (tmp_path / "paper.json").write_text(broken)
     with pytest.raises(ValueError, match=r"paper.json: expected an object with"):
         read_paper(tmp_path / "paper.json")

@@ -293,7 +293,7 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
         ((X, {"a": Y, "b": Y}), None, r"`y` holds 2"),
     ],
 )
-def test_data_that_cannot_be_used_is_refused_unread(data, steps, message):
+def test_data_that_cannot_be_used_raises_unread(data, steps, message):
     if steps != 0:  # which no extraction can have
         with pytest.raises(ValueError, match=message):
             check_data(data, steps)
@@ -302,13 +302,13 @@ def test_data_that_cannot_be_used_is_refused_unread(data, steps, message):
 
 
 @pytest.mark.parametrize("data", [X, {"x": X}, iter([(X, Y)]), None, "train"])
-def test_what_is_no_data_is_refused(data):
+def test_what_is_no_data_raises(data):
     message = rf"tuple of arrays \(x, y\); received {type(data).__name__}"
     with pytest.raises(TypeError, match=message):
         extract_features(Untouchable(), data, verbose=0)
 
 
-def test_a_dataset_that_turns_out_empty_is_refused():
+def test_a_dataset_that_turns_out_empty_raises():
     data = dataset_of(X, Y).filter(lambda *_: False)
     with pytest.raises(ValueError, match=r"The data has no batch"):
         extract_features(identity_trunk(), data, verbose=0)
@@ -320,7 +320,7 @@ def test_a_weight_of_none_is_no_weight():
     assert extracted.sample_weight is None
 
 
-def test_labels_in_a_list_are_refused_by_name():
+def test_labels_in_a_list_raise_by_name():
     with pytest.raises(ValueError, match=r"`y` is a list of 23; pass an array"):
         extract_features(identity_trunk(), (X, Y.tolist()), verbose=0)
 
@@ -416,7 +416,7 @@ def test_first_batch_of_another_length_is_named():
     assert pooled.features.shape == (10, 4)
 
 
-def test_dataset_of_open_length_is_refused_unread():
+def test_dataset_of_open_length_raises_unread():
     data = tf.data.Dataset.from_generator(
         lambda: iter([]),
         output_signature=(

@@ -816,7 +816,7 @@ def test_settings_are_checked_at_once(arguments, message):
         ({"labels": np.eye(97)[0]}, r"Class 1 has 1 example; a 'full' covariance"),
     ],
 )
-def test_data_that_cannot_be_fitted_is_refused(change, message):
+def test_data_that_cannot_be_fitted_raises(change, message):
     features, labels = make_data()
     data = {"features": features, "labels": labels} | change
     with pytest.raises(ValueError, match=message):
@@ -825,7 +825,7 @@ def test_data_that_cannot_be_fitted_is_refused(change, message):
 
 @every_type
 @pytest.mark.parametrize(("unit", "dtype"), [(1e60, "float64"), (1e-42, "float32")])
-def test_what_float32_cannot_hold_is_refused(covariance_type, unit, dtype):
+def test_what_float32_cannot_hold_raises(covariance_type, unit, dtype):
     features, labels = make_data()
     gaussian = fitted((features, labels), covariance_type)
     expected = gaussian.sample([0, 1, 2], (1, 2))
@@ -834,7 +834,7 @@ def test_what_float32_cannot_hold_is_refused(covariance_type, unit, dtype):
     np.testing.assert_array_equal(gaussian.sample([0, 1, 2], (1, 2)), expected)
 
 
-def test_an_empty_stream_is_refused():
+def test_an_empty_stream_raises():
     with pytest.raises(ValueError, match=r"The stream of features is empty"):
         ClassConditionalGaussian(2).adapt(iter([]))
 
@@ -869,7 +869,7 @@ def test_only_known_classes_are_sampled(labels):
 
 
 @pytest.mark.parametrize("seed", [1, (1,), (1, 2, 3), (1.0, 2.0), None, "ab"])
-def test_a_seed_of_anything_else_is_refused(seed):
+def test_a_seed_of_anything_else_raises(seed):
     with pytest.raises(ValueError, match=r"`seed` must be two integers"):
         fitted().sample([0], seed)
 

@@ -396,7 +396,7 @@ def test_the_scale_is_positive(covariance_scale):
         estimate(*make_data(), covariance_scale=covariance_scale)
 
 
-def test_an_unknown_type_is_refused():
+def test_an_unknown_type_raises():
     with pytest.raises(ValueError, match=r"must be one of \['full', .*received 'half'"):
         moment_kind("half")
 
@@ -405,7 +405,7 @@ def test_an_unknown_type_is_refused():
     ("covariance_type", "kind"),
     [("full", "diag"), ("spherical", "full"), ("tied", "full"), ("diag", "tied")],
 )
-def test_moments_of_another_kind_are_refused(covariance_type, kind):
+def test_moments_of_another_kind_raise(covariance_type, kind):
     with pytest.raises(
         ValueError, match=rf"needs moments of .* received kind '{kind}'"
     ):

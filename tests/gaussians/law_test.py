@@ -245,7 +245,7 @@ def on_shells(rng, mean, covariance):
         (on_shells, "shape"),
     ],
 )
-def test_each_test_refuses_what_is_wrong_in_its_way(law, by):
+def test_each_test_rejects_what_is_wrong_in_its_way(law, by):
     _, laws = fitted("full")
     rows = law(np.random.default_rng(7), *laws[1])
     received = refused(rows, *laws[1])

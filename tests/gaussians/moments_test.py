@@ -271,7 +271,7 @@ def test_opposite_infinities_do_not_cancel():
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @every_kind
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 3e38), ("float64", 1.5e308)])
-def test_features_too_large_to_square_are_refused(kind, dtype, size):
+def test_features_too_large_to_square_raise(kind, dtype, size):
     features = np.array([[size], [size], [-size]], dtype)
     message = rf"Products of features overflow {dtype}: the largest magnitude is {size}"
     with pytest.raises(ValueError, match=message.replace("+", r"\+")):
@@ -294,7 +294,7 @@ def test_features_and_labels_must_fit(features, labels, message):
 
 
 @pytest.mark.parametrize("kind", ["spherical", None])
-def test_an_unknown_kind_is_refused(kind):
+def test_an_unknown_kind_raises(kind):
     with pytest.raises(ValueError, match=rf"`kind` must be one of .*received {kind!r}"):
         moments_of([[1.0]], [0], 1, kind)
 
@@ -303,24 +303,24 @@ def test_an_unknown_kind_is_refused(kind):
     ("kind", "size", "shape"),
     [("full", 10**5, "1000, 100000, 100000"), ("tied", 10**7, "10000000, 10000000")],
 )
-def test_covariances_that_cannot_fit_in_memory_are_refused(kind, size, shape):
+def test_covariances_that_cannot_fit_in_memory_raise(kind, size, shape):
     message = rf"shape \[{shape}\] need [\d.]+ GiB .*covariance_type='tied' or 'diag'"
     with pytest.raises(ValueError, match=message):
         zero_moments(1000, size, kind)
 
 
-def test_an_empty_stream_is_refused():
+def test_an_empty_stream_raises():
     with pytest.raises(ValueError, match=r"The stream of features is empty"):
         moments_of_batches(iter([]), 2)
 
 
-def test_sketches_that_cannot_fit_in_memory_are_refused():
+def test_sketches_that_cannot_fit_in_memory_raise():
     message = r"shape \[1000, 2000, 20000\] need 149.0 GiB in float32.* small `rank`"
     with pytest.raises(ValueError, match=message):
         zero_moments(1000, 20_000, "low_rank", 1000)
 
 
-def test_deviations_too_large_for_a_sketch_are_refused():
+def test_deviations_too_large_for_a_sketch_raise():
     message = r"means overflow float32, .* they are up to 7\.07e\+99\. Scale"
     with pytest.raises(ValueError, match=message):
         moments_of([[1e100], [0.0]], [0, 0], 1, "low_rank")

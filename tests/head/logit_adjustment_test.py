@@ -436,7 +436,7 @@ def test_a_real_report_has_what_is_read():
     ],
 )
 @pytest.mark.parametrize("function", [adjust_logits, shift_bias])
-def test_wrong_counts_are_refused(function, counts, message):
+def test_wrong_counts_raise(function, counts, message):
     model = softmax_model()
     before = outputs_of(model)
     with pytest.raises(ValueError, match=message):
@@ -488,7 +488,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("function", [adjust_logits, shift_bias])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_other_models_are_refused(kind, function):
+def test_other_models_raise(kind, function):
     make, message = REFUSED[kind]
     with pytest.raises(ValueError, match=f"Cannot adjust the logits.*{message}"):
         function(make(), COUNTS)
@@ -496,7 +496,7 @@ def test_other_models_are_refused(kind, function):
 
 
 @pytest.mark.parametrize("function", [adjust_logits, shift_bias])
-def test_what_is_no_model_is_refused(function):
+def test_what_is_no_model_raises(function):
     with pytest.raises(TypeError, match="keras.Model"):
         function(layers.Dense(3), COUNTS)
 
@@ -641,7 +641,7 @@ def test_counts_and_a_target_are_found_by_class_id(counts):
     np.testing.assert_allclose(outputs_of(model), expected, rtol=1e-5)
 
 
-def test_counts_in_no_order_are_refused():
+def test_counts_in_no_order_raise():
     for options in ({"class_counts": {4, 20, 100}}, {"target_prior": {1, 2, 3}}):
         with pytest.raises(TypeError, match="received the set"):
             adjust_logits(softmax_model(), **{"class_counts": COUNTS, **options})
@@ -709,7 +709,7 @@ def test_a_layer_saved_before_there_were_priors_has_none():
         ),
     ],
 )
-def test_targets_that_do_not_fit_are_refused(options, message):
+def test_targets_that_do_not_fit_raise(options, message):
     with pytest.raises(ValueError, match=message):
         adjust_logits(softmax_model(), **options)
 

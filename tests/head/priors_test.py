@@ -69,7 +69,7 @@ def test_truth_values_name_two_classes():
         ({0: 1, 1: 2, 2: "x"}, "one number per class"),
     ],
 )
-def test_what_is_not_one_number_per_class_is_refused(values, message):
+def test_what_is_not_one_number_per_class_raises(values, message):
     with pytest.raises(ValueError, match=message):
         by_class(values, 3, "counts")
 
@@ -99,6 +99,6 @@ def test_shares_add_up_to_1():
         ([1, np.inf, 2], "class 1 has inf"),
     ],
 )
-def test_a_share_that_has_no_logarithm_is_refused(numbers, message):
+def test_a_share_that_has_no_logarithm_raises(numbers, message):
     with pytest.raises(ValueError, match=message):
         positive_shares(np.array(numbers, float), "x")

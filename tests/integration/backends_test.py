@@ -109,7 +109,7 @@ def test_the_main_job_in_mixed_precision_is_served_from_here(backend, tmp_path):
 
 
 @pytest.mark.parametrize("backend", [needs("jax")])
-def test_a_strategy_of_tensorflow_is_refused_on_another_backend(backend, tmp_path):
+def test_a_strategy_of_tensorflow_raises_on_another_backend(backend, tmp_path):
     done = run(
         backend, "examples.resnet56", "--strategy=mirrored", f"--output_dir={tmp_path}"
     )

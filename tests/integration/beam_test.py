@@ -189,7 +189,7 @@ def test_the_coder_is_beam_s_own_choice_and_has_one_form_for_each_value():
     assert coder.encode(coder.decode(encoded)) == encoded
 
 
-def test_a_pickle_among_the_accumulators_is_refused():
+def test_a_pickle_among_the_accumulators_raises():
     file = io.BytesIO()
     np.savez(file, count=np.array([{}]), mean=[[1.0]], scatter=[[1.0]], kind="diag")
     combine = CombineClassMoments(1, "diag")

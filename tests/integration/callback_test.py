@@ -1,4 +1,4 @@
-"""Tests for callback.py: real, tiny fits that end with a cured head."""
+"""Tests for callback.py: real, tiny fits that end with a retrained head."""
 
 import copy
 import warnings
@@ -79,10 +79,10 @@ class Recorder(keras.callbacks.Callback):
 
 
 def test_head_is_retrained_when_fit_ends():
-    model, recorder, cure = make_model(traced=True), Recorder(), retrainer()
-    assert cure.report is None
-    fit(model, recorder, cure, epochs=2)
-    assert cure.report.kept and cure.report.real == [80, 30, 10]
+    model, recorder, callback = make_model(traced=True), Recorder(), retrainer()
+    assert callback.report is None
+    fit(model, recorder, callback, epochs=2)
+    assert callback.report.kept and callback.report.real == [80, 30, 10]
     assert weights(model)[:2] == recorder.epochs[-1][:2]  # the trunk
     assert weights(model)[2:] != recorder.epochs[-1][2:]
     assert int(model.optimizer.iterations) == 6
@@ -90,37 +90,37 @@ def test_head_is_retrained_when_fit_ends():
 
 def test_it_does_what_retrain_head_does():
     settings = {"epochs": 3, "seed": (4, 5), "sampling_strategy": "minority"}
-    cured, plain = make_model(traced=True), make_model(traced=True)
-    fit(cured, retrainer(**settings), shuffle=False)
+    retrained, plain = make_model(traced=True), make_model(traced=True)
+    fit(retrained, retrainer(**settings), shuffle=False)
     fit(plain, shuffle=False)
     retrain_head(plain, "features", (X, Y), verbose=0, **settings)
-    assert weights(cured) == weights(plain)
+    assert weights(retrained) == weights(plain)
 
 
 def test_fit_with_it_finds_the_rare_classes_more_often_than_without():
-    cure = retrainer(
+    callback = retrainer(
         validation_data=(UNSEEN_X, UNSEEN_Y),
         optimizer=keras.optimizers.Adam(0.05),
         epochs=20,
     )
     scores = []
-    for callbacks in ([], [cure]):
+    for callbacks in ([], [callback]):
         model = make_model(keras.optimizers.Adam(0.01), traced=True)
         fit(model, *callbacks, epochs=20)
         scores.append(score(model))
     assert scores[1] > scores[0] + 0.1
-    assert cure.report.after["balanced_accuracy"] == pytest.approx(scores[1])
+    assert callback.report.after["balanced_accuracy"] == pytest.approx(scores[1])
 
 
 @pytest.mark.parametrize("how", ["arrays", "dataset"])
 def test_sequential_model_that_fit_builds(how):
-    model, cure = make_model(built=False, traced=True), retrainer()
+    model, callback = make_model(built=False, traced=True), retrainer()
     if how == "arrays":
-        fit(model, cure)
+        fit(model, callback)
     else:
         data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(40)
-        model.fit(data, callbacks=[cure], verbose=0)
-    assert cure.report.kept
+        model.fit(data, callbacks=[callback], verbose=0)
+    assert callback.report.kept
 
 
 @pytest.mark.parametrize(
@@ -146,26 +146,26 @@ def test_training_goes_on_from_the_retrained_head():
     model, before, after = make_model(), Recorder(), Recorder()
     optimizer = keras.optimizers.SGD(0.0)
     model.compile(optimizer, "sparse_categorical_crossentropy")
-    cure = retrainer(every=1, optimizer=keras.optimizers.Adam(0.01))
-    fit(model, before, cure, after, epochs=2)
+    callback = retrainer(every=1, optimizer=keras.optimizers.Adam(0.01))
+    fit(model, before, callback, after, epochs=2)
     assert before.epochs[0] != after.epochs[0] == before.epochs[1]
     assert after.epochs[1] == weights(model)
 
 
 def test_one_object_serves_two_fits():
-    model, cure, seen = make_model(), retrainer(), []
-    fit(model, cure)
-    first = cure.report
+    model, callback, seen = make_model(), retrainer(), []
+    fit(model, callback)
+    first = callback.report
 
     class Watch(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            seen.append(cure.report)
+            seen.append(callback.report)
 
     other = make_model()
     before = weights(model)
-    fit(other, Watch(), cure)
+    fit(other, Watch(), callback)
     assert seen == [None]
-    assert cure.report is not first and cure.report.kept
+    assert callback.report is not first and callback.report.kept
     assert weights(model) == before
 
 
@@ -196,20 +196,20 @@ def test_backup_after_it_keeps_the_training_until_the_head_is_retrained(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(callback_module, "retrain_head", interrupt)
         fit_with_backup(make_model(), first := Recorder(), retrainer())
-    fit_with_backup(make_model(), second := Recorder(), cure := retrainer())
+    fit_with_backup(make_model(), second := Recorder(), callback := retrainer())
     assert len(first.epochs) == 2
     assert second.epochs == []  # nothing was trained again
-    assert cure.report.kept
+    assert callback.report.kept
 
     whole = retrainer()
     fit(make_model(), whole, epochs=2)
-    assert cure.report.after == whole.report.after
+    assert callback.report.after == whole.report.after
 
 
 def test_checkpoint_of_an_epoch_is_from_before_the_retraining(tmp_path):
-    model, recorder, cure = make_model(), Recorder(), retrainer()
+    model, recorder, callback = make_model(), Recorder(), retrainer()
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
-    fit(model, recorder, checkpoint, cure, epochs=2)
+    fit(model, recorder, checkpoint, callback, epochs=2)
     saved = keras.saving.load_model(tmp_path / "2.keras")
     assert weights(saved) == recorder.epochs[-1] != weights(model)
     assert retrain_head(saved, "features", (X, Y), epochs=2, verbose=0).kept
@@ -230,13 +230,13 @@ class Stop(keras.callbacks.Callback):
 
 
 def test_training_that_a_callback_stops_ends_in_a_retraining():
-    model, cure = make_model(), retrainer()
-    fit(model, Stop("stop"), cure, epochs=3)
-    assert int(model.optimizer.iterations) == 1 and cure.report.kept
+    model, callback = make_model(), retrainer()
+    fit(model, Stop("stop"), callback, epochs=3)
+    assert int(model.optimizer.iterations) == 1 and callback.report.kept
 
 
 def test_training_that_is_interrupted_is_left_as_it_is():
-    model, cure, seen = make_model(), retrainer(), []
+    model, callback, seen = make_model(), retrainer(), []
 
     class Seeing(Stop):
         def on_train_batch_end(self, batch, logs=None):
@@ -244,20 +244,23 @@ def test_training_that_is_interrupted_is_left_as_it_is():
             super().on_train_batch_end(batch, logs)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(model, Seeing("interrupt"), cure, epochs=3)
-    assert seen == [weights(model)] and cure.report is None
+        fit(model, Seeing("interrupt"), callback, epochs=3)
+    assert seen == [weights(model)] and callback.report is None
 
 
 @pytest.mark.parametrize("every", [None, 1])
 @pytest.mark.parametrize("stopped", [False, True])
 def test_training_that_breaks_down_is_told_of_and_keeps_its_history(every, stopped):
     """To raise would lose what `fit` returns, and which epoch was still good."""
-    model, cure = make_model(keras.optimizers.SGD(float("inf"))), retrainer(every=every)
-    callbacks = [keras.callbacks.TerminateOnNaN(), cure] if stopped else [cure]
+    model, callback = (
+        make_model(keras.optimizers.SGD(float("inf"))),
+        retrainer(every=every),
+    )
+    callbacks = [keras.callbacks.TerminateOnNaN(), callback] if stopped else [callback]
     with pytest.warns(UserWarning, match="The head is not retrained: 4 weights"):
         history = fit(model, *callbacks, epochs=2)
     assert len(history.history["loss"]) == (1 if stopped else 2)
-    assert cure.report is None
+    assert callback.report is None
     broken = weights(model)
     with pytest.raises(ValueError, match="4 weights of .*training has diverged"):
         retrain_head(model, "features", (X, Y), verbose=0)
@@ -339,15 +342,15 @@ def test_features_need_not_be_finite_before_the_first_step():
         fit(model, retrainer(data=(X, Y + 1)))  # all else is checked
     assert weights(model) == before
 
-    recorder, cure = Recorder(), retrainer()
-    fit(model, recorder, cure)
-    assert cure.report.kept and np.isfinite(cure.report.loss).all()
+    recorder, callback = Recorder(), retrainer()
+    fit(model, recorder, callback)
+    assert callback.report.kept and np.isfinite(callback.report.loss).all()
     assert weights(model)[:-2] == recorder.epochs[-1][:-2]  # the trunk
     assert weights(model)[-2:] != recorder.epochs[-1][-2:]
 
 
 @pytest.mark.parametrize("setting", ["epoch", "trunc", "validation"])
-def test_unknown_setting_is_refused_when_made(setting):
+def test_unknown_setting_raises_when_made(setting):
     with pytest.raises(TypeError, match=setting):
         retrainer(**{setting: 1})
 
@@ -379,12 +382,12 @@ def test_early_stopping_before_it_leaves_the_retrained_head():
     """The best epoch is restored first, and its head is then retrained."""
     model, recorder = make_model(keras.optimizers.SGD(3.0)), Recorder()
     stopping = early_stopping()
-    cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), epochs=20)
+    callback = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), epochs=20)
     fit(
         model,
         recorder,
         stopping,
-        cure,
+        callback,
         epochs=20,
         validation_data=(UNSEEN_X, UNSEEN_Y),
     )
@@ -392,7 +395,7 @@ def test_early_stopping_before_it_leaves_the_retrained_head():
     best = recorder.epochs[stopping.best_epoch]
     assert weights(model)[:2] == best[:2] != recorder.epochs[-1][:2]
     assert weights(model)[2:] != best[2:]
-    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+    assert score(model) == pytest.approx(callback.report.after["balanced_accuracy"])
 
 
 def test_early_stopping_that_restores_after_the_last_retraining_gets_another():
@@ -400,12 +403,12 @@ def test_early_stopping_that_restores_after_the_last_retraining_gets_another():
     model, recorder = make_model(keras.optimizers.SGD(3.0)), Recorder()
     stopping = early_stopping()
     unseen = UNSEEN_X, UNSEEN_Y
-    cure = retrainer(every=1, validation_data=unseen, monitor=None, epochs=20)
-    fit(model, recorder, stopping, cure, epochs=20, validation_data=unseen)
+    callback = retrainer(every=1, validation_data=unseen, monitor=None, epochs=20)
+    fit(model, recorder, stopping, callback, epochs=20, validation_data=unseen)
     assert stopping.stopped_epoch > stopping.best_epoch
     best = recorder.epochs[stopping.best_epoch]
     assert weights(model)[:2] == best[:2] and weights(model)[2:] != best[2:]
-    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+    assert score(model) == pytest.approx(callback.report.after["balanced_accuracy"])
 
 
 # On jax Keras itself loses the averages in the `predict` or `fit` after a `fit`.
@@ -420,10 +423,10 @@ def test_report_is_of_the_head_that_averages_leave(every, swap):
     model = make_model(keras.optimizers.Adam(use_ema=True))
     before = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if swap else []
     unseen = UNSEEN_X, UNSEEN_Y
-    cure = retrainer(every=every, validation_data=unseen, monitor=None, epochs=20)
+    callback = retrainer(every=every, validation_data=unseen, monitor=None, epochs=20)
     with pytest.warns(UserWarning, match="use_ema"):
-        fit(model, *before, cure, epochs=2)
-    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+        fit(model, *before, callback, epochs=2)
+    assert score(model) == pytest.approx(callback.report.after["balanced_accuracy"])
     trunk, head = model.layers
     averages = {v.path: v.numpy() for v in model.optimizer.variables}
     at_end = {path: value for path, value in averages.items() if "average" in path}
@@ -462,10 +465,10 @@ def test_moving_averages_of_the_optimizer_are_warned_of():
 
 def test_moving_averages_do_not_undo_the_retraining_of_this_fit():
     model = make_model(keras.optimizers.Adam(use_ema=True))
-    cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None, epochs=20)
+    callback = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None, epochs=20)
     with pytest.warns(UserWarning, match="use_ema"):
-        fit(model, cure)
-    assert score(model) == pytest.approx(cure.report.after["balanced_accuracy"])
+        fit(model, callback)
+    assert score(model) == pytest.approx(callback.report.after["balanced_accuracy"])
 
 
 @pytest.mark.parametrize("given", [{}, {"blend": 0.4}])
@@ -506,9 +509,9 @@ UNSEEN = {
 @pytest.fixture(scope="module")
 def by_hand():
     """The report of a retraining that was given validation data of its own."""
-    cure = retrainer(epochs=3, validation_data=(UNSEEN_X, UNSEEN_Y))
-    fit(make_model(), cure, shuffle=False)
-    return cure.report
+    callback = retrainer(epochs=3, validation_data=(UNSEEN_X, UNSEEN_Y))
+    fit(make_model(), callback, shuffle=False)
+    return callback.report
 
 
 @pytest.mark.parametrize("kind", UNSEEN)
@@ -552,21 +555,21 @@ def test_verbose_is_that_of_fit(verbose, lines, capsys):
 
 
 def test_scores_are_in_the_history_of_fit():
-    cure = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
-    history = fit(make_model(), cure, epochs=2).history
+    callback = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
+    history = fit(make_model(), callback, epochs=2).history
     for name in ("accuracy", "log_loss"):
         first, last = history[f"retrained_{name}"]
-        assert np.isnan(first) and last == cure.report.after[name]
+        assert np.isnan(first) and last == callback.report.after[name]
     assert {len(values) for values in history.values()} == {2}
 
 
 def test_with_every_the_scores_are_in_the_logs_of_each_epoch(tmp_path):
-    cure = retrainer(every=2, validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
+    callback = retrainer(every=2, validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
     logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
-    history = fit(make_model(), cure, logger, epochs=4).history
+    history = fit(make_model(), callback, logger, epochs=4).history
     received = np.array(history["retrained_macro_f1"])
     assert np.isnan(received).tolist() == [True, False, True, False]
-    assert received[3] == cure.report.after["macro_f1"]
+    assert received[3] == callback.report.after["macro_f1"]
     written = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
     np.testing.assert_allclose(written["retrained_macro_f1"], received)
 
@@ -575,11 +578,11 @@ def test_a_retraining_that_fails_late_leaves_the_history_of_fit():
     """A label that is no class in a later batch: only reading it tells."""
     late = np.where(np.arange(len(Y)) == 110, 7, Y)
     broken = tf.data.Dataset.from_tensor_slices((X, late)).batch(50)
-    model, cure = make_model(), retrainer(data=broken, per_class=None)
+    model, callback = make_model(), retrainer(data=broken, per_class=None)
     recorder = Recorder()
     with pytest.warns(UserWarning, match="is not retrained.*ValueError.*label 7"):
-        history = fit(model, recorder, cure, epochs=2)
-    assert len(history.history["loss"]) == 2 and cure.report is None
+        history = fit(model, recorder, callback, epochs=2)
+    assert len(history.history["loss"]) == 2 and callback.report is None
     assert weights(model) == recorder.epochs[-1]
 
 
@@ -631,9 +634,9 @@ UNTRAINED = {"blend": 1, "tau": 1}  # the head is adjusted: what was read tells 
 @pytest.mark.parametrize("kind", UNBOUNDED)
 def test_of_data_with_no_end_as_many_batches_as_an_epoch_of_fit_are_read(kind):
     data, model = UNBOUNDED[kind](), make_model()
-    cure = retrainer(data=data, **PLAINLY)
-    model.fit(data, steps_per_epoch=5, epochs=2, callbacks=[cure], verbose=0)
-    assert sum(cure.report.real) == 200 and cure.report.kept
+    callback = retrainer(data=data, **PLAINLY)
+    model.fit(data, steps_per_epoch=5, epochs=2, callbacks=[callback], verbose=0)
+    assert sum(callback.report.real) == 200 and callback.report.kept
     plain = make_model()
     plain.fit(data, steps_per_epoch=5, epochs=2, verbose=0)
     settings = {"epochs": 2, "verbose": 0, **PLAINLY}
@@ -645,9 +648,9 @@ def test_of_data_with_no_end_as_many_batches_as_an_epoch_of_fit_are_read(kind):
 @pytest.mark.parametrize("kind", UNBOUNDED)
 def test_steps_go_before_those_of_fit(kind, how):
     given = {"steps": 2} if how == "steps" else {"extraction": Extraction(steps=2)}
-    cure = retrainer(data=UNBOUNDED[kind](), **given, **UNTRAINED)
-    fit(make_model(), cure)
-    assert sum(cure.report.real) == 80
+    callback = retrainer(data=UNBOUNDED[kind](), **given, **UNTRAINED)
+    fit(make_model(), callback)
+    assert sum(callback.report.real) == 80
 
 
 def test_data_with_an_end_are_read_to_it():
@@ -660,14 +663,14 @@ def test_data_with_an_end_are_read_to_it():
         (unknown, {}, None),
         (unknown, {"steps": None}, 1),
     ):
-        cure = retrainer(data=data, **given, **UNTRAINED)
+        callback = retrainer(data=data, **given, **UNTRAINED)
         make_model().fit(
             data if steps is None else known,
             steps_per_epoch=steps,
-            callbacks=[cure],
+            callbacks=[callback],
             verbose=0,
         )
-        assert cure.report.real == [80, 30, 10]
+        assert callback.report.real == [80, 30, 10]
 
 
 @pytest.mark.parametrize("kind", ["unknown", "infinite", "PyDataset"])
@@ -678,19 +681,27 @@ def test_of_the_validation_data_of_fit_its_steps_are_read(kind, by_hand):
         "infinite": lambda: unseen.dataset().repeat(),
         "PyDataset": lambda: Items(UNSEEN_X, UNSEEN_Y),
     }[kind]()
-    cure = retrainer()
-    fit(make_model(), cure, validation_data=data, validation_steps=3, shuffle=False)
-    assert cure.report.scored_on == "validation data"
-    assert cure.report.before["accuracy"] == pytest.approx(by_hand.before["accuracy"])
+    callback = retrainer()
+    fit(make_model(), callback, validation_data=data, validation_steps=3, shuffle=False)
+    assert callback.report.scored_on == "validation data"
+    assert callback.report.before["accuracy"] == pytest.approx(
+        by_hand.before["accuracy"]
+    )
 
 
 def test_a_generator_for_validation_is_no_guard_and_is_told_of():
     """Read again by the retraining, it would give other batches, and `fit` fewer."""
     unseen = Endless(UNSEEN_X, UNSEEN_Y)
-    cure = retrainer(every=1)
+    callback = retrainer(every=1)
     with pytest.warns(UserWarning, match="only once: the retraining has no guard"):
-        fit(make_model(), cure, validation_data=unseen(), validation_steps=3, epochs=2)
-    assert cure.report.scored_on == "training data"
+        fit(
+            make_model(),
+            callback,
+            validation_data=unseen(),
+            validation_steps=3,
+            epochs=2,
+        )
+    assert callback.report.scored_on == "training data"
     assert unseen.given <= 9
     given = retrainer(validation_data=(UNSEEN_X, UNSEEN_Y))
     fit(make_model(), given, validation_data=unseen(), validation_steps=3)
@@ -703,7 +714,7 @@ def test_a_generator_for_validation_is_no_guard_and_is_told_of():
         fit(model, searching, validation_data=unseen(), validation_steps=3)
 
 
-def test_a_generator_as_data_is_refused_before_a_step():
+def test_a_generator_as_data_raises_before_a_step():
     model = make_model()
     with pytest.raises(TypeError, match="generator, which can be iterated"):
         fit(model, retrainer(data=Endless()()))
@@ -725,42 +736,45 @@ def test_a_deep_copy_is_for_another_fit(data, fitted):
     """As KerasTuner makes one for every trial."""
     optimizer = keras.optimizers.Adam(0.01)
     unseen = UNSEEN["dataset"]
-    cure = retrainer(
+    callback = retrainer(
         data=data, validation_data=unseen, optimizer=optimizer, every=2, monitor=None
     )
     if fitted:
-        fit(make_model(), cure)
-        first = cure.report
-    (copied,) = copy.deepcopy([cure])
-    assert type(copied) is type(cure) and copied.data is data
-    assert copied.settings == cure.settings and copied.settings is not cure.settings
+        fit(make_model(), callback)
+        first = callback.report
+    (copied,) = copy.deepcopy([callback])
+    assert type(copied) is type(callback) and copied.data is data
+    assert (
+        copied.settings == callback.settings
+        and copied.settings is not callback.settings
+    )
     assert copied.settings["validation_data"] is unseen
     assert (copied.layer, copied.every) == ("features", 2)
     assert copied.report is None and copied.model is None
-    assert cure.report is (first if fitted else None)
+    assert callback.report is (first if fitted else None)
     one, two = make_model(), make_model()
     fit(one, copied, shuffle=False)
-    assert cure.report is (first if fitted else None)
-    fit(two, cure, shuffle=False)
-    assert weights(one) == weights(two) and copied.report.after == cure.report.after
-    assert copied.report is not cure.report and copied.model is one
+    assert callback.report is (first if fitted else None)
+    fit(two, callback, shuffle=False)
+    assert weights(one) == weights(two) and copied.report.after == callback.report.after
+    assert copied.report is not callback.report and copied.model is one
 
 
 @pytest.mark.parametrize("how", ["optimizer", "recipe"])
 def test_an_optimizer_trains_the_heads_of_two_fits(how):
     optimizer = keras.optimizers.Adam(0.01)
     given = optimizer if how == "optimizer" else HeadRecipe(optimizer=optimizer)
-    cure, ends = retrainer(**{how: given}), []
+    callback, ends = retrainer(**{how: given}), []
     for _ in range(2):
-        fit(model := make_model(), cure)
+        fit(model := make_model(), callback)
         ends.append(weights(model))
     assert ends[0] == ends[1] and not optimizer.built
 
 
 def test_a_deep_copy_takes_nothing_of_a_fit_along():
-    cure = retrainer()
-    fit(make_model(), cure, validation_data=(UNSEEN_X, UNSEEN_Y))
-    copied = copy.deepcopy(cure)
+    callback = retrainer()
+    fit(make_model(), callback, validation_data=(UNSEEN_X, UNSEEN_Y))
+    copied = copy.deepcopy(callback)
     fit(make_model(), copied)
     assert copied.report.scored_on == "training data"
 
@@ -784,12 +798,12 @@ def test_a_deep_copy_of_a_subclass_with_a_split():
 
 def test_a_last_retraining_after_the_logs_takes_the_place_of_their_last_score():
     """With every=2 and three epochs the third has none until the training ends."""
-    cure = retrainer(every=2, validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
-    history = fit(make_model(), cure, epochs=3).history
+    callback = retrainer(every=2, validation_data=(UNSEEN_X, UNSEEN_Y), monitor=None)
+    history = fit(make_model(), callback, epochs=3).history
     assert {len(values) for values in history.values()} == {3}
     received = history["retrained_macro_f1"]
     assert np.isnan(received).tolist() == [True, False, False]
-    assert received[2] == cure.report.after["macro_f1"]
+    assert received[2] == callback.report.after["macro_f1"]
 
 
 def test_a_callback_without_data_says_where_they_come_from():

@@ -70,7 +70,7 @@ def test_a_label_of_no_class_in_a_dataset_is_an_error_where_it_is_read():
         retrain(classifier(), training, None, class_names=["ok", "theft"])
 
 
-def test_names_without_class_names_are_refused():
+def test_names_without_class_names_raise():
     with pytest.raises(ValueError, match="must be numbers.*Map class names to ids"):
         retrain(classifier(), named(TRAINING), None)
     with pytest.raises(ValueError, match="3 names for 2 classes"):

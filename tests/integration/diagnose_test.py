@@ -313,6 +313,6 @@ def test_more_classes_have_a_bias_each():
         ({"blend": 0.5}, (TypeError, ValueError), "blend"),
     ],
 )
-def test_what_does_not_fit_is_refused(model, settings, error, message):
+def test_what_does_not_fit_raises(model, settings, error, message):
     with pytest.raises(error, match=message):
         run(model, **settings)

@@ -506,7 +506,7 @@ class Subclassed(keras.Model):
     ],
     ids=["names", "no layer", "not fitted", "unknown layer", "subclassed", "not built"],
 )
-def test_what_cannot_be_exported_is_refused(tmp_path, model, settings, message):
+def test_what_cannot_be_exported_raises(tmp_path, model, settings, message):
     with pytest.raises(ValueError, match=message):
         export_classifier(model, tmp_path / "1", **settings)
     assert list(tmp_path.iterdir()) == []

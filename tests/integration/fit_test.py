@@ -135,7 +135,7 @@ def test_epochs_by_default_are_five_at_least():
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 2.5])
-def test_epochs_that_are_no_number_of_epochs_are_refused(epochs):
+def test_epochs_that_are_no_number_of_epochs_raise(epochs):
     with pytest.raises(ValueError, match=f"`epochs` must be a whole number.*{epochs}"):
         fit(make_head(), epochs=epochs)
 
@@ -213,7 +213,7 @@ def test_frozen_layer_stays_frozen_and_the_rest_trains():
     assert [layer.trainable for layer in head.layers] == [False, False, True, True]
 
 
-def test_head_without_a_weight_to_train_is_refused():
+def test_head_without_a_weight_to_train_raises():
     inputs = keras.Input((4,))
     norm = layers.BatchNormalization(name="norm")
     head = keras.Model(inputs, layers.Softmax(name="end")(norm(inputs)))
@@ -376,7 +376,7 @@ def test_a_tie_leaves_the_head_as_it_was():
     assert state(head) == before
 
 
-def test_monitored_score_that_has_no_value_is_refused_before_training():
+def test_monitored_score_that_has_no_value_raises_before_training():
     head, data = make_head(), blobs()
     before = state(head)
     scoring = LabeledFeatures(data.features[:3], np.zeros(3, int))

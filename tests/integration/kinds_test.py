@@ -1,4 +1,4 @@
-"""Models of every kind that people have: split and cured, or refused with a reason.
+"""Models of every kind that people have: split and retrained, or refused with a reason.
 
 What split_test.py and retrain_test.py do not have for other reasons.
 """

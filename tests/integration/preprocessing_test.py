@@ -202,7 +202,7 @@ def test_preprocessor_that_was_taken_away_is_not_asked_for(images):
         model.preprocessor = preprocessor
 
 
-def test_logit_adjustment_that_would_lose_the_preprocessor_is_refused(images):
+def test_logit_adjustment_that_would_lose_the_preprocessor_raises(images):
     model, _, y = images
     with pytest.raises(ValueError, match=r"'images' preprocesses.*blend=1, tau=1"):
         tfpf.adjust_logits(model, np.bincount(y))
@@ -235,7 +235,7 @@ def test_logit_adjustment_is_done_in_place(images):
     model.set_weights(weights)
 
 
-def test_list_of_images_of_several_sizes_is_refused(images):
+def test_list_of_images_of_several_sizes_raises(images):
     model, x, y = images
     ragged = [x[0], x[1, :5], *x[2:]]
     with pytest.raises(ValueError, match="cannot become one array"):
@@ -311,7 +311,7 @@ def test_export_without_the_preprocessor_takes_what_it_gives(task, tmp_path):
         (lambda real: lambda x: x / 2, "neither one image nor one text"),
     ],
 )
-def test_preprocessor_that_cannot_be_served_is_refused(images, give, message, tmp_path):
+def test_preprocessor_that_cannot_be_served_raises(images, give, message, tmp_path):
     model, _, _ = images
     original = model.preprocessor
     model.preprocessor = give(original)
@@ -362,7 +362,7 @@ class Harmless(keras.Model):
 
 
 @pytest.mark.parametrize("kind", [Predict, PredictStep, PredictOnBatch])
-def test_predict_that_the_layers_do_not_give_is_refused(kind):
+def test_predict_that_the_layers_do_not_give_raises(kind):
     model = network(kind)
     for call in [
         lambda: tfpf.retrain_head(model, "features", (X, Y)),

@@ -343,7 +343,7 @@ def test_a_class_without_examples_has_no_share():
     assert sum(report.prior) == pytest.approx(1.0)
 
 
-def test_a_split_of_another_model_is_refused():
+def test_a_split_of_another_model_raises():
     model, other = make_model(), keras.models.clone_model(make_model())
     other.set_weights(model.get_weights())
     split = Split(split_at(model, "features").trunk, split_at(other, "features").head)
@@ -396,7 +396,7 @@ def test_fit_head_names_what_is_of_another_kind(name):
         fit_head(**{**arguments, name: "auto"}, verbose=0)
 
 
-def test_a_dict_of_another_number_of_classes_is_refused():
+def test_a_dict_of_another_number_of_classes_raises():
     with pytest.raises(ValueError, match="`gaussian` has 7 classes, but the model 3"):
         retrained(gaussian={"num_classes": 7})
 
@@ -409,7 +409,7 @@ def test_weights_are_not_lost_in_a_sampler():
         prepare_material(data, HeadRecipe(sampler=SMOTE()), 3)
 
 
-def test_a_head_of_another_width_is_refused():
+def test_a_head_of_another_width_raises():
     head = split_at(make_model(), "features").head
     data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)
     material = prepare_material(data, HeadRecipe(), 3)

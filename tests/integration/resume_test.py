@@ -90,7 +90,7 @@ def test_only_the_last_epoch_stays_and_a_torn_one_does_not_count(tmp_path):
     assert state(again) == state(model)
 
 
-def test_a_backup_of_another_model_is_refused_and_named(tmp_path):
+def test_a_backup_of_another_model_raises_and_named(tmp_path):
     fit(make_model(), tmp_path, epochs=1)
     with pytest.raises(ValueError, match=r"epoch-1.keras is not of this.*Delete it"):
         restore(make_model(units=5), tmp_path)

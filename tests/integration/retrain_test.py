@@ -1,4 +1,4 @@
-"""Tests for retrain.py: real models, really trained, really cured."""
+"""Tests for retrain.py: real models, really trained, really retrained."""
 
 import json
 import textwrap
@@ -453,7 +453,7 @@ def test_halves_may_be_subclassed_models_themselves():
         retrain_head(model, halves, (X, Y), fresh_head=True, verbose=0)
 
 
-def test_subclassed_model_without_its_halves_is_refused():
+def test_subclassed_model_without_its_halves_raises():
     model = Subclassed()
     model.compile("adam", SPARSE)
     with pytest.raises(ValueError, match=r"Split\(trunk, head\)"):

@@ -85,7 +85,7 @@ def test_a_refusal_has_the_servers_reason(server, model, image, version, reason)
 
 
 @pytest.mark.parametrize("address", ["localhost:8501", "ftp://localhost", "http://"])
-def test_an_address_of_another_kind_is_refused(address):
+def test_an_address_of_another_kind_raises(address):
     with pytest.raises(ValueError, match=r"--server=.*expected http://HOST:PORT"):
         client_of(address)
 

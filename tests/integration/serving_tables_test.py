@@ -192,7 +192,7 @@ ROW = [1.0] * 30
         ),
     ],
 )
-def test_the_server_refuses_what_another_client_sends(server, model, instance, words):
+def test_the_server_rejects_what_another_client_sends(server, model, instance, words):
     path = f"/v1/models/{model}:predict"
     status, answer = server.ask(path, {"instances": [instance]})
     assert status == 400 and words in answer["error"], answer

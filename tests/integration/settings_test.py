@@ -1,4 +1,4 @@
-"""Whatever a network was compiled and fitted with, its head is cured and it is left.
+"""Whatever a network was compiled and fitted with, its head alone is retrained.
 
 Each row of the table is a real `fit` that ends in a retraining. Between the end of the
 training and the end of the retraining nothing but the head may change, and the same
@@ -179,7 +179,7 @@ def test_only_the_head_changes_and_training_goes_on(name, recwarn):
     compiled(model, setting.optimizer(), SPARSE, **setting.compile)
     optimizer = model.optimizer
     start = bits(model.variables)
-    cure = PseudoFeatureHeadRetrainer(
+    callback = PseudoFeatureHeadRetrainer(
         "features",
         setting.data(),
         validation_data=(UNSEEN_X, UNSEEN_Y),
@@ -188,12 +188,12 @@ def test_only_the_head_changes_and_training_goes_on(name, recwarn):
         batch_size=60,
         verbose=0,
     )
-    fit(model, setting, [witness, cure])
-    assert cure.report.kept and cure.report.real == COUNTS
-    assert np.isfinite(cure.report.loss).all()
+    fit(model, setting, [witness, callback])
+    assert callback.report.kept and callback.report.real == COUNTS
+    assert np.isfinite(callback.report.loss).all()
     assert state_of(model) == witness.state
     assert head_of(model) != witness.head
-    assert cure.report.after["balanced_accuracy"] == pytest.approx(score(model))
+    assert callback.report.after["balanced_accuracy"] == pytest.approx(score(model))
 
     steps = getattr(optimizer, "inner_optimizer", optimizer).variables[0]
     assert int(steps) == setting.steps  # whether or not gradients are accumulated
@@ -241,14 +241,14 @@ POLICIES = {
 }
 
 
-def cured_in(trunk, head):
-    """A network of these precisions, trained for a while and cured by the callback."""
+def retrained_in(trunk, head):
+    """A network of these precisions, trained for a while and then retrained."""
     model, gaussian = network(trunk=trunk, head=head), ClassConditionalGaussian(3)
     optimizer = optimizers.Adam(0.02)
     if "mixed_float16" in (trunk, head):
         optimizer = optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**10)
     compiled(model, optimizer, SPARSE)
-    cure = PseudoFeatureHeadRetrainer(
+    callback = PseudoFeatureHeadRetrainer(
         "features",
         (X, Y),
         validation_data=(UNSEEN_X, UNSEEN_Y),
@@ -257,13 +257,13 @@ def cured_in(trunk, head):
         epochs=30,
         verbose=0,
     )
-    model.fit(X, Y, batch_size=40, epochs=10, verbose=0, callbacks=[cure])
-    return model, gaussian, cure.report
+    model.fit(X, Y, batch_size=40, epochs=10, verbose=0, callbacks=[callback])
+    return model, gaussian, callback.report
 
 
 @pytest.fixture(scope="module")
 def in_float32():
-    return cured_in("float32", "float32")
+    return retrained_in("float32", "float32")
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -271,7 +271,7 @@ def test_half_precision_of_all_or_part_scores_as_float32_does(
     name, in_float32, tmp_path
 ):
     trunk, head = POLICIES[name]
-    model, gaussian, report = cured_in(trunk, head)
+    model, gaussian, report = retrained_in(trunk, head)
     expected = in_float32[2]
     assert report.kept
     assert report.optimizer == type(model.optimizer).__name__
@@ -300,7 +300,7 @@ def test_half_precision_of_all_or_part_scores_as_float32_does(
     )
 
 
-def test_overflow_of_half_precision_is_refused_with_its_reason():
+def test_overflow_of_half_precision_raises_with_its_reason():
     model = network(trunk="mixed_float16", head="float32")
     model.compile("adam", SPARSE)
     model.fit(X, Y, verbose=0)
@@ -393,7 +393,7 @@ ONE_HOT_OF_TWO = np.eye(2, dtype="float32")[BINARY.astype(int)]
     ],
 )
 @pytest.mark.parametrize("rows", [1, 3, N])
-def test_a_loss_that_does_not_take_the_labels_is_refused_before_any_work(
+def test_a_loss_that_does_not_take_the_labels_raises_before_any_work(
     units, loss, labels, advice, rows, capsys
 ):
     """Also where one row, or as many rows as classes, would fit by chance."""

@@ -166,7 +166,7 @@ def workers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", ["retrain_head", "tune", "callback", "fit_head"])
-def test_what_keras_cannot_train_is_refused_by_each_worker_alone(workers, what):
+def test_what_keras_cannot_train_raises_by_each_worker_alone(workers, what):
     error = str(workers[0][f"error/{what}"])
     assert error.startswith("ValueError: 'net")
     assert "keras-team/keras#20585" in error and "clone_model(model)" in error

@@ -210,7 +210,7 @@ def test_what_is_there_is_not_trained_again(trained):
     assert len((output_dir / "pace.jsonl").read_text().splitlines()) == len(pace)
 
 
-def test_another_backend_is_refused(trained):
+def test_another_backend_raises(trained):
     packed, output_dir, _ = trained
     flags = flags_of(packed, output_dir)
     done = programs.run("examples.train_on_jax", *flags, KERAS_BACKEND="tensorflow")

@@ -203,7 +203,7 @@ UNFITTED = ClassConditionalGaussian(3)
     ],
     ids=lambda value: " and ".join(value) if isinstance(value, dict) else "",
 )
-def test_settings_that_do_not_fit_are_refused_with_what_came(settings, words):
+def test_settings_that_do_not_fit_raise_with_what_came(settings, words):
     message = error_of(**settings)
     for word in words:
         assert word in message
@@ -217,7 +217,7 @@ def test_settings_that_do_not_fit_are_refused_with_what_came(settings, words):
     ],
     ids=["array", "dict"],
 )
-def test_data_of_another_type_are_refused(data, words):
+def test_data_of_another_type_raise(data, words):
     message = error_of(data=data, error=TypeError)
     for word in words:
         assert word in message
@@ -250,12 +250,12 @@ def test_infinite_data_need_steps():
     assert job(data=data, steps=5).task.num_classes == 3
 
 
-def test_model_of_another_type_is_refused():
+def test_model_of_another_type_raises():
     with pytest.raises(TypeError, match="keras.Model"):
         resolve_task(object(), "features", (X, Y))
 
 
-def test_model_with_several_outputs_is_refused():
+def test_model_with_several_outputs_raises():
     inputs = keras.Input((4,))
     features = layers.Dense(5, name="features")(inputs)
     outputs = [layers.Dense(3)(features), layers.Dense(2)(features)]
@@ -264,7 +264,7 @@ def test_model_with_several_outputs_is_refused():
     assert "'twins' has 2 outputs, 'dense" in message and "Pass output=" in message
 
 
-def test_model_with_an_output_per_place_is_refused():
+def test_model_with_an_output_per_place_raises():
     inputs = keras.Input((6, 4))
     features = layers.Dense(5, name="features")(inputs)
     model = keras.Model(inputs, layers.Dense(3, activation="softmax")(features))
@@ -272,7 +272,7 @@ def test_model_with_an_output_per_place_is_refused():
     assert "shapes [[8, 6, 3]]" in message
 
 
-def test_weights_that_trunk_and_head_share_are_refused():
+def test_weights_that_trunk_and_head_share_raise():
     shared = layers.Dense(4, name="shared")
     inputs = keras.Input((4,))
     features = layers.Activation("relu", name="features")(shared(inputs))
@@ -285,7 +285,7 @@ def test_weights_that_trunk_and_head_share_are_refused():
     assert job(model).task.num_classes == 3
 
 
-def test_halves_that_do_not_make_the_model_are_refused():
+def test_halves_that_do_not_make_the_model_raise():
     model, other = make_model(), make_model()
     trunk = keras.Sequential([keras.Input((4,)), other.layers[0]])
     head = keras.Sequential([keras.Input((5,)), model.layers[1]])
@@ -310,7 +310,7 @@ def reader(**settings):
     return model
 
 
-def test_whole_numbers_are_refused_as_features():
+def test_whole_numbers_raise_as_features():
     message = error_of(reader(), "ids", (IDS, Y))
     assert "Cannot split at 'ids': its output is int32" in message
     assert "'embedding', 'rnn', 'mean'" in message
@@ -333,7 +333,7 @@ def of_lengths(*lengths, padded_to=None):
     )
 
 
-def test_lengths_that_may_vary_are_refused_before_anything_is_read():
+def test_lengths_that_may_vary_raise_before_anything_is_read():
     message = error_of(reader(), "rnn", of_lengths(5, 7))
     assert "features at 'rnn' have shape [None, 4]" in message
     assert "inputs of shape [None, None]" in message and "pooling layer" in message
@@ -361,7 +361,7 @@ def stateful():
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(x), name="outer")
 
 
-def test_layers_with_state_are_refused_by_name_before_any_call():
+def test_layers_with_state_raise_by_name_before_any_call():
     model, x, y = stateful(), np.ones((4, 3, 2)), np.array([0, 1, 2, 0])
     trunk, _ = split = tfpf.split_at(model, "features")
     states = [np.array(variable) for variable in model.non_trainable_variables]

@@ -114,7 +114,7 @@ def test_multiply_minority_steers_samplers_of_imbalanced_learn():
         (0.5, r"only when the type of target is binary"),
     ],
 )
-def test_a_strategy_that_cannot_be_met_is_refused(strategy, message):
+def test_a_strategy_that_cannot_be_met_raises(strategy, message):
     with pytest.raises(ValueError, match=message):
         pseudo_counts(LABELS, strategy)
 

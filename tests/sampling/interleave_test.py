@@ -508,7 +508,7 @@ def test_memory_does_not_grow_with_the_number_planned(fresh):
         ({"seed": (1.5, 2)}, r"`seed` must be two integers"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
+def test_what_does_not_fit_raises(change, message):
     with pytest.raises(ValueError, match=message):
         stream(**change)
 

@@ -158,7 +158,7 @@ def test_one_example_has_no_covariance(data):
         (GaussianOverSampler(shrinkage=2.0), "2.0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(sampler, message, data):
+def test_settings_that_cannot_be_raise(sampler, message, data):
     with pytest.raises(ValueError, match=message):
         sampler.fit_resample(*data)
 
@@ -189,7 +189,7 @@ def test_draws_of_whole_numbers_are_those_of_floats_rounded(kind, dtype, data):
 
 @pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
-def test_one_hot_columns_of_bool_are_refused(kind, form, data):
+def test_one_hot_columns_of_bool_raise(kind, form, data):
     x = form(np.eye(4, dtype=bool)[np.arange(330) % 4])
     with pytest.raises(ValueError, match="dtype bool.*Cast it to float.*SMOTENC"):
         kind().fit_resample(x, data[1])

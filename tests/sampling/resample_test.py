@@ -137,7 +137,7 @@ def changing(function):
         (changing(lambda x, y: (x * np.nan, y)), "FunctionSampler are NaN or infinite"),
     ],
 )
-def test_what_is_no_sampler_is_refused(sampler, message):
+def test_what_is_no_sampler_raises(sampler, message):
     features = X.copy()
     features[:3] = 0  # of dead units; a scaling leaves it as it is
     with pytest.raises(ValueError, match=message):

@@ -51,7 +51,7 @@ def test_numbers_have_something_in_between(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["bool", "object", "U3", "M8[s]", "complex64"])
-def test_what_has_nothing_in_between_is_refused(dtype):
+def test_what_has_nothing_in_between_raises(dtype):
     dtype = np.dtype(dtype)
     with pytest.raises(ValueError, match="my features has dtype .*Cast it to float"):
         check_continuous(dtype, "my features")

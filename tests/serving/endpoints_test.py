@@ -72,7 +72,7 @@ def test_no_rows_and_one_row_have_classes_and_scores():
 
 
 @pytest.mark.parametrize("name", ["classes", "scores"])
-def test_an_output_that_would_be_hidden_is_refused(name):
+def test_an_output_that_would_be_hidden_raises(name):
     model, names = model_ending_in(3, None), ["a", "b", "c"]
     by_key = keras.Model(model.input, {name: model.output})
     for given, settings in [(model, {"output_name": name}), (by_key, {})]:
@@ -113,7 +113,7 @@ def per_pixel():
         (per_pixel(), ["a", "b", "c"], r"one output \[B, C\]"),
     ],
 )
-def test_names_that_do_not_fit_are_refused(model, names, message):
+def test_names_that_do_not_fit_raise(model, names, message):
     with pytest.raises((ValueError, TypeError), match=message):
         endpoints(model, class_names=names)
 
@@ -228,7 +228,7 @@ def test_probabilities_of_0_are_decided_for_by_their_bias(temperature):
         (list("abc"), [0.0, 1.0, 2.0], "from choose_thresholds; received list"),
     ],
 )
-def test_thresholds_that_do_not_fit_are_refused(names, thresholds, message):
+def test_thresholds_that_do_not_fit_raise(names, thresholds, message):
     model = model_ending_in(3, "softmax")
     with pytest.raises((ValueError, TypeError), match=message):
         endpoints(model, class_names=names, thresholds=thresholds)
@@ -350,7 +350,7 @@ def test_encoded_images_need_one_image_of_known_size(model, shapes):
         endpoints(model, encoded_images=True)
 
 
-def test_thresholds_of_other_names_are_refused():
+def test_thresholds_of_other_names_raise():
     thresholds = Thresholds(
         *((0.0, 1.0), 1.0, "f1", 0.5, 0.5, 0.1, [20, 20]), class_names=("ok", "fraud")
     )

@@ -79,7 +79,7 @@ def test_inputs_are_of_the_dtype_and_name_that_the_model_takes():
         (dict_model, np.ones((2, 4)), r"'right': \(None, 3\).*\[\(2, 4\)\]"),
     ],
 )
-def test_what_is_no_batch_of_inputs_is_refused(tmp_path, make, x, message):
+def test_what_is_no_batch_of_inputs_raises(tmp_path, make, x, message):
     pytest.importorskip("tensorflow_serving")
     with pytest.raises(ValueError, match=message):
         export_classifier(make(), tmp_path, warmup=x)

@@ -83,7 +83,7 @@ def test_output_activation_of_a_head_is_that_of_the_model():
     assert output_activation(split_at(model, "features").head) == "softmax"
 
 
-def test_output_activation_of_a_tf_keras_model_is_refused():
+def test_output_activation_of_a_tf_keras_model_raises():
     tf_keras = pytest.importorskip("tf_keras")
     with pytest.raises(TypeError, match="Keras 2"):
         output_activation(tf_keras.Sequential([tf_keras.layers.Dense(2)]))

@@ -245,7 +245,7 @@ def test_model_without_a_cut_has_an_empty_table():
     assert "layer" in str(separating_layers(model))
 
 
-def test_what_has_no_graph_is_refused():
+def test_what_has_no_graph_raises():
     with pytest.raises(ValueError, match=r"no graph of layers.*Build it"):
         separating_layers(keras.Sequential([layers.Dense(2)]))
     with pytest.raises(TypeError, match="keras.Model, not Dense"):

@@ -723,7 +723,7 @@ def test_check_reports_the_largest_difference():
     assert result.check(other, x, tolerance=1.0) == pytest.approx(expected, rel=1e-4)
 
 
-def test_check_refuses_an_empty_batch_and_nan_behind_the_cut():
+def test_check_raises_for_an_empty_batch_and_nan_behind_the_cut():
     model = dense_model()
     result = split_at(model, "features")
     text = error_of(result.check, model, np.zeros((0, 4), "float32"))
