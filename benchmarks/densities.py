@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from benchmarks.compiled import compiled
 from benchmarks.made_up import features_of, fitted
-from benchmarks.race import Contender, race
+from benchmarks.race import Contender, one_core_busy, race
 
 __all__ = ["measure"]
 
@@ -19,6 +19,9 @@ def measure(settings=((1024, 10, 64), (1024, 100, 512)), rounds=15):
         setting = f"{batch:,} x {num_classes} classes x {size}"
         contenders = _contenders(batch, num_classes, size)
         measured += race(_QUESTION, setting, contenders, rounds=rounds)
+        with one_core_busy():
+            busy = f"{setting}, one core busy"
+            measured += race(_QUESTION, busy, contenders, rounds=rounds)
     return measured
 
 
