@@ -72,13 +72,19 @@ class _OneBlasThread:
 
     def __enter__(self):
         self._lock.acquire()
-        had = _threads_of_blas()
-        self._limits.append(_limit_blas().__enter__())
+        try:
+            had = _threads_of_blas()
+            self._limits.append(_limit_blas().__enter__())
+        except BaseException:
+            self._lock.release()
+            raise
         return had
 
     def __exit__(self, *exception):
-        self._limits.pop().__exit__(*exception)
-        self._lock.release()
+        try:
+            self._limits.pop().__exit__(*exception)
+        finally:
+            self._lock.release()
 
     def _forget_other_threads(self):
         """Undoes, in a child process, what a thread did that is not there."""
