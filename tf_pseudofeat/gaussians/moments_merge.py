@@ -49,7 +49,6 @@ def merge_moments(first: ClassMoments, second: ClassMoments) -> ClassMoments:
     return merged
 
 
-@np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
 def add_moments(total, part, classes):
     """Adds the moments of other examples to `total`, in place, except for sketches.
 
@@ -69,10 +68,11 @@ def add_moments(total, part, classes):
     share = part.count / np.maximum(count, 1)
     delta = part.mean - total.mean[classes]  # [K, D]
     weight = total.count[classes] * share  # [K], n_a n_b / (n_a + n_b)
-    total.scale_class.add(total.scatter, classes, part.scatter)
-    weighted = weight[:, None] * delta
-    total.scale_class.add_between(total.scatter, classes, weighted, delta)
-    total.mean[classes] += share[:, None] * delta
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is an error below
+        total.scale_class.add(total.scatter, classes, part.scatter)
+        weighted = weight[:, None] * delta
+        total.scale_class.add_between(total.scatter, classes, weighted, delta)
+        total.mean[classes] += share[:, None] * delta
     total.count[classes] = count
     squares = total.scale_class.squares(total.scatter)
     if not np.isfinite(squares if squares.ndim == 1 else squares[classes]).all():

@@ -35,7 +35,8 @@ def moments_of_array(features, ids, classes, kind):
     Raises:
         ValueError: If a feature is NaN or infinite, or products overflow.
     """
-    moments = _moments_of_rows(features, ids, classes, kind)
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is an error below
+        moments = _moments_of_rows(features, ids, classes, kind)
     small = moments.scale_class.squares(moments.scatter).max(axis=-1)
     # The scatter of one example is 0, and exact.
     enough = moments.count > (0 if kind == "tied" else 1)
@@ -50,7 +51,6 @@ def moments_of_array(features, ids, classes, kind):
     return moments
 
 
-@np.errstate(over="ignore", invalid="ignore")  # overflow is an error below
 def _moments_of_rows(features, ids, classes, kind):
     """Computes the moments of floats `[N, D]` in their own precision."""
     num_classes = len(classes)
