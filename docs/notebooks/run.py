@@ -10,7 +10,8 @@ in an empty namespace, as to import TensorFlow takes as long as to run one of th
 
 "Open in Colab" leads to a file in a repository on GitHub. Its address has one place,
 `Source` in `pyproject.toml`; while there is none, or it is not on GitHub, the notebooks
-have no such badge. `tests/repository/notebooks_test.py` says when this has to be run again.
+have no such badge. `tests/repository/notebooks_test.py` says when this has to be run
+again.
 """
 
 import hashlib
