@@ -33,6 +33,7 @@ from apache_beam.testing.util import assert_that  # noqa: E402
 from examples import beam_extract  # noqa: E402
 from examples.beam_sources import Digits, FeatureRows  # noqa: E402
 from tests.paths import ROOT  # noqa: E402
+from tests.same_moments import assert_same  # noqa: E402
 from tf_pseudofeat.engines.beam import (  # noqa: E402
     BatchRows,
     ClassMomentsCoder,
@@ -72,20 +73,6 @@ def random_batches(features, labels, rng):
     order = rng.permutation(len(labels))
     pieces = np.split(features[order], cuts), np.split(labels[order], cuts)
     return list(zip(*pieces, strict=True))
-
-
-def assert_same(received, expected, rtol=1e-11):
-    assert isinstance(received, ClassMoments)
-    assert received.kind == expected.kind
-    np.testing.assert_array_equal(received.count, expected.count)
-    for field in ("mean", "scatter"):
-        mine, theirs = getattr(received, field), getattr(expected, field)
-        scale = np.abs(theirs).max()
-        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * scale)
-    if expected.rank is not None:  # here of all directions, so in float32 the same
-        grams = [np.swapaxes(m.sketch, 1, 2) @ m.sketch for m in (received, expected)]
-        scale = np.abs(grams[1]).max()
-        np.testing.assert_allclose(*grams, rtol=1e-4, atol=1e-5 * scale)
 
 
 def as_a_runner_might(combine, batches, rng):

@@ -23,6 +23,7 @@ import tensorflow as tf
 from keras import layers
 
 from tests.paths import ROOT
+from tests.same_moments import assert_same
 from tests.worker_rows import NUM_CLASSES, NUM_PARTS, read_rows, rows_of
 from tf_pseudofeat.engines import parts as parts_module
 from tf_pseudofeat.engines.parts import (
@@ -81,15 +82,6 @@ def by_row(features, labels):
     """Rows with their labels, in an order that does not depend on theirs."""
     rows = np.column_stack([features, labels])
     return rows[np.lexsort(rows.T)]
-
-
-def assert_same(received, expected, rtol):
-    assert received.kind == expected.kind
-    np.testing.assert_array_equal(received.count, expected.count)
-    for field in ("mean", "scatter"):
-        mine, theirs = getattr(received, field), getattr(expected, field)
-        scale = np.abs(theirs).max()
-        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * scale)
 
 
 def assert_is_expected(folder, moments, expected, kind="full"):

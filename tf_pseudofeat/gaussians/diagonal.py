@@ -72,7 +72,7 @@ class DiagonalScale(Independent, collections.namedtuple("DiagonalScale", "diag")
 
     @staticmethod
     def distances(centered, whitening, whitened_loc):
-        """`|whitening_c centred_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
+        """`|whitening_c centered_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
         ops = keras.ops
 
         def some(whitening, whitened_loc):

@@ -135,7 +135,7 @@ class GaussianParameters(keras.layers.Layer):
         """Log densities `[B, C]` of features `[B, ...]`.
 
             white_c     = whitening_c (x - center) - whitened_loc_c
-            log_density = log_normaliser_c - |white_c|^2 / 2
+            log_density = log_normalizer_c - |white_c|^2 / 2
 
         Triangular solves and their gradients are slow, so the factors are inverted in
         float64 when they are fitted, and each batch takes a matrix product.

@@ -104,7 +104,7 @@ class TriangularScale(collections.namedtuple("TriangularScale", "tril")):
 
     @staticmethod
     def distances(centered, whitening, whitened_loc):
-        """`|whitening_c centred_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
+        """`|whitening_c centered_i - whitened_loc_c|^2` `[B, C]`, on any backend."""
         ops = keras.ops
         # Factors side by side, so that all classes take one product.
         side_by_side = ops.reshape(whitening, (-1, whitening.shape[-1]))
