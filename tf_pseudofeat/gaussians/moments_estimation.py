@@ -14,13 +14,9 @@ from tf_pseudofeat.gaussians.low_rank import add_rows, rows_at_a_time
 from tf_pseudofeat.gaussians.moments import ClassMoments, zero_moments
 from tf_pseudofeat.gaussians.moments_merge import add_moments
 from tf_pseudofeat.gaussians.moments_of_array import moments_of_array
-from tf_pseudofeat.gaussians.rows_by_class import (
-    class_borders,
-    sort_by_class,
-)
+from tf_pseudofeat.gaussians.rows_by_class import class_borders, sort_by_class
 
 __all__ = ["add_examples", "labeled_batches", "moments_of", "moments_of_batches"]
-
 
 # Rows of a stream that are collected before they are sorted by class, for work on each
 # class that is there to take less time than its rows.
