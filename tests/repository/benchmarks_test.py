@@ -1,6 +1,7 @@
 """Each benchmark runs, at toy size: no timing is looked at."""
 
 import functools
+import gc
 import json
 import time
 
@@ -39,6 +40,18 @@ SLOW = {
     ),
     "spilling": lambda: spilling.measure(4096, 4, 512, small_rows=500, rounds=1),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_garbage_to_look_through():
+    """A race looks for garbage before each run, here among what other tests left."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    monkeypatch.setattr(race, "_PAUSE", 0)
 
 
 def check(measured):
