@@ -164,6 +164,11 @@ def parse_models(texts, max_pixels):
             )
         if name in models:
             raise ValueError(f"--model={text}: {name!r} is taken by another folder.")
+        if (pathlib.Path(folder) / "saved_model.pb").exists():
+            raise ValueError(
+                f"--model={text}: {folder} is one version, and the folder of versions "
+                f"is needed: --model={name}={pathlib.Path(folder).resolve().parent}."
+            )
         models[name] = ServedModel(name, folder, max_pixels)
         models[name].poll()
         print(f"{name}: versions {sorted(models[name].versions) or 'none yet'}")

@@ -10,6 +10,7 @@ import pytest
 import tf_pseudofeat as tfpf
 from tf_pseudofeat.core.files import (
     UNFINISHED,
+    check_writable,
     local_path,
     missing_folders,
     open_plain,
@@ -125,6 +126,17 @@ def test_the_home_of_nobody_raises(home, model, use):
     with pytest.raises(ValueError, match="that user has no home folder.*'./~nobody-"):
         ALL[use]("~nobody-here/set", model)
     assert os.listdir(home) == os.listdir(".") == []
+
+
+@pytest.mark.parametrize("path", ["file", "file/in", "file/in/1"])
+@pytest.mark.parametrize("write", ["export_classifier", "cache_dir", "ShardWriter"])
+def test_a_file_in_the_way_raises(home, model, write, path):
+    pathlib.Path("file").touch()
+    with pytest.raises(OSError, match="file"):
+        WRITERS[write](path, model)
+    with pytest.raises(NotADirectoryError, match="file is a file. Pass another path"):
+        check_writable(pathlib.Path(path))
+    assert os.listdir(".") == ["file"]
 
 
 class Named(os.PathLike):

@@ -318,6 +318,17 @@ def test_the_same_seed_gives_the_same_folds():
     assert other.estimate != first.estimate
 
 
+@pytest.mark.parametrize(
+    ("metric", "improves"),
+    [("balanced_accuracy", True), (Misses(), True), ("accuracy", False)],
+)
+def test_it_says_whether_an_improvement_is_expected(metric, improves):
+    ids, logits = drawn([400, 60, 20], clear=1.0)  # with which accuracy is at its best
+    chosen = choose_thresholds(gives(3, None), (logits.astype("f"), ids), metric)
+    assert chosen.improves == improves
+    assert ("No improvement is expected" in str(chosen)) == (not improves)
+
+
 def test_one_validation_example_is_as_good_as_none():
     with pytest.raises(ValueError, match="two classes or more to score on; all 1 are"):
         choose_thresholds(gives(2, None), ONE)

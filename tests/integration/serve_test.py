@@ -309,6 +309,10 @@ def test_a_model_that_cannot_be_is_said_at_once(tmp_path, flag):
         parse_models([flag.replace("DIR", str(tmp_path))], 1)
     with pytest.raises(ValueError, match="'a' is taken"):
         parse_models([f"a={tmp_path}", f"a={tmp_path}"], 1)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match=f"is one version, .*--model=a={tmp_path}."):
+        parse_models([f"a={tmp_path}/1"], 1)
 
 
 # ---- gRPC. ---------------------------------------------------------------------------

@@ -237,9 +237,15 @@ def test_a_split_has_two_halves(halves):
 
 @pytest.mark.parametrize(
     "option, hint",
-    [("epoch", "mean 'epochs'"), ("view", "mean 'views'"), ("zzz", "options are gau")],
+    [
+        ("epoch", "mean 'epochs'"),
+        ("view", "mean 'views'"),
+        ("zzz", "options are gau"),
+        ("learning_rate", "Pass optimizer="),
+        ("shrinkage", "Pass gaussian={'shrinkage': 0.1}"),
+    ],
 )
-def test_an_unknown_option_names_its_neighbor(option, hint):
+def test_an_unknown_option_names_what_to_pass(option, hint):
     message = error_of(error=TypeError, **{option: 1})
     assert f"{option!r} is not an option" in message and hint in message
 

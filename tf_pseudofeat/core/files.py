@@ -8,6 +8,7 @@ import stat
 
 __all__ = [
     "UNFINISHED",
+    "check_writable",
     "local_path",
     "missing_folders",
     "open_plain",
@@ -73,6 +74,25 @@ def open_plain(path):
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path} is not a regular file.")
     return open(path, "rb")
+
+
+def check_writable(folder):
+    """Raises if a folder, which need not exist yet, cannot be written to.
+
+    Args:
+        folder: `pathlib.Path`.
+
+    Raises:
+        NotADirectoryError: If it or one of its parents is a file.
+        PermissionError: If it, or the folder to make it in, is not writable.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(
+            f"{folder} cannot be a folder: {there} is a file. Pass another path."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{there} is not writable. Pass another folder.")
 
 
 def missing_folders(folder):

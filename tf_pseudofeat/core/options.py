@@ -11,12 +11,20 @@ def field_names(kind):
     return [field.name for field in dataclasses.fields(kind)]
 
 
-def check_known(options, names):
-    """Raises TypeError if a name in `options` is not one of `names`."""
+def check_known(options, names, elsewhere=None):
+    """Raises TypeError if a name in `options` is not one of `names`.
+
+    Args:
+        options: {name: value}.
+        names: list of known names.
+        elsewhere: {name: what to pass for it}, for the error message.
+    """
     for name in options:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
+            if elsewhere and name in elsewhere:
+                hint = f" Pass {elsewhere[name]}."
             names = ", ".join(dict.fromkeys(names))
             raise TypeError(
                 f"{name!r} is not an option.{hint} The options are {names}."

@@ -65,6 +65,7 @@ class Thresholds(Page):
         standard_error: standard error of the estimate.
         counts: validation examples per class, a list of C.
         class_names: of the C classes, or None.
+        improves: whether the estimate is better than `before`.
     """
 
     bias: tuple[float, ...]
@@ -75,6 +76,7 @@ class Thresholds(Page):
     standard_error: float
     counts: list[int]
     class_names: tuple[str, ...] | None = None
+    improves: bool = True
 
     @property
     def threshold(self) -> float | None:
@@ -117,6 +119,8 @@ class Thresholds(Page):
             f"{error} on new data "
             f"(cross-fitted on {sum(self.counts):,} validation examples)."
         ]
+        if not self.improves:
+            lines.append("No improvement is expected: keep the decisions as they are.")
         if self.threshold is not None:
             label = class_label(1, self.class_names)
             lines.append(
@@ -206,15 +210,17 @@ def choose_thresholds(
         minority = check_minority(minority, predictions.num_classes)
     guard.check(predictions, minority)
     fitted = cross_fitted_decisions(predictions, guard, minority, seed)
+    before, estimate = (guard.score(of, minority) for of in (predictions, fitted))
     return Thresholds(
         bias=tuple(fit_bias(predictions, guard, minority).tolist()),
         temperature=fit_temperature(predictions) if temperature else 1.0,
         metric=guard.name,
-        before=guard.score(predictions, minority),
-        estimate=guard.score(fitted, minority),
+        before=before,
+        estimate=estimate,
         standard_error=score_error(fitted, guard, minority),
         counts=counts.tolist(),
         class_names=class_names,
+        improves=bool(guard.sign * (estimate - before) > 0),
     )
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import zlib
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tf_pseudofeat.core.files import (
+    check_writable,
     local_path,
     missing_folders,
     remove_empty,
@@ -49,13 +49,7 @@ def check_free(folder):
             f"{folder} holds {len(names)} shards without {INDEX}: their writer was "
             f"killed, or is still running. Delete the folder, or pass another."
         )
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(
-            f"{folder} cannot be a folder: {there} is a file. Pass another path."
-        )
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"{there} is not writable. Pass another folder.")
+    check_writable(folder)
 
 
 def make_folder(folder):

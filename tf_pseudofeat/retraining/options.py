@@ -10,6 +10,14 @@ from tf_pseudofeat.head.recipe import HeadRecipe
 
 __all__ = ["resolve_options"]
 
+# What users look for by another name, and what to pass for it.
+_ELSEWHERE = {
+    "covariance_type": "gaussian={'covariance_type': 'tied'}",
+    "learning_rate": "optimizer=keras.optimizers.Adam(1e-4)",
+    "lr": "optimizer=keras.optimizers.Adam(1e-4)",
+    "random_state": "seed=(1, 2)",
+    "shrinkage": "gaussian={'shrinkage': 0.1}",
+}
 # Fields that recipe="auto" chooses.
 _SEARCHED = ("blend", "tau", "target_prior", "optimizer")
 
@@ -31,7 +39,7 @@ def resolve_options(recipe, extraction, options):
             f"recipe='auto' chooses {given}; leave out either them or the search."
         )
     ours = field_names(HeadRecipe)
-    check_known(options, [*ours, *field_names(Extraction)])
+    check_known(options, [*ours, *field_names(Extraction)], _ELSEWHERE)
     of_recipe = {name: value for name, value in options.items() if name in ours}
     rest = {name: value for name, value in options.items() if name not in ours}
     recipe = None if search else recipe

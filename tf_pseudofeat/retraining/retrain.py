@@ -136,7 +136,7 @@ def _retrain(resolved, timer, *, seed, verbose):
 
     with timer("extract"):
         extracted, validation = resolved.extract(seed=seed, verbose=verbose)
-    few = _warn_of_few(validation, task)
+    remarks = _warn_of_guard(guard, validation, task)
     with timer("resample" if recipe.sampler else "fit gaussians"):
         material = resolved.material(extracted)
         covariance = None if recipe.sampler else material.gaussian.report
@@ -175,7 +175,7 @@ def _retrain(resolved, timer, *, seed, verbose):
             stacklevel=3,
         )
     outcome = dataclasses.asdict(result)
-    outcome["notes"] = [*few, *outcome["notes"]]
+    outcome["notes"] = [*remarks, *outcome["notes"]]
     return RetrainingReport(
         layer_name=resolved.split.layer_name,
         feature_shape=material.features.features.shape[1:],
@@ -197,11 +197,18 @@ def _retrain(resolved, timer, *, seed, verbose):
     )
 
 
-def _warn_of_few(validation, task):
-    """Warns of classes with few validation examples; returns the messages."""
-    if validation is None:
-        return []
-    sentence = describe_few(validation.class_counts(task.num_classes), task.class_names)
+def _warn_of_guard(guard, validation, task):
+    """Warns of no or few validation examples for the guard; returns the messages."""
+    if validation is not None:
+        counts = validation.class_counts(task.num_classes)
+        sentence = describe_few(counts, task.class_names)
+    elif guard.monitor not in (None, Guard().monitor):
+        sentence = (
+            f"`monitor` is {guard.name!r}, but without `validation_data` any head is "
+            f"kept. Pass `validation_data`."
+        )
+    else:
+        sentence = ""
     if not sentence:
         return []
     warnings.warn(sentence, stacklevel=4)

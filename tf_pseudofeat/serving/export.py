@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import tensorflow as tf
 
-from tf_pseudofeat.core.files import local_path
+from tf_pseudofeat.core.files import check_writable, local_path
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.evaluation.thresholds import Thresholds
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
@@ -110,6 +110,7 @@ def export_classifier(
     folder, version = (path.parent, path) if _is_version(path) else (path, None)
     if version is not None and version.exists():
         raise FileExistsError(_taken(version))
+    check_writable(folder)
     if class_names is not None:
         class_names = check_class_names(class_names)
     functions = endpoints(
