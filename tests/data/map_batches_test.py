@@ -71,6 +71,11 @@ def test_weights_that_are_none_stay_none():
         ("data", TypeError, "received str"),
         (X, TypeError, "received ndarray"),
         ((X,), ValueError, "must yield"),
+        (
+            tf.data.Dataset.from_tensor_slices({"image": X, "label": Y}).batch(3),
+            ValueError,
+            r"a dict of \['image', 'label'\]. Map it .*\(batch\['image'\], batch\['label'\]",
+        ),
         ((X, Y, WEIGHT, Y), ValueError, "must yield"),
         ({"x": X, "y": Y}, TypeError, "received dict"),
         (tf.data.Dataset.from_tensor_slices(X).batch(3), ValueError, "must yield"),

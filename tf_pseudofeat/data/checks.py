@@ -88,8 +88,7 @@ def _check_structure(elements):
     if not isinstance(elements, tuple | list) or len(elements) not in (2, 3):
         raise ValueError(
             f"`data` must yield (x, y) or (x, y, sample_weight); received "
-            f"{elements if isinstance(elements, dict) else type(elements).__name__}"
-            f"{f' of {len(elements)}' if hasattr(elements, '__len__') else ''}."
+            f"{_described(elements)}."
         )
     if isinstance(elements[1], list):
         raise ValueError(
@@ -108,6 +107,18 @@ def _check_structure(elements):
             "The dataset yields single examples, not batches (its labels have shape "
             "[]). Add `.batch(256)`."
         )
+
+
+def _described(elements):
+    if isinstance(elements, dict):
+        keys = [*elements][:10]
+        x, y = (keys * 2)[:2] or ("x", "y")
+        return (
+            f"a dict of {keys}. Map it to a tuple, such as "
+            f"data.map(lambda batch: (batch[{x!r}], batch[{y!r}]))"
+        )
+    size = f" of {len(elements)}" if hasattr(elements, "__len__") else ""
+    return f"{type(elements).__name__}{size}"
 
 
 def check_batch(batch, name):

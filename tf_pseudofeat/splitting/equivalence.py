@@ -23,10 +23,28 @@ def outputs_of_all(split, model, x):
         # Bypasses Keras, which would track the layers in it.
         object.__setattr__(model, "_pseudofeat_check", known)
     _, run, masked = known
-    outputs = run(x)
+    try:
+        outputs = run(x)
+    except Exception as error:
+        error.add_note(
+            f"{model.name!r} received as inputs {_described(x)}; it takes "
+            f"{_described(getattr(model, 'inputs', None) or 'what it was trained on')}."
+            f" Pass data as `fit` takes them, (x, y)."
+        )
+        raise
     if masked[-1]:
         raise ValueError(masked_message(split.layer_name))
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def _described(inputs):
+    """Shapes and dtypes in a structure of arrays."""
+    return keras.tree.map_structure(
+        lambda leaf: (
+            f"{leaf.dtype} {list(leaf.shape)}" if hasattr(leaf, "shape") else leaf
+        ),
+        inputs,
+    )
 
 
 def _together(split, model):
