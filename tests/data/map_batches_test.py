@@ -77,7 +77,7 @@ def test_weights_that_are_none_stay_none():
         (
             tf.data.Dataset.from_tensor_slices({"x": X, "y": Y}).batch(3),
             ValueError,
-            r"must yield .* a dict of \['x', 'y'\]. Map it .*\(batch\['x'\], batch\['y'\]",
+            r"must yield .* a dict of \['x', 'y'\]. Map .*\(batch\['x'\], batch\['y'\]",
         ),
     ],
 )
