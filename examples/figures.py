@@ -79,7 +79,7 @@ def arms_of(results):
     """The arms that occur: in the order of `ARM_LABELS`, then those it does not know.
 
     Args:
-        results: list of result dicts, see `examples.tables.read_results`.
+        results: list of result dicts, see `examples.results_file.read_results`.
 
     Returns:
         arms: list of arm keys.

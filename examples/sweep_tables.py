@@ -141,7 +141,7 @@ def _network(name, lines):
 def share(networks, recipe, score):
     """Percent of the way from "as trained" to the oracle, over some networks.
 
-    It is the mean gain over the mean gap, as in `examples/tables.py`, and no mean of
+    It is the mean gain over the mean gap, as in `examples/verdicts.py`, and no mean of
     shares, in which a network with next to no gap would count for most.
 
     Args:

@@ -16,7 +16,7 @@ from examples.arms import ARMS, run_arm
 from examples.compare import Results, picture_of, run_arms
 from examples.data import imbalance, load_images, under_sampled
 from examples.figures import ARM_LABELS
-from examples.tables import read_results
+from examples.results_file import read_results
 from examples.trunks import FeatureFile
 from tests import programs
 from tests.paths import ROOT

@@ -11,19 +11,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from examples.tables import (
-    ARM_LABELS,
-    SCORE_LABELS,
-    beside_paper,
-    paired,
-    paired_table,
-    paper_tables,
-    read_paper,
-    read_results,
-    summary,
-    verdicts,
-    write_tables,
-)
+from examples.figures import ARM_LABELS, SCORE_LABELS
+from examples.paired_tests import paired, paired_table
+from examples.paper_tables import beside_paper, paper_tables, read_paper
+from examples.results_file import read_results
+from examples.tables import summary, write_tables
+from examples.verdicts import verdicts
 from tests.paths import ROOT
 
 
