@@ -17,7 +17,8 @@ def check_lengths(trunk, data, layer_name=None):
         data: checked data, preprocessed.
         layer_name: name in the error message; by default the trunk's name.
     """
-    shape = getattr(getattr(trunk, "output", None), "shape", (None,))[1:]
+    outputs = getattr(trunk, "outputs", None) or ()  # of models with a graph
+    shape = outputs[0].shape[1:] if len(outputs) == 1 else ()
     if None not in shape or not isinstance(data, tf.data.Dataset):
         return
     specs = keras.tree.flatten(data.element_spec[0])
