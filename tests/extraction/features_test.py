@@ -284,7 +284,7 @@ FLOATS, IDS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
             None,
             r"single examples, not batches .* Add `.batch\(256\)`",
         ),
-        (dataset_of({"x": X, "y": Y}).map(lambda d: d), None, r"received \{.*of 2"),
+        (dataset_of({"x": X, "y": Y}).map(lambda d: d), None, r"received a dict of"),
         ((X,), None, r"must yield \(x, y\) .*received tuple of 1"),
         ((X, Y[:-1]), None, r"same length, at least 1; .* \[22, 23\]"),
         ((X, Y, WEIGHT[:5]), None, r"received lengths \[5, 23\]"),
