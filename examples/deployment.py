@@ -30,14 +30,8 @@ import tf_pseudofeat as tfpf
 from .compare import Results
 from .deployment_scores import THRESHOLDS, way_scores
 from .devices import leave_gpus_to_keras
-from .naturally_imbalanced import (
-    Split,
-    bundled_sets,
-    network_of,
-    read_tables,
-    standardized,
-    train,
-)
+from .natural_sets import Split, bundled_sets, read_tables, standardized
+from .naturally_imbalanced import network_of, train
 
 __all__ = ["HEADS", "Resplit", "resplit", "run_resplit", "trained_network"]
 

@@ -24,7 +24,7 @@ from tf_pseudofeat.sampling.counts import minority_classes
 from .compare import Results
 from .deployment import resplit, trained_network
 from .devices import leave_gpus_to_keras
-from .naturally_imbalanced import bundled_sets, read_tables
+from .natural_sets import bundled_sets, read_tables
 
 __all__ = ["CONFIDENCES", "SCORES", "guard_table", "run_guard"]
 

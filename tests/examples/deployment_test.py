@@ -14,7 +14,8 @@ from examples.compare import Results
 from examples.deployment import HEADS, Resplit, resplit, run_resplit
 from examples.deployment_scores import SCORES, logits_of, way_scores
 from examples.deployment_tables import Runs, p_value, read_runs, report
-from examples.naturally_imbalanced import Split, bundled_sets, network_of
+from examples.natural_sets import Split, bundled_sets
+from examples.naturally_imbalanced import network_of
 from tf_pseudofeat.evaluation.comparison import score_predictions
 from tf_pseudofeat.evaluation.thresholds import predictions_of
 

@@ -16,17 +16,14 @@ from sklearn.metrics import (
 )
 
 from examples.compare import Results
+from examples.natural_sets import bundled_sets, read_reviews, read_table, split_of
 from examples.naturally_imbalanced import (
     BLENDS,
     TAUS,
     Material,
-    bundled_sets,
     grid_scores,
     materials,
-    read_reviews,
-    read_table,
     run_split,
-    split_of,
 )
 from examples.naturally_imbalanced_tables import (
     AS_TRAINED,

@@ -6,7 +6,7 @@ import pytest
 
 from examples.compare import Results
 from examples.deployment import resplit
-from examples.naturally_imbalanced import bundled_sets
+from examples.natural_sets import bundled_sets
 from examples.sweep_guard import SCORES, guard_table, run_guard
 
 
