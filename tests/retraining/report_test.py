@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import itertools
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.made_up_report import made_up_report
 from tf_pseudofeat.evaluation.comparison import (
     SCORE_NAMES,
     score_predictions,
@@ -18,71 +18,13 @@ from tf_pseudofeat.evaluation.comparison import (
 )
 from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.gaussians.covariance import CovarianceReport, estimate_covariance
-from tf_pseudofeat.gaussians.moments_estimation import moments_of
+from tf_pseudofeat.gaussians.covariance import CovarianceReport
 from tf_pseudofeat.head.recipe import HeadRecipe
-from tf_pseudofeat.retraining.report import RetrainingReport
-
-
-def scores(recall, precision):
-    known = [value for value in recall if value is not None]
-    return {
-        "accuracy": 0.912,
-        "balanced_accuracy": float(np.mean(known)),
-        "geometric_mean": 0.5,
-        "mean_minority_accuracy": float("nan"),
-        "min_class_accuracy": min(known),
-        "macro_f1": 0.4,
-        "f1": 0.3,
-        "average_precision": None,
-        "roc_auc": 0.875,
-        "log_loss": 0.4321,
-        "brier_score": 0.25,
-        "calibration_error": 0.0625,
-        "recall": recall,
-        "precision": precision,
-        "class_f1": [0.9, 0.25, None],
-        "class_average_precision": [0.95, None, None],
-        "true_share": [0.75, 0.25, 0.0],
-        "predicted_share": [0.9, 0.1, 0.0],
-        "confusion_matrix": [[9.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 0.0]],
-    }
-
-
-def covariance_report():
-    features = np.random.default_rng(0).normal(size=(20, 3))
-    moments = moments_of(features, np.repeat([0, 1], 10), 2, "full")
-    return estimate_covariance(moments).report
 
 
 @pytest.fixture
 def report():
-    return RetrainingReport(
-        layer_name="features",
-        feature_shape=(4,),
-        real=[12_000, 30, 0],
-        used=[500, 30, 0],
-        pseudo=[0, 470, 0],
-        minority=[1],
-        prior=[0.5, 0.5, float("nan")],
-        scored_on="validation data",
-        before=scores([0.987, 0.123, None], [0.8, 0.6, None]),
-        after=scores([0.95, 0.75, None], [0.9, 0.4, 0.0]),
-        standard_error={},
-        kept=True,
-        reason="",
-        notes=[],
-        loss=[0.9, 0.7, 0.6],
-        recipe=HeadRecipe(epochs=12, blend=0.2, tau=0.5),
-        extraction=Extraction(per_class=500),
-        view_source="small shifts of images",
-        monitor=None,
-        seed=(1, 2),
-        optimizer="Adam",
-        learning_rate=0.001,
-        seconds={"extract": 1.23, "train": 4.0},
-        covariance=covariance_report(),
-    )
+    return made_up_report()
 
 
 def rows(report):
@@ -191,86 +133,11 @@ def test_to_dict_without_gaussians_has_no_covariance(report):
     assert json.loads(json.dumps(report.to_dict()))["covariance"] is None
 
 
-def test_plot_draws_recall_precision_and_the_loss_and_saves(report, tmp_path):
-    figure = report.plot()
-    figure.savefig(tmp_path / "report.png")
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
-    recall, precision, loss = figure.axes
-    for axes, expected in [
-        (recall, [98.7, 12.3, 0, 95, 75, 0]),
-        (precision, [80, 60, 0, 90, 40, 0]),
-    ]:
-        heights = [bar.get_height() for bar in axes.patches]
-        assert heights == pytest.approx(expected)
-    assert names_below(recall) == ["0\n12,000", "1*\n30", "2\n0"]
-    assert names_below(precision) == ["0\n75.0", "1*\n25.0", "2\n0.0"]
-    (line,) = loss.get_lines()
-    assert list(line.get_ydata()) == report.loss
-    assert list(line.get_xdata()) == [4, 8, 12]  # three stretches of 12 epochs
-
-
-def names_below(axes):
-    return [label.get_text() for label in axes.get_xticklabels()]
-
-
-def test_a_notebook_shows_the_plot(report):
-    assert report.plot()._repr_png_().startswith(b"\x89PNG")
-
-
-def test_long_names_of_classes_are_turned(report):
-    short = report.plot().axes[0].get_xticklabels()
-    names = tuple(f"a class with a long name {place}" for place in range(3))
-    report = dataclasses.replace(report, class_names=names)
-    long = report.plot().axes[0].get_xticklabels()
-    assert [label.get_rotation() for label in (*short, *long)] == [0.0] * 3 + [90.0] * 3
-
-
-@pytest.mark.parametrize(
-    ("number", "count", "names"),
-    [
-        (3, 12_000, ["digit 0", "digit 1", "digit 2"]),
-        (5, 12_000, [f"cats of {place}" for place in range(5)]),
-        (10, 500, None),
-        (10, 12_000, None),
-        (20, 500, None),
-    ],
-)
-def test_what_stands_below_the_bars_does_not_overlap(report, number, count, names):
-    of_all = dict.fromkeys(("recall", "precision", "true_share"), [0.125] * number)
-    report = dataclasses.replace(
-        report,
-        real=[count] * number,
-        before=report.before | of_all,
-        after=report.after | of_all,
-        class_names=names,
-    )
-    figure = report.plot()
-    figure._repr_png_()  # lays it out
-    for axes in figure.axes[:2]:
-        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
-        assert len(boxes) == number
-        gaps = [right.x0 - left.x1 for left, right in itertools.pairwise(boxes)]
-        assert min(gaps) > 4  # pixels
-
-
-def test_plot_where_nothing_was_trained_has_no_loss(report):
-    recipe = HeadRecipe(blend=1.0, tau=0.5)
-    figure = dataclasses.replace(report, loss=[], recipe=recipe).plot()
-    (line,) = figure.axes[2].get_lines()
-    assert not len(line.get_ydata())
-
-
 def test_plot_of_a_rollback_says_so_and_bears_a_loss_of_nan(report, tmp_path):
     report = dataclasses.replace(report, kept=False, loss=[float("nan")])
     figure = report.plot()
     figure.savefig(tmp_path / "report.png")
     assert figure.axes[0].get_title("left").endswith("(rolled back)")
-
-
-def test_plot_without_matplotlib_says_what_to_install(report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install 'tf-pseudofeat"):
-        report.plot()
 
 
 # ---- What it costs, in numbers and in words. -----------------------------------------

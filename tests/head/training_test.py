@@ -1,0 +1,72 @@
+"""Tests for training.py: steps, progress and seeds of a head's training."""
+
+import keras
+import numpy as np
+import pytest
+
+from tf_pseudofeat.core.labeled import LabeledFeatures
+from tf_pseudofeat.head.material import Material
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.head.task import Task
+from tf_pseudofeat.head.training import _passes, initialize_head, train_head
+
+pytestmark = pytest.mark.integration
+
+Y = np.arange(40) % 2
+X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+
+
+def head_of(**dropout):
+    keras.utils.set_random_seed(0)
+    last = [keras.layers.Dropout(**dropout)] if dropout else []
+    dense = keras.layers.Dense(2, "softmax")
+    return keras.Sequential([keras.Input((3,)), *last, dense], name="head")
+
+
+def trained(head, seed=(1, 2), verbose=0, **recipe):
+    recipe = HeadRecipe(**{"batch_size": 16, "epochs": 4, "optimizer": "sgd", **recipe})
+    material = Material(LabeledFeatures(X, Y), np.bincount(Y))
+    task = Task(head, 2, "sparse_categorical_crossentropy")
+    stream = material.stream(recipe, seed)
+    return train_head(task, stream, material, recipe, seed, verbose)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "expected"),
+    [(100, 1, 100), (5, 300, 1), (6, 100, 2), (7, 100, 1), (100, 20, 10)],
+)
+def test_short_epochs_are_passed_to_fit_as_one(epochs, batches, expected):
+    assert _passes(epochs, batches) == expected
+
+
+def test_the_head_is_trained_and_what_was_done_is_told(capsys):
+    head = head_of()
+    before = head.get_weights()
+    told = trained(head, verbose=1)
+    assert told["epochs"] == 4 and told["optimizer"] == "SGD"
+    assert told["learning_rate"] == 0.01 and np.isfinite(told["loss"]).all()
+    assert not any(map(np.array_equal, before, head.get_weights()))
+    printed = capsys.readouterr().out
+    assert "Training the head on 40 features" in printed and "4/4" in printed
+    assert not getattr(head, "compiled", False)
+
+
+def test_dropout_draws_from_the_seed_alone():
+    weights = []
+    for seed in ((1, 2), (1, 2), (3, 4)):
+        head = head_of(rate=0.5)
+        trained(head, seed)
+        weights.append(head.layers[-1].get_weights()[0].tobytes())
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_new_weights_come_from_the_initializers_and_the_seed():
+    kernels = []
+    for seed in ((1, 2), (1, 2), (3, 4)):
+        head = head_of()
+        old = head.get_weights()
+        initialize_head(head, seed)
+        kernel, bias = head.get_weights()
+        assert not np.array_equal(kernel, old[0]) and not bias.any()
+        kernels.append(kernel.tobytes())
+    assert kernels[0] == kernels[1] != kernels[2]
