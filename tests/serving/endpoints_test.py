@@ -1,360 +1,98 @@
-"""Tests for endpoints.py: classes beside scores, and images as they lie in files."""
-
-import io
+"""Tests for endpoints.py: functions of named inputs, and the names of outputs."""
 
 import keras
 import numpy as np
-import PIL.Image
 import pytest
-import scipy.special
-import tensorflow as tf
 from keras import layers
 
-from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
+from tests.ending_in import model_ending_in
+from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.endpoints import endpoints
-from tf_pseudofeat.serving.export import export_classifier
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 4)).astype("float32")
 
 
-def model_ending_in(units, activation, dtype=None):
-    keras.utils.set_random_seed(2)
+def hidden_model():
     inputs = keras.Input((4,), name="x")
-    x = layers.Dense(units, activation=activation, dtype=dtype)(inputs)
-    return keras.Model(inputs, x, name="ending")
+    features = layers.Dense(3, name="hidden")(inputs)
+    return keras.Model(inputs, layers.Dense(2, "softmax")(features), name="model")
 
 
-# ---- Names of classes. ---------------------------------------------------------------
+def two_of_each(as_dict):
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    sums = layers.Add(name="sum")([a, b]), layers.Subtract(name="rest")([a, b])
+    if as_dict:
+        return keras.Model({"a": a, "b": b}, dict(zip(["s", "r"], sums, strict=True)))
+    return keras.Model([a, b], [*sums], name="model")
 
 
-def binary(p):
-    return np.concatenate([1 - p, p], axis=1)
-
-
-@pytest.mark.parametrize(
-    "units, activation, probabilities",
-    [
-        (3, "softmax", lambda y: y),
-        (3, None, lambda y: scipy.special.softmax(y, axis=1)),
-        (1, "sigmoid", binary),
-        (1, None, lambda y: binary(scipy.special.expit(y))),
-        (3, "sigmoid", lambda y: y),  # each class by itself
-    ],
-)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_classes_stand_beside_their_scores(units, activation, probabilities, dtype):
-    model = model_ending_in(units, activation, dtype)
-    names = ["no", "yes"] if units == 1 else ["red", "green", "blue"]
-    answer = endpoints(model, class_names=names)["serving_default"](X)
-    outputs = np.asarray(model(X), "float32")
-    name = "probabilities" if activation else "logits"
-    assert set(answer) == {name, "classes", "scores"}
-    # What jax compiles rounds float16 elsewhere than its layers one by one.
-    jax_rounds = keras.backend.backend() == "jax" and dtype == "float16"
-    tolerance = 1e-3 if jax_rounds else 1e-6
-    np.testing.assert_allclose(np.float32(answer[name]), outputs, atol=tolerance)
-    assert answer["scores"].dtype == tf.float32
-    classes, scores = (answer[key].numpy() for key in ("classes", "scores"))
-    assert (np.diff(scores, axis=1) <= 0).all()
-    for row, expected in enumerate(probabilities(outputs)):
-        by_name = dict(zip(map(bytes.decode, classes[row]), scores[row], strict=True))
-        by_class = dict(zip(names, expected, strict=True))
-        assert by_name == pytest.approx(by_class, rel=tolerance)
-
-
-def test_no_rows_and_one_row_have_classes_and_scores():
-    model = model_ending_in(3, "softmax")
-    function = endpoints(model, class_names=tuple("abc"))["serving_default"]
-    for rows in (0, 1):
-        answer = function(X[:rows])
-        assert answer["classes"].shape == answer["scores"].shape == (rows, 3)
-
-
-@pytest.mark.parametrize("name", ["classes", "scores"])
-def test_an_output_that_would_be_hidden_raises(name):
-    model, names = model_ending_in(3, None), ["a", "b", "c"]
-    by_key = keras.Model(model.input, {name: model.output})
-    for given, settings in [(model, {"output_name": name}), (by_key, {})]:
-        with pytest.raises(ValueError, match=rf"is named \['{name}'\]. Rename"):
-            endpoints(given, class_names=names, **settings)
-
-
-def two_outputs():
-    x = keras.Input((4,))
-    return keras.Model(x, [layers.Dense(2)(x), layers.Dense(2)(x)])
-
-
-def per_pixel():
-    x = keras.Input((4, 4, 1))
-    return keras.Model(x, layers.Dense(3, activation="softmax")(x))
+def names_in(function):
+    _, inputs = function.structured_input_signature
+    return sorted(inputs)
 
 
 @pytest.mark.parametrize(
-    "model, names, message",
-    [
-        (model_ending_in(3, None), ["a", "b"], "2 names for 3"),
-        (model_ending_in(1, "sigmoid"), ["a"], "1 names for 2"),
-        (model_ending_in(3, None), ["a", "b", "a"], "'a' twice"),
-        (
-            model_ending_in(3, None),
-            ["a", "", "b"],
-            "must have one line each; received ''",
-        ),
-        (
-            model_ending_in(3, None),
-            ["a", "b\nc", "d"],
-            r"have one line each; .*'b\\nc'",
-        ),
-        (model_ending_in(3, None), "abc", "received the str 'abc'"),
-        (model_ending_in(3, None), [0, 1, 2], "must be strings; received 0"),
-        (model_ending_in(3, "tanh"), ["a", "b", "c"], "ends in tanh"),
-        (two_outputs(), ["a", "b"], r"shapes \[\(None, 2\), \(None, 2\)\]"),
-        (per_pixel(), ["a", "b", "c"], r"one output \[B, C\]"),
-    ],
+    ("units", "activation", "expected"),
+    [(3, "softmax", "probabilities"), (3, None, "logits"), (3, "relu", "outputs")],
 )
-def test_names_that_do_not_fit_raise(model, names, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        endpoints(model, class_names=names)
+def test_an_output_is_named_by_what_it_is_or_as_told(units, activation, expected):
+    model = model_ending_in(units, activation)
+    for name in (None, "y"):
+        function = endpoints(model, output_name=name)["serving_default"]
+        (received,) = function(X).items()
+        assert received[0] == (name or expected)
+        np.testing.assert_allclose(received[1], np.asarray(model(X)), atol=1e-6)
 
 
-# ---- Thresholds. ---------------------------------------------------------------------
-
-MANY = np.random.default_rng(1).normal(size=(400, 4)).astype("float32")
-
-
-def thresholds_of(bias, temperature=1.0):
-    counts, scores = [10] * len(bias), {"estimate": 0.5, "standard_error": 0.1}
-    return Thresholds(tuple(bias), temperature, "f1", 0.5, counts=counts, **scores)
-
-
-ENDINGS = [(3, "softmax"), (3, None), (1, "sigmoid"), (1, None)]
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_several_inputs_and_outputs_keep_their_names(as_dict):
+    function = endpoints(two_of_each(as_dict))["serving_default"]
+    inputs = {"a": X, "b": 2 * X} if as_dict else [X, 2 * X]
+    answer = function(inputs)
+    total, rest = ("s", "r") if as_dict else ("sum", "rest")
+    np.testing.assert_allclose(answer[total], 3 * X, rtol=1e-5)
+    np.testing.assert_allclose(answer[rest], -X, rtol=1e-5)
 
 
-@pytest.fixture(params=ENDINGS)
-def decided(request):
-    """A model, names of its classes, and a bias that changes some decisions."""
-    units, activation = request.param
-    names = ["no", "yes"] if units == 1 else ["red", "green", "blue"]
-    bias = [0.0, 0.8] if units == 1 else [0.0, 0.9, -0.7]
-    return model_ending_in(units, activation), names, bias
+@pytest.mark.parametrize("name", ["input_name", "output_name"])
+def test_one_name_for_several_raises(name):
+    with pytest.raises(
+        ValueError, match=f"`{name}` is for a single .*keep their names"
+    ):
+        endpoints(two_of_each(as_dict=False), **{name: "x"})
 
 
-def logits_of(model, x):
-    """Float64 `[N, C]` of all four kinds of models."""
-    outputs, last = np.asarray(model(x), float), model.layers[-1].activation
-    if last is keras.activations.softmax:
-        return np.log(outputs)
-    if last is keras.activations.sigmoid:
-        outputs = scipy.special.logit(outputs)
-    return outputs if outputs.shape[1] > 1 else np.hstack([0 * outputs, outputs])
+def test_features_and_densities_have_endpoints_of_their_own():
+    model = hidden_model()
+    trunk = keras.Model(model.inputs, model.get_layer("hidden").output)
+    gaussian = ClassConditionalGaussian(2, "diag")
+    gaussian.adapt(np.asarray(trunk(X)), [0, 1, 0, 1, 0])
+    functions = endpoints(model, layer_name="hidden", gaussian=gaussian)
+    assert [*functions] == ["serving_default", "features", "log_density"]
+    features = functions["features"](X)["features"]
+    np.testing.assert_allclose(features, np.asarray(trunk(X)), atol=1e-5)
+    density = functions["log_density"](X)["log_density"]
+    expected = np.asarray(gaussian(np.asarray(trunk(X))))
+    np.testing.assert_allclose(density, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
-def test_classes_are_served_in_the_order_that_thresholds_decide(decided, temperature):
-    model, names, bias = decided
-    thresholds = thresholds_of(bias, temperature)
-    answer = endpoints(model, class_names=names, thresholds=thresholds)[
-        "serving_default"
-    ](MANY)
-    classes = [[name.decode() for name in row] for row in answer["classes"].numpy()]
-    logits = logits_of(model, MANY)
-    p = scipy.special.softmax(logits / temperature, axis=1)
-    first = [names.index(row[0]) for row in classes]
-    np.testing.assert_array_equal(first, thresholds.decide(p))
-    assert (np.array(first) != p.argmax(axis=1)).any()
-    for row, scores, own in zip(classes, answer["scores"].numpy(), p, strict=True):
-        assert dict(zip(row, scores, strict=True)) == pytest.approx(
-            dict(zip(names, own, strict=True)), rel=1e-4
-        )
-    order = np.argsort(-(logits + bias), axis=1, kind="stable")
-    assert classes == np.array(names)[order].tolist()
+def test_a_gaussian_is_of_the_layer_that_is_served():
+    gaussian = ClassConditionalGaussian(2, "diag")
+    gaussian.adapt(X, [0, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match="pass `layer_name`, the layer that computes"):
+        endpoints(hidden_model(), gaussian=gaussian)
+    with pytest.raises(
+        ValueError, match=r"features of shape \[4\]; layer 'hidden' has"
+    ):
+        endpoints(hidden_model(), gaussian=gaussian, layer_name="hidden")
 
 
-def test_thresholds_leave_the_models_own_output(decided):
-    model, names, bias = decided
-    plain = endpoints(model, class_names=names)["serving_default"](MANY)
-    moved = endpoints(model, class_names=names, thresholds=thresholds_of(bias, 2.0))
-    answer = moved["serving_default"](MANY)
-    assert set(answer) == set(plain)
-    (own,) = set(answer) - {"classes", "scores"}
-    np.testing.assert_array_equal(answer[own], plain[own])
+class NoGraph(keras.Model):
+    def call(self, x):
+        return x
 
 
-def test_thresholds_that_move_nothing_serve_the_likeliest_first(decided):
-    model, names, bias = decided
-    plain = endpoints(model, class_names=names)["serving_default"](MANY)
-    nothing = thresholds_of([0.0] * len(bias))
-    answer = endpoints(model, class_names=names, thresholds=nothing)
-    answer = answer["serving_default"](MANY)
-    np.testing.assert_array_equal(answer["classes"], plain["classes"])
-    np.testing.assert_allclose(answer["scores"], plain["scores"], rtol=1e-5)
-
-
-def test_thresholds_that_were_chosen_are_served_from_a_saved_model(decided, tmp_path):
-    model, names, bias = decided
-    ids = (logits_of(model, MANY) + bias).argmax(axis=1)
-    ids = np.where(np.random.default_rng(0).random(400) < 0.9, ids, 0)
-    thresholds = choose_thresholds(model, (MANY, ids), temperature=True)
-    path = export_classifier(
-        model, tmp_path / "served", class_names=names, thresholds=thresholds
-    )
-    served = tf.saved_model.load(path).signatures["serving_default"]
-    answer = served(x=tf.constant(MANY))
-    first = [names.index(name.decode()) for name in answer["classes"].numpy()[:, 0]]
-    p = scipy.special.softmax(logits_of(model, MANY) / thresholds.temperature, axis=1)
-    np.testing.assert_array_equal(first, thresholds.decide(p))
-    right = np.mean([np.mean(np.equal(first, ids)[ids == c]) for c in set(ids)])
-    assert right > thresholds.before
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_probabilities_of_0_are_decided_for_by_their_bias(temperature):
-    x = keras.Input((2,), name="x")
-    model = keras.Model(x, layers.Activation("softmax")(x))
-    thresholds = thresholds_of([0.0, 50.0], temperature)
-    function = endpoints(model, class_names=["a", "b"], thresholds=thresholds)
-    logits = np.array([[200.0, 0.0], [40.0, 0.0], [0.0, 200.0]], "float32")
-    answer = function["serving_default"](logits)
-    assert answer["classes"].numpy()[:, 0].tolist() == [b"a", b"b", b"b"]
-    assert np.isfinite(answer["scores"]).all()
-
-
-@pytest.mark.parametrize(
-    ("names", "thresholds", "message"),
-    [
-        (None, thresholds_of([0.0, 1.0, 2.0]), "order of `classes`; pass"),
-        (list("abc"), thresholds_of([0.0, 1.0]), "for 2 classes, but the model has 3"),
-        (list("abc"), [0.0, 1.0, 2.0], "from choose_thresholds; received list"),
-    ],
-)
-def test_thresholds_that_do_not_fit_raise(names, thresholds, message):
-    model = model_ending_in(3, "softmax")
-    with pytest.raises((ValueError, TypeError), match=message):
-        endpoints(model, class_names=names, thresholds=thresholds)
-
-
-def test_names_by_class_id_are_served_in_that_order():
-    model = model_ending_in(3, "softmax")
-    expected = endpoints(model, class_names=list("abc"))["serving_default"](X)
-    by_id = endpoints(model, class_names={2: "c", 0: "a", 1: "b"})
-    np.testing.assert_array_equal(
-        by_id["serving_default"](X)["classes"], expected["classes"]
-    )
-
-
-# ---- Encoded images. -----------------------------------------------------------------
-
-
-def gives_its_pixels(shape, dtype):
-    image = keras.Input(shape, dtype=dtype, name="image")
-    return keras.Model(image, layers.Reshape(shape, dtype=dtype)(image))
-
-
-def pixels_of(files, shape, dtype="uint8"):
-    """What a model gets to see of some files."""
-    functions = endpoints(gives_its_pixels(shape, dtype), encoded_images=True)
-    (pixels,) = functions["encoded"](tf.constant(files)).values()
-    assert pixels.dtype == dtype
-    return pixels.numpy().astype(float)
-
-
-def picture(mode, height, width, seed=0):
-    """A smooth picture, which JPEG keeps well."""
-    channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
-    noise = np.random.default_rng(seed).integers(0, 256, (4, 4, channels), np.uint8)
-    image = PIL.Image.fromarray(noise.squeeze(), mode)
-    return image.resize((width, height), PIL.Image.Resampling.BICUBIC)
-
-
-def file_of(image, kind):
-    file = io.BytesIO()
-    image.save(file, kind, quality=95)
-    return file.getvalue()
-
-
-def array_of(image):
-    return np.asarray(image, float).reshape(image.height, image.width, -1)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16"])
-@pytest.mark.parametrize("mode, channels", [("L", 1), ("RGB", 3)])
-def test_a_png_of_the_models_size_arrives_to_the_bit(mode, channels, dtype):
-    images = [picture(mode, 8, 6, seed) for seed in range(3)]
-    files = [file_of(image, "PNG") for image in images]
-    seen = pixels_of(files, (8, 6, channels), dtype)
-    np.testing.assert_array_equal(seen, [array_of(image) for image in images])
-    assert seen.max() > 150  # from 0 to 255, not to 1
-
-
-# Pillow rounds elsewhere, and `tf.io.decode_image` takes JPEG's fast transform, as the
-# datasets that models are trained on do: up to 10 of 255 from the exact one.
-@pytest.mark.parametrize("kind, difference", [("PNG", 2), ("JPEG", 12)])
-@pytest.mark.parametrize("mode, channels", [("L", 3), ("RGB", 1), ("RGB", 3)])
-def test_files_of_any_size_and_colour_are_fitted(kind, difference, mode, channels):
-    sizes = [(40, 30), (17, 64), (5, 4)]
-    files = [file_of(picture(mode, *size), kind) for size in sizes]
-    seen = pixels_of(files, (12, 12, channels))
-    for file, pixels in zip(files, seen, strict=True):
-        image = PIL.Image.open(io.BytesIO(file)).convert(
-            "L" if channels == 1 else "RGB"
-        )
-        fitted = image.resize((12, 12), PIL.Image.Resampling.BILINEAR)
-        np.testing.assert_allclose(pixels, array_of(fitted), atol=difference)
-
-
-def test_transparency_is_dropped():
-    image = picture("RGBA", 8, 8)
-    seen = pixels_of([file_of(image, "PNG")], (8, 8, 3))
-    np.testing.assert_array_equal(seen[0], array_of(image)[..., :3])
-
-
-def test_no_files_have_no_answers():
-    assert pixels_of(np.zeros((0,), "S1"), (8, 8, 3)).shape == (0, 8, 8, 3)
-
-
-def test_what_is_no_image_is_an_error_of_the_request():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file"):
-        pixels_of([b"not an image"], (8, 8, 3))
-
-
-def of_any_size():
-    return keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
-
-
-def two_images():
-    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    return keras.Model([left, right], layers.Add()([left, right]))
-
-
-def test_images_of_any_size_are_served_as_arrays():
-    model = of_any_size()
-    function = endpoints(model)["serving_default"]
-    for rows, height, width in [(1, 5, 7), (3, 4, 4)]:
-        images = RNG.normal(size=(rows, height, width, 3)).astype("float32")
-        (answer,) = function(images).values()
-        np.testing.assert_allclose(answer, np.asarray(model(images)), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "model, shapes",
-    [
-        (model_ending_in(3, None), r"\(None, 4\)"),
-        (gives_its_pixels((8, 8, 4), "uint8"), r"\(None, 8, 8, 4\)"),
-        (of_any_size(), r"\(None, None, None, 3\)"),
-        (two_images(), r"\(None, 8, 8, 3\), \(None, 8, 8, 3\)"),
-    ],
-)
-def test_encoded_images_need_one_image_of_known_size(model, shapes):
-    with pytest.raises(ValueError, match=f"one image.*this one takes .{shapes}"):
-        endpoints(model, encoded_images=True)
-
-
-def test_thresholds_of_other_names_raise():
-    thresholds = Thresholds(
-        *((0.0, 1.0), 1.0, "f1", 0.5, 0.5, 0.1, [20, 20]), class_names=("ok", "fraud")
-    )
-    model = model_ending_in(1, "sigmoid")
-    with pytest.raises(ValueError, match=r"for the classes \['ok', 'fraud'\]"):
-        endpoints(model, class_names=["fraud", "ok"], thresholds=thresholds)
-    assert endpoints(model, class_names=["ok", "fraud"], thresholds=thresholds)
+def test_a_model_without_a_graph_is_exported_by_keras():
+    with pytest.raises(ValueError, match=r"\(NoGraph\) has no graph of layers"):
+        endpoints(NoGraph())
