@@ -24,6 +24,7 @@ def retrained(folder):
     data = np.load(folder / "data.npz")
     x, y = data["x"][1:], data["y"][1:]  # 109 rows
     model = keras.models.load_model(folder / "model.keras")
+    model.jit_compile = True  # as a model is that was compiled on jax
     rows = tf.data.Dataset.from_tensor_slices((x, y))
     even = rows.batch(36, drop_remainder=True)  # as Keras itself needs it
     retrainer = tfpf.PseudoFeatureHeadRetrainer(

@@ -6,33 +6,21 @@ The process has TensorFlow, and neither Keras nor tf_pseudofeat.
 import contextlib
 import http.client
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 
-from tests.paths import ROOT
+from tests import programs
 
 __all__ = ["Server", "running_server", "wait_until"]
-
-
-# As if they were not installed.
-PROGRAM = """
-import runpy, sys
-for name in ("keras", "tf_keras", "tf_pseudofeat", "tensorflow_probability"):
-    sys.modules[name] = None
-runpy.run_module("examples.serve", run_name="__main__", alter_sys=True)
-"""
 
 
 class Server:
     """A server that runs.
 
     Args:
-        process: `subprocess.Popen` of it.
+        process: `tests.programs.Program` of it.
         log: file of all that it printed.
     """
 
@@ -75,22 +63,19 @@ def running_server(log, models, *flags):
         models: {name: folder}.
         *flags: more of them.
     """
-    command = [sys.executable, "-c", PROGRAM, "--port=0", "--grpc_port=0"]
+    command = ["--port=0", "--grpc_port=0"]
     command += [f"--model={name}={folder}" for name, folder in models.items()]
-    environment = {
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    with open(log, "w") as file:
-        process = subprocess.Popen(
-            [*command, *flags], cwd=ROOT, env=environment, stdout=file, stderr=file
-        )
+    pathlib.Path(log).write_bytes(b"")
+    process = programs.Program(
+        "examples.serve",
+        *(*command, *flags),
+        outputs=[log],
+        imports="tests.serving_imports",
+    )
     try:
         yield Server(process, pathlib.Path(log))
     finally:
         process.kill()
-        process.wait()
 
 
 def wait_until(condition, seconds):

@@ -49,6 +49,16 @@ def retrained(data, model=None, **settings):
     return [value.tobytes() for value in model.get_weights()]
 
 
+@functools.cache
+def expected(form="arrays", sparse=False, validated=False, **settings):
+    """What `retrained` gives for arrays or for their dataset."""
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(SIZE)
+    data = (X, Y) if form == "arrays" else dataset
+    if validated:
+        settings["validation_data"] = data
+    return retrained(data, classifier(sparse), **settings)
+
+
 def extracted(data, trunk=None, **options):
     """Features and labels as bits."""
     trunk = trunk or keras.Sequential([keras.Input((6,)), layers.Identity()])
@@ -107,10 +117,10 @@ def test_sparse_rows_are_the_dense_rows(form, options):
 @pytest.mark.parametrize("form", ["csr_array", "coo_matrix", "SparseTensor"])
 @pytest.mark.parametrize("sparse_input", [False, True])
 def test_a_retraining_on_sparse_rows_is_that_on_dense_ones(form, sparse_input):
-    expected = retrained((X, Y), classifier(sparse_input), per_class=30)
     data = SPARSE[form](X), Y
-    assert retrained(data, classifier(sparse_input), per_class=30) == expected
-    assert retrained((X, Y), classifier(not sparse_input), per_class=30) == expected
+    received = retrained(data, classifier(sparse_input), per_class=30)
+    assert received == expected(sparse=sparse_input, per_class=30)
+    assert received == expected(sparse=not sparse_input, per_class=30)
 
 
 @every_sparse
@@ -232,9 +242,8 @@ def test_a_py_dataset_is_its_arrays(kind, workers):
     assert data.asked == list(range(7)) or workers > 1
     assert extracted(data) == extracted((X, Y))
     settings = {"per_class": None, "augment": None}
-    assert retrained(kind(workers=workers), **settings) == retrained(
-        tf.data.Dataset.from_tensor_slices((X, Y)).batch(SIZE), **settings
-    )
+    received = retrained(kind(workers=workers), **settings)
+    assert received == expected("dataset", **settings)
 
 
 def test_an_infinite_py_dataset_needs_steps():
@@ -467,10 +476,9 @@ def test_an_iterable_is_its_arrays(kind, wrap):
 @pytest.mark.parametrize("kind", [Stream, Loader])
 def test_a_retraining_on_an_iterable(kind):
     data = kind(wrap=Array)
-    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(SIZE)
-    assert retrained(data) == retrained(dataset)
+    assert retrained(data) == expected("dataset")
     guarded = retrained(data, validation_data=data, class_names=["a", "b", "c"])
-    assert guarded == retrained(dataset, validation_data=dataset)
+    assert guarded == expected("dataset", validated=True)
 
 
 def test_an_iterable_that_ends_early_is_not_taken_for_whole():
@@ -536,7 +544,7 @@ def test_lists_of_numbers_are_arrays():
     assert extracted(lists[:2], per_class=9) == extracted(
         (X.astype("float64"), Y), per_class=9
     )
-    assert retrained((X.tolist(), Y)) == retrained((X, Y))
+    assert retrained((X.tolist(), Y)) == expected()
 
 
 @pytest.mark.parametrize(
@@ -560,24 +568,22 @@ def test_pandas():
     frame = pd.DataFrame(X, index, list("abcdef"))
     labels, weight = pd.Series(Y, index), pd.Series(WEIGHT, index)
     for options in ({}, {"per_class": 9}):
-        expected = extracted((X, Y, WEIGHT), **options)
-        assert extracted((frame, labels, weight), **options) == expected
+        received = extracted((frame, labels, weight), **options)
+        assert received == extracted((X, Y, WEIGHT), **options)
         assert extracted((X, labels.to_frame()), **options) == extracted(
             (X, Y[:, None]), **options
         )
-    assert retrained((frame, labels)) == retrained((X, Y))
+    assert retrained((frame, labels)) == expected()
     names = pd.Series(np.array(["rare", "b", "c"])[Y], index)
-    assert retrained((frame, names), class_names=["rare", "b", "c"]) == retrained(
-        (X, Y)
-    )
+    received = retrained((frame, names), class_names=["rare", "b", "c"])
+    assert received == expected()
     assert extracted(Items(x=frame)) == extracted((X, Y))
 
 
 def test_a_column_of_pandas_as_input():
     trunk = keras.Sequential([keras.Input((1,)), layers.Identity()])
     series = pd.Series(X[:, 0])
-    expected = extracted((X[:, :1], Y), trunk)
-    assert extracted((series, Y), trunk) == expected
+    assert extracted((series, Y), trunk) == extracted((X[:, :1], Y), trunk)
     assert extracted(({"a": series}, Y), by_name(), per_class=9) == extracted(
         ({"a": X[:, :1]}, Y), by_name(), per_class=9
     )

@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zlib
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.paths import ROOT
 from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.extraction.shard_reader import indexed_shards, load_features
@@ -284,13 +283,7 @@ for number, (first, rows) in enumerate(
 
 @pytest.mark.integration
 def test_a_file_that_is_cut_in_use_does_not_end_the_process(copy):
-    ran = subprocess.run(
-        [sys.executable, "-c", CUT_IN_USE, copy],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    ran = programs.run("-c", CUT_IN_USE, copy)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count(f"{ARRAY} was truncated after it was opened") == 4
 

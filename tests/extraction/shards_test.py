@@ -7,13 +7,12 @@ import os
 import pathlib
 import resource
 import signal
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from tests import programs
 from tf_pseudofeat.core.stored_array import StoredArray
 from tf_pseudofeat.extraction.shard_folder import check_free
 from tf_pseudofeat.extraction.shard_reader import load_features
@@ -158,11 +157,7 @@ def test_what_a_killed_run_left_is_said(tmp_path):
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     folder = tmp_path / "killed"
-    killed = subprocess.run(
-        [sys.executable, "-c", code, folder],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=False,
-    )
+    killed = programs.run("-c", code, folder)
     assert killed.returncode == -signal.SIGKILL
     assert len(files(folder)) == 6
     with pytest.raises(ValueError, match=r"no index\.json.*2 unfinished shards"):

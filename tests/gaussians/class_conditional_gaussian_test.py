@@ -2,10 +2,7 @@
 
 import itertools
 import json
-import os
 import resource
-import subprocess
-import sys
 import zipfile
 
 import keras
@@ -16,6 +13,7 @@ import tensorflow as tf
 from scipy import stats
 
 from benchmarks.compiled import compiled
+from tests import programs
 from tests.each_backend import gradient
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES, estimate_covariance
@@ -296,13 +294,7 @@ assert len(imported()) == 2, imported()
 
 @pytest.mark.integration
 def test_tensorflow_probability_is_imported_where_a_distribution_is_read():
-    done = subprocess.run(
-        [sys.executable, "-c", READS_DISTRIBUTION],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = programs.run("-c", READS_DISTRIBUTION)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

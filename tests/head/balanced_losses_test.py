@@ -1,10 +1,13 @@
 """Tests for balanced_losses.py: against NumPy, and what they do to a training."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
+from tests.trained import Trained, compiled
 from tf_pseudofeat import BalancedSoftmax, ClassBalancedCrossentropy
 
 RNG = np.random.default_rng(0)
@@ -109,7 +112,7 @@ def trained(loss, x, y):
             keras.layers.Dense(3),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.02), loss)
+    compiled(model, keras.optimizers.Adam(0.02), loss)
     model.fit(x, y, epochs=12, batch_size=50, verbose=0)
     return model
 
@@ -122,6 +125,21 @@ def data():
     return x, y
 
 
+@pytest.fixture(scope="module")
+def balanced(data):
+    """A network trained on a balanced loss, by the kind of the loss."""
+    return functools.cache(
+        lambda kind: Trained(trained(kind([700, 250, 50], from_logits=True), *data))
+    )
+
+
+@pytest.fixture(scope="module")
+def plain_recall(data):
+    """Of the rare class, by a network that was trained on no balanced loss."""
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return rare_recall(trained(plain, *data), data)
+
+
 def rare_recall(model, data):
     x, y = data
     return np.mean(model.predict(x[y == 2], verbose=0).argmax(axis=1) == 2)
@@ -129,10 +147,11 @@ def rare_recall(model, data):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", LOSSES)
-def test_a_model_learns_its_rare_class_and_is_saved(kind, data, tmp_path):
-    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = trained(kind([700, 250, 50], from_logits=True), *data)
-    assert rare_recall(model, data) > rare_recall(trained(plain, *data), data) + 0.2
+def test_a_model_learns_its_rare_class_and_is_saved(
+    kind, data, balanced, plain_recall, tmp_path
+):
+    model = balanced(kind).again()
+    assert rare_recall(model, data) > plain_recall + 0.2
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(again.loss, kind)
@@ -144,9 +163,9 @@ def test_a_model_learns_its_rare_class_and_is_saved(kind, data, tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", LOSSES)
-def test_a_retraining_does_not_balance_twice(kind, data):
-    loss = kind([700, 250, 50], from_logits=True)
-    model = trained(loss, *data)
+def test_a_retraining_does_not_balance_twice(kind, data, balanced):
+    model = balanced(kind).again()
+    loss = model.loss
     with pytest.raises(ValueError, match="compiled with.*correct twice.*and tau=0"):
         tfpf.retrain_head(model, "features", data, verbose=0)
     with pytest.raises(ValueError, match="`loss` is.*correct twice"):

@@ -128,9 +128,15 @@ def test_outputs_follow_bayes_rule(case, tau):
     adjusted = adjust_logits(model, counts, tau)
     expected = expected_outputs(before, activation, counts, tau)
     np.testing.assert_allclose(outputs_of(adjusted), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(adjusted.predict(X, verbose=0), expected, 1e-5, 1e-6)
     assert output_activation(adjusted) == activation
     np.testing.assert_array_equal(outputs_of(model), before)
+
+
+def test_predict_follows_it_too(case):
+    model, activation, counts = case
+    expected = expected_outputs(outputs_of(model), activation, counts, 2.5)
+    received = adjust_logits(model, counts, 2.5).predict(X, verbose=0)
+    np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("tau", [0.0, 1.0, 2.5])

@@ -4,8 +4,6 @@ import concurrent.futures
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -130,8 +128,9 @@ def served(tmp_path_factory):
         returned = export_classifier(model, folder / name / "1", **settings)
         assert returned == str(folder / name / "1")
         np.savez(folder / name / "inputs.npz", **inputs)
-    command = [sys.executable, "-c", textwrap.dedent(SERVE), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = programs.run(
+        "-c", textwrap.dedent(SERVE), folder, imports="tests.serving_imports"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {
         name: (model, gaussian, dict(np.load(folder / name / "outputs.npz")))

@@ -22,6 +22,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests import programs
 from tests.paths import ROOT
 from tests.same_moments import assert_same
 from tests.worker_rows import NUM_CLASSES, NUM_PARTS, read_rows, rows_of
@@ -378,10 +379,9 @@ def test_shards_of_others_stay(served, tmp_path):
 
 def test_no_engine_is_imported():
     code = "import sys, tf_pseudofeat.engines.parts; print(*sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True
-    )
-    imported = {name.partition(".")[0] for name in run.stdout.decode().split()}
+    done = programs.run("-c", code)
+    assert done.returncode == 0, done.stderr
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
     assert not imported & {"apache_beam", "dask", "distributed", "pyspark", "ray"}
 
 
@@ -438,6 +438,20 @@ def _end(process):
         process.wait()
 
 
+@pytest.fixture
+def begun(tmp_path):
+    """Starts programs that have this package imported; ends them afterwards."""
+    with contextlib.ExitStack() as stack:
+
+        def started(module, *flags):
+            log = tmp_path / "engine.log"
+            program = programs.Program(module, *flags, outputs=[log])
+            stack.callback(program.kill)
+            return program
+
+        yield started
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -464,13 +478,18 @@ def accepts(port):
     return False
 
 
-def run_recipe(engine, workers, served, tmp_path, expected, **names):
-    """Runs the recipe; the workers have begun, and one of them dies in it."""
+def run_recipe(engine, workers, served, tmp_path, expected, spared=None, **names):
+    """Runs the recipe; the workers have begun, and one of them dies in it.
+
+    `spared` is the process that began them, unless it is this one.
+    """
     notes, folder = tmp_path / "notes", tmp_path / "shards"
     notes.mkdir()
     session = {
         "__name__": "__main__",  # so that its functions are sent, not their names
-        "read_rows": functools.partial(read_rows, notes=notes, spared=os.getpid()),
+        "read_rows": functools.partial(
+            read_rows, notes=notes, spared=spared or os.getpid()
+        ),
         "served": served,
         "folder": str(folder),
         **names,
@@ -487,25 +506,19 @@ def run_recipe(engine, workers, served, tmp_path, expected, **names):
 
 
 @on_linux
-def test_the_recipe_for_dask(start, served, tmp_path, expected):
+def test_the_recipe_for_dask(begun, served, tmp_path, expected):
     distributed = pytest.importorskip("distributed", reason="of the extra `dask`")
     file = tmp_path / "scheduler.json"
     on = "--scheduler-file", file, "--no-dashboard", "--host", "127.0.0.1"
-    start(sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", 0, *on)
-    workers = [
-        start(
-            sys.executable,
-            *("-m", "distributed.cli.dask_worker", "--no-nanny", "--nthreads", 1),
-            *("--local-directory", tmp_path),
-            *on,
-        )
-        for _ in range(2)
-    ]
+    begun("distributed.cli.dask_scheduler", "--port", 0, *on)
+    flags = "--no-nanny", "--nthreads", 1, "--local-directory", tmp_path, *on
+    workers = [begun("distributed.cli.dask_worker", *flags) for _ in range(2)]
     wait_for(file.exists, "scheduler")
     scheduler = json.loads(file.read_text("utf-8"))["address"]
     with distributed.Client(scheduler) as client:
         client.wait_for_workers(2, timeout=60)
-    run_recipe("Dask", workers, served, tmp_path, expected, scheduler=scheduler)
+    names = {"spared": workers[0].parent, "scheduler": scheduler}
+    run_recipe("Dask", workers, served, tmp_path, expected, **names)
 
 
 @pytest.mark.slow

@@ -1,10 +1,7 @@
 """Models of a table: the client and the paths of REST, against the server's process."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ import pytest
 from examples.predict_clients import client_of
 from examples.serving_client import ranked
 from examples.table_rows import check_rows, read_rows
-from tests.paths import ROOT
+from tests import programs
 from tests.server_process import running_server
 from tests.tabular_models import NAMES, ROWS, columns, export_columns, export_matrix
 
@@ -98,15 +95,8 @@ def test_rest_and_grpc_describe_the_inputs_alike(server):
 
 def run(server, *arguments, which=0):
     """The client as a program."""
-    command = [sys.executable, "-m", "examples.serving_client"]
-    return subprocess.run(
-        [*command, f"--server={addresses(server)[which]}", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    flags = f"--server={addresses(server)[which]}", *arguments
+    return programs.run("examples.serving_client", *flags)
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -389,7 +389,7 @@ def test_a_retraining_that_fails_in_a_view_leaves_no_features(tmp_path, error):
             raise error("in the middle")
         return x
 
-    options = {"batch_size": 60, "verbose": 0}
+    options = {"batch_size": 60, "epochs": 1, "verbose": 0}
     extraction = Extraction(augment=fails, views=2, cache_dir=tmp_path, batch_size=150)
     model = make_model()
     with pytest.raises(error, match="in the middle"):

@@ -1,10 +1,8 @@
 """Tests for distribution.py: several devices and several processes, really started."""
 
+import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from tests import on_two_devices, on_two_workers, programs
-from tests.paths import ROOT
 from tf_pseudofeat.core.distribution import (
     check_one_worker,
     model_strategy,
@@ -46,30 +43,6 @@ def test_a_model_of_several_workers_of_which_there_is_one():
 
 
 # ---- Two devices of one process. -----------------------------------------------------
-
-
-def run(modules, timeout=300):
-    """Runs programs at once, `(arguments, environment)` each; ends them all."""
-    started = []
-    try:
-        for arguments, environment in modules:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", *arguments],
-                    cwd=ROOT,
-                    env=os.environ | environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-        for process in started:
-            output, _ = process.communicate(timeout=timeout)
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -146,17 +119,29 @@ def free_ports(count):
             one.close()
 
 
+def worker(stack, folder, addresses, rank):
+    """One of the two processes; it ends with the stack."""
+    task = {"type": "worker", "index": rank}
+    config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    process = programs.Program(
+        "tests.on_two_workers",
+        folder / f"{rank}.npz",
+        outputs=[folder / f"{rank}.log"],
+        TF_CONFIG=config,
+    )
+    stack.callback(process.kill)
+    return process
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
     addresses = [f"localhost:{port}" for port in free_ports(2)]
-    programs = []
-    for rank in range(2):
-        task = {"type": "worker", "index": rank}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        path = str(folder / f"{rank}.npz")
-        programs.append((["tests.on_two_workers", path], {"TF_CONFIG": config}))
-    run(programs)
+    with contextlib.ExitStack() as stack:
+        started = [worker(stack, folder, addresses, rank) for rank in range(2)]
+        for rank, process in enumerate(started):
+            log = folder / f"{rank}.log"
+            assert process.wait(300) == 0, log.read_text()[-3000:]
     results = []
     for rank in range(2):
         with np.load(folder / f"{rank}.npz") as result:

@@ -17,6 +17,7 @@ from examples.train_on_jax import random_views
 from examples.trunks import Recipe, network_features, trained_network
 from tests import programs
 from tests.paths import ROOT
+from tests.trained import compiled
 
 _SHAPE = {"dataset": "digits", "depth": 8, "batch_size": 147}  # four steps an epoch
 _LONG = Recipe(**_SHAPE, epochs=20, augment="shift")
@@ -49,7 +50,11 @@ def flags_of(packed, output_dir):
 
 
 def train(packed, output_dir):
-    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=1",  # compiles in less time
+    }
     return subprocess.run(
         [sys.executable, "-c", _WITHOUT, *flags_of(packed, output_dir)],
         cwd=ROOT,
@@ -171,7 +176,8 @@ def test_a_compiled_loop_trains_as_fit_does(digits, trained):
         ]
     )
     schedule = keras.optimizers.schedules.CosineDecay(_SHORT.learning_rate, 4)
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    loss = "sparse_categorical_crossentropy"
+    compiled(model, keras.optimizers.Adam(schedule), loss, jit_compile=False)
     before = np.concatenate([np.ravel(v) for v in still.trainable_variables])
     order = np.random.default_rng([0, 7]).permutation(len(cut.train_labels))
     x, y = cut.train_images[order], cut.train_labels[order]

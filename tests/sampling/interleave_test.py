@@ -80,8 +80,10 @@ def in_order(rows):
 
 
 @both_modes
-@pytest.mark.parametrize("batch_size", [1, 7, 54, 1000])
-@pytest.mark.parametrize("counts", [COUNTS, {0: 1, 2: 200}])
+@pytest.mark.parametrize(
+    ("counts", "batch_size"),
+    [(COUNTS, 1), (COUNTS, 54), ({0: 1, 2: 200}, 7), ({0: 1, 2: 200}, 1000)],
+)
 def test_an_epoch_is_exact(fresh, batch_size, counts, chunk_rows):
     dataset = stream(counts, fresh, batch_size=batch_size)
     total = NUM_REAL + sum(counts.values())
@@ -303,9 +305,9 @@ def test_what_came_later_to_the_gaussian_does_not_reach_the_stream():
 def test_every_row_may_come_at_every_place(fresh):
     features, labels, counts = FEATURES[:7], LABELS[:7], {1: 3, 2: 2}
     dataset = stream(counts, fresh, features, labels, batch_size=12, seed=(3, 4))
-    batches = dataset.repeat(800)  # an epoch each
+    batches = dataset.repeat(500)  # an epoch each
     places = np.stack([places_of_real(x.numpy(), features) for x, _ in batches])
-    assert len(np.unique(places, axis=0)) > 795  # of 12! / 5! orders
+    assert len(np.unique(places, axis=0)) > 496  # of 12! / 5! orders
     for row in range(7):
         assert stats.chisquare((places == row).sum(axis=0)).pvalue > 1e-4
     # A row does not say which one follows it.

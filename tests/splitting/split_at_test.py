@@ -393,6 +393,7 @@ def test_same_split_again_does_not_grow_the_model(layer_name):
 @pytest.mark.integration
 @pytest.mark.parametrize("layer_name", ["backbone", "backbone/norm"])
 def test_remembered_split_does_not_keep_the_model_alive(layer_name):
+    gc.freeze()  # what other tests left takes seconds to look through
     model = transfer_model()
     model.compile("sgd", "mse")
     model.fit(batch(6, 6, 1), batch(2), verbose=0)
@@ -405,6 +406,7 @@ def test_remembered_split_does_not_keep_the_model_alive(layer_name):
 
 
 def test_remembered_split_does_not_keep_a_model_called_on_its_own_input_alive():
+    gc.freeze()
     model = dense_model()
     flipped = model(ops.flip(model.input, axis=1))  # Test-time augmentation.
     both = keras.Model(model.input, layers.Average()([model.output, flipped]))

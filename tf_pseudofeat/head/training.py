@@ -21,6 +21,8 @@ __all__ = ["initialize_head", "train_head"]
 _STEPS = 1000
 # Shorter epochs are run several at a time.
 _ROUND_STEPS = 200
+# So few take less time one by one than the tracing of a loop of steps.
+_FEW_STEPS = 100
 
 
 def train_head(task, stream, material, recipe, seed, verbose):
@@ -35,9 +37,8 @@ def train_head(task, stream, material, recipe, seed, verbose):
     with strategy.scope() if strategy else contextlib.nullcontext():
         optimizer = head_optimizer(steps, recipe.optimizer, task.optimizer, strategy)
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        trainee = _trainee(
-            task, material.features.features, optimizer, passes * len(stream)
-        )
+        at_once = 1 if steps < _FEW_STEPS else min(32, passes * len(stream))
+        trainee = _trainee(task, material.features.features, optimizer, at_once)
         if (
             not trainee.optimizer.built
         ):  # otherwise TensorFlow traces the first step twice
@@ -87,7 +88,7 @@ class _Progress(keras.callbacks.Callback):
         self.bar.update((epoch + 1) * self.passes, [("loss", loss)])
 
 
-def _trainee(task, features, optimizer, steps):
+def _trainee(task, features, optimizer, steps_at_once):
     """Compiles a model around the head, so that the head's compile state is kept."""
     head, graph = task.head, functional(task.head)
     if graph is not None:  # calling the head would add a node to it each time
@@ -104,7 +105,7 @@ def _trainee(task, features, optimizer, steps):
         # XLA is slower for a head on a CPU, and fails under a strategy (keras#19246),
         # as does steps_per_execution. Small steps are mostly overhead.
         jit_compile=False if on_tensorflow else "auto",
-        steps_per_execution=min(32, steps) if several else 1,
+        steps_per_execution=steps_at_once if several else 1,
     )
     return trainee
 

@@ -18,4 +18,5 @@ def build_perceptron(input_shape, num_classes):
         name="perceptron",
     )
     model.compile("adam", "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)  # else `fit` traces a step twice
     return model
