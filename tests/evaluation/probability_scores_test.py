@@ -16,6 +16,7 @@ from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     expected_calibration_error,
+    probability_score,
     probability_scores,
 )
 
@@ -47,6 +48,35 @@ def test_ranking_is_scikit_learns_of_one_class_against_the_rest(weight):
     assert received["average_precision"] == pytest.approx(np.mean(each[2:]))
     assert received["roc_auc"] == pytest.approx(np.mean(areas))
     assert 0.5 < received["roc_auc"] < 1  # there is something to compare
+
+
+@pytest.mark.parametrize("digits", [0, 1])
+def test_equal_probabilities_are_ranked_as_by_scikit_learn(weight, digits):
+    one = Predictions(IDS == 3, P[:, 3:].round(digits), "sigmoid", weight)
+    received = probability_scores(one, [1])
+    expected = [
+        function(IDS == 3, one.outputs, sample_weight=weight)
+        for function in (average_precision_score, roc_auc_score)
+    ]
+    assert received["average_precision"] == pytest.approx(expected[0])
+    assert received["roc_auc"] == pytest.approx(expected[1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["roc_auc", "log_loss"])
+def test_outputs_that_are_not_finite_raise(name, value):
+    outputs = np.where(np.eye(120, 4) > 0, value, LOGITS)
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(ValueError, match="outputs are NaN or infinite"),
+    ):
+        probability_score(name, Predictions(IDS, outputs, "linear"), MINORITY)
+
+
+def test_log_loss_of_a_label_with_probability_0_is_scikit_learns():
+    certain = np.eye(2)[[0, 1, 0]]
+    received = probability_scores(Predictions([0, 1, 1], certain, "softmax"), [1])
+    assert received["log_loss"] == pytest.approx(log_loss([0, 1, 1], certain), rel=1e-3)
 
 
 def test_losses_are_scikit_learns(weight):

@@ -7,7 +7,6 @@ from typing import Self
 import keras
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.splitting.activation import logits_behind
@@ -105,7 +104,9 @@ class Predictions:
             rest = highest + np.log(powers.sum(axis=1, keepdims=True) - powers)
         others = logits.copy()
         others[rows, top] = -np.inf
-        rest[rows, top] = special.logsumexp(others, axis=1)
+        second = others.max(axis=1)
+        powers = np.exp(others - second[:, np.newaxis])
+        rest[rows, top] = second + np.log(powers.sum(axis=1))
         return logits - rest
 
     @functools.cached_property

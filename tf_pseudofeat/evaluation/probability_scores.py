@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
@@ -65,12 +64,14 @@ def _calibration_scores(predictions):
     p, weight = predictions.probabilities, predictions.sample_weight
     if p is None:
         return {}
-    classes = range(predictions.num_classes)
-    squares = np.square(p - np.eye(len(classes))[predictions.ids]).sum(axis=1)
+    _check_finite(p)
+    ids, classes = predictions.ids, np.arange(predictions.num_classes)
+    squares = np.square(p - (ids[:, np.newaxis] == classes)).sum(axis=1)
+    of_label = np.take_along_axis(p, ids[:, np.newaxis], axis=1)[:, 0]
+    smallest = np.finfo(p.dtype).eps  # as scikit-learn, where the label got 0
+    losses = -np.log(np.clip(of_label, smallest, 1 - smallest))
     return {
-        "log_loss": float(
-            log_loss(predictions.ids, p, labels=classes, sample_weight=weight)
-        ),
+        "log_loss": float(np.average(losses, weights=weight)),
         "brier_score": float(np.average(squares, weights=weight)),
         "calibration_error": expected_calibration_error(predictions),
     }
@@ -99,24 +100,51 @@ def _ranking_scores(predictions, minority):
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
     odds, weight = predictions.log_odds, predictions.sample_weight
-    classes = predictions.num_classes
-    truth = np.eye(classes)[predictions.ids]  # [N, C]
-    counted = truth if weight is None else truth[weight > 0]
-    examples = counted.sum(axis=0)
-    known = np.flatnonzero((examples > 0) & (examples < len(counted)))
+    ids, classes = predictions.ids, predictions.num_classes
+    if weight is not None:
+        counted = weight > 0
+        ids, odds, weight = ids[counted], odds[counted], weight[counted]
+    _check_finite(odds)
+    examples = np.bincount(ids, minlength=classes)
+    known = np.flatnonzero((examples > 0) & (examples < ids.size))
     if not known.size:
         return {}
-    truth, odds = truth[:, known], odds[:, known]
-    precisions = np.full(classes, np.nan)
-    precisions[known] = average_precision_score(
-        truth, odds, average=None, sample_weight=weight
-    )
-    area = roc_auc_score(truth, odds, average="macro", sample_weight=weight)
+    precisions, areas = np.full(classes, np.nan), np.full(classes, np.nan)
+    for c in known:
+        precisions[c], areas[c] = _ranking_of_class(ids == c, odds[:, c], weight)
     mean = float(known_mean(precisions[rare_places(minority, classes)]))
     return {
         "average_precision": None if np.isnan(mean) else mean,
-        "roc_auc": float(area),
+        "roc_auc": float(known_mean(areas)),
         "class_average_precision": [
             None if np.isnan(value) else float(value) for value in precisions
         ],
     }
+
+
+def _check_finite(outputs):
+    if not np.isfinite(outputs).all():
+        raise ValueError("The classifier's outputs are NaN or infinite.")
+
+
+def _ranking_of_class(truth, odds, weight):
+    """Average precision and area under the ROC curve, by one sort.
+
+    As scikit-learn's `average_precision_score` and `roc_auc_score`, which sort, and
+    check their input, for each.
+
+    Args:
+        truth: whether examples are of the class `[N]`; some are, and some are not.
+        odds: score of the class for each example `[N]`.
+        weight: positive weights `[N]`, or None.
+    """
+    order = np.argsort(-odds, kind="stable")
+    odds, truth = odds[order], truth[order]
+    weight = np.ones(len(odds)) if weight is None else weight[order].astype(float)
+    last = np.append(np.flatnonzero(np.diff(odds)), len(odds) - 1)  # of equal scores
+    hits = np.cumsum(weight * truth)[last]
+    false_alarms = np.cumsum(weight * ~truth)[last]
+    gained = np.diff(hits, prepend=0.0)
+    precision = np.sum(gained * hits / (hits + false_alarms)) / hits[-1]
+    lost = false_alarms[-1] - false_alarms + np.diff(false_alarms, prepend=0.0) / 2
+    return precision, np.sum(gained * lost) / (hits[-1] * false_alarms[-1])
