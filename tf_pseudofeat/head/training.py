@@ -21,6 +21,7 @@ __all__ = ["initialize_head", "train_head"]
 _STEPS = 1000
 # Shorter epochs are run several at a time.
 _ROUND_STEPS = 200
+_STEPS_AT_ONCE = 32
 
 
 def train_head(task, stream, material, recipe, seed, verbose):
@@ -35,9 +36,7 @@ def train_head(task, stream, material, recipe, seed, verbose):
     with strategy.scope() if strategy else contextlib.nullcontext():
         optimizer = head_optimizer(steps, recipe.optimizer, task.optimizer, strategy)
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        trainee = _trainee(
-            task, material.features.features, optimizer, passes * len(stream)
-        )
+        trainee = _trainee(task, material.features.features, optimizer, steps)
         if (
             not trainee.optimizer.built
         ):  # otherwise TensorFlow traces the first step twice
@@ -102,9 +101,10 @@ def _trainee(task, features, optimizer, steps):
         optimizer,
         task.loss,
         # XLA is slower for a head on a CPU, and fails under a strategy (keras#19246),
-        # as does steps_per_execution. Small steps are mostly overhead.
+        # as does steps_per_execution. Small steps are mostly overhead; for a few of
+        # them, a loop in the graph takes longer to trace than it saves.
         jit_compile=False if on_tensorflow else "auto",
-        steps_per_execution=min(32, steps) if several else 1,
+        steps_per_execution=_STEPS_AT_ONCE if several and steps > _STEPS_AT_ONCE else 1,
     )
     return trainee
 
