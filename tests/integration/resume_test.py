@@ -25,7 +25,8 @@ def make_model(units=4):
     x = layers.BatchNormalization()(layers.Dense(units)(layers.Flatten()(x)))
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
     rate = keras.optimizers.schedules.CosineDecay(0.1, 16)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
     return model
 
 

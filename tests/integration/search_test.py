@@ -33,7 +33,8 @@ def trained():
     head = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(3, activation="softmax")]
     )
-    compiled(head, keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
+    optimizer, loss = keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy"
+    compiled(head, optimizer, loss, jit_compile=False)
     seen = drawn(0)
     head.fit(seen.features, seen.labels, epochs=20, verbose=0)
     return Trained(head)
@@ -79,7 +80,7 @@ def test_each_score_is_that_of_fit_head_with_its_settings(head):
     training, validation = drawn(1), drawn(5, EVEN)
     tuning = search(head, training, validation, monitor="geometric_mean")
     old = head.get_weights()
-    for trial in tuning.trials[:: len(tuning.trials) // 7]:
+    for trial in tuning.trials[:: len(tuning.trials) // 4]:
         head.set_weights(old)
         recipe = tfpf.HeadRecipe(epochs=3, blend=trial.blend, tau=trial.tau)
         material = tfpf.prepare_material(training, recipe, 3)
@@ -100,7 +101,8 @@ def test_the_first_candidates_are_the_model_as_it_is_and_its_adjustment(head):
         copy = keras.models.clone_model(head)
         copy.set_weights(head.get_weights())
         shift_bias(copy, SIZES, tau)
-        predicted = copy.predict(validation.features, verbose=0).argmax(axis=-1)
+        outputs = keras.ops.convert_to_numpy(copy(validation.features))
+        predicted = outputs.argmax(axis=-1)
         expected = tfpf.balanced_accuracy(validation.labels, predicted)
         assert score == pytest.approx(expected, abs=1e-12)
 
@@ -138,7 +140,7 @@ def test_the_estimate_is_not_from_the_data_that_chose():
     rng = np.random.default_rng(0)
     labels, guard = np.repeat([0, 1, 2], 45), Guard()
     chosen, estimates, errors = [], [], []
-    for _ in range(40):
+    for _ in range(20):
         guesses = Guesses(labels, rng)
         candidates = Candidates(guesses, Rare(), guesses, guard, 0.5, (1, 2))
         for blend in np.linspace(0, 0.99, 99):

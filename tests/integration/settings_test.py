@@ -6,6 +6,7 @@ training and the end of the retraining nothing but the head may change, and the 
 """
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -54,6 +55,9 @@ def frozen(*names):
         return model
 
     return make
+
+
+WITHOUT_XLA = {"jit_compile": False}
 
 
 class Witness(keras.callbacks.Callback):
@@ -109,7 +113,7 @@ class Setting:
     """A row of the table: what differs from a plain `compile` and `fit`."""
 
     model: object = network
-    optimizer: object = optimizers.Adam
+    optimizer: object = functools.partial(optimizers.SGD, momentum=0.9)
     compile: dict = dataclasses.field(default_factory=dict)
     data: object = lambda: (X, Y)
     fit: dict = dataclasses.field(default_factory=dict)
@@ -158,6 +162,7 @@ def fit(model, setting, callbacks):
             model.fit(batches, **settings)
 
 
+OF_XLA = ("nothing special", "XLA")
 ON_TENSORFLOW = {
     "own train_step": "tf.GradientTape",
     "scaled loss and moving averages": "a model that outlives its use_ema",
@@ -176,7 +181,9 @@ ON_TENSORFLOW = {
 def test_only_the_head_changes_and_training_goes_on(name, recwarn):
     setting, witness = SETTINGS[name], Witness()
     model = setting.model()
-    compiled(model, setting.optimizer(), SPARSE, **setting.compile)
+    # Keras compiles by XLA unless told otherwise, which takes long.
+    settings = setting.compile if name in OF_XLA else WITHOUT_XLA | setting.compile
+    compiled(model, setting.optimizer(), SPARSE, **settings)
     optimizer = model.optimizer
     start = bits(model.variables)
     callback = PseudoFeatureHeadRetrainer(
@@ -211,12 +218,12 @@ def test_only_the_head_changes_and_training_goes_on(name, recwarn):
 @pytest.mark.tensorflow(reason="tf.GradientTape")
 def test_a_training_step_of_its_own_is_not_what_trains_the_head():
     model = network(OwnStep)
-    model.compile("adam", SPARSE)
-    model.fit(X, Y, verbose=0)
+    model.compile("sgd", SPARSE, **WITHOUT_XLA)
+    model.fit(X, Y, batch_size=N, verbose=0)
     OwnStep.traced = 0
     report = retrain_head(model, "features", (X, Y), epochs=2, verbose=0)
     assert report.kept and OwnStep.traced == 0
-    model.fit(X, Y, verbose=0)
+    model.fit(X, Y, batch_size=N, verbose=0)
     assert isinstance(model, OwnStep)
 
 
@@ -247,7 +254,7 @@ def retrained_in(trunk, head):
     optimizer = optimizers.Adam(0.02)
     if "mixed_float16" in (trunk, head):
         optimizer = optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**10)
-    compiled(model, optimizer, SPARSE)
+    compiled(model, optimizer, SPARSE, **WITHOUT_XLA)
     callback = PseudoFeatureHeadRetrainer(
         "features",
         (X, Y),
@@ -302,8 +309,8 @@ def test_half_precision_of_all_or_part_scores_as_float32_does(
 
 def test_overflow_of_half_precision_raises_with_its_reason():
     model = network(trunk="mixed_float16", head="float32")
-    model.compile("adam", SPARSE)
-    model.fit(X, Y, verbose=0)
+    model.compile("adam", SPARSE, run_eagerly=True)
+    model.fit(X, Y, batch_size=N, verbose=0)
     hidden = model.get_layer("hidden")
     hidden.kernel.assign(tf.ones_like(hidden.kernel) * 3e4)
     model.get_layer("features").kernel.assign(tf.ones((6, 5)))
@@ -357,11 +364,11 @@ def test_labels_and_losses_that_fit_each_other(name):
     """Those that are not in the table of retrain_test.py."""
     units, activation, loss, labels = FORMS[name]
     model = network(units=units, activation=activation)
-    compiled(model, optimizers.Adam(0.02), loss)
-    model.fit(X, labels, verbose=0)
+    compiled(model, optimizers.Adam(0.02), loss, run_eagerly=True)
+    model.fit(X, labels, batch_size=N, verbose=0)
     before = state_of(model)
-    settings = {"epochs": 60, "blend": 0.0, "tau": 0.0, "verbose": 0}
-    settings["optimizer"] = optimizers.Adam(0.05)
+    settings = {"epochs": 30, "blend": 0.0, "tau": 0.0, "verbose": 0}
+    settings["optimizer"] = optimizers.Adam(0.1)
     report = retrain_head(model, "features", (X, labels), **settings)
     real = COUNTS if units == 3 else OF_TWO
     assert report.kept and report.real == real
@@ -392,19 +399,20 @@ ONE_HOT_OF_TWO = np.eye(2, dtype="float32")[BINARY.astype(int)]
         (1, "binary_crossentropy", ONE_HOT_OF_TWO, "For one output, labels are"),
     ],
 )
-@pytest.mark.parametrize("rows", [1, 3, N])
 def test_a_loss_that_does_not_take_the_labels_raises_before_any_work(
-    units, loss, labels, advice, rows, capsys
+    units, loss, labels, advice, capsys
 ):
     """Also where one row, or as many rows as classes, would fit by chance."""
     model = network(units=units, activation="softmax" if units == 3 else "sigmoid")
     model.compile("adam", loss)
     model.optimizer.build(model.trainable_variables)
     before = bits([*model.variables, *model.optimizer.variables])
-    with pytest.raises(ValueError, match=f"does not take labels.*{advice}") as caught:
-        retrain_head(model, "features", (X[-rows:], labels[-rows:]))
-    if units == 3:
-        assert "outputs [B, 3]" in str(caught.value)
-    assert caught.value.__cause__ is not None  # what the loss itself said
-    assert not capsys.readouterr().out
-    assert bits([*model.variables, *model.optimizer.variables]) == before
+    message = f"does not take labels.*{advice}"
+    for rows in (1, 3, N):
+        with pytest.raises(ValueError, match=message) as caught:
+            retrain_head(model, "features", (X[-rows:], labels[-rows:]))
+        if units == 3:
+            assert "outputs [B, 3]" in str(caught.value)
+        assert caught.value.__cause__ is not None  # what the loss itself said
+        assert not capsys.readouterr().out
+        assert bits([*model.variables, *model.optimizer.variables]) == before

@@ -38,7 +38,7 @@ def trained(digits):
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-    compiled(model, "adam", "sparse_categorical_crossentropy")
+    compiled(model, "adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(*digits[0], epochs=40, verbose=0)
     return Trained(model)
 

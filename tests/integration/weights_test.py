@@ -26,7 +26,8 @@ def make_model(**of_last):
             keras.layers.Dense(3, activation="softmax", name="end", **of_last),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
+    optimizer, loss = keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy"
+    model.compile(optimizer, loss, jit_compile=False)
     return model
 
 
@@ -44,7 +45,7 @@ def test_a_constraint_holds_of_a_mean_of_weights():
 
 def test_a_retrained_head_keeps_its_constraint():
     model = make_model(kernel_constraint=keras.constraints.NonNeg())
-    model.fit(X, Y, epochs=2, verbose=0)
+    model.fit(X, Y, batch_size=60, epochs=2, verbose=0)
     tfpf.retrain_head(model, "features", (X, Y), blend=0.5, epochs=2, verbose=0)
     assert np.min(model.layers[-1].kernel) >= 0
 

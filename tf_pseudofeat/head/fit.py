@@ -125,7 +125,7 @@ def fit_head(
     recipe = recipe.resolve(task, material)
     recipe.check_prior(material.population)
     guard = Guard.of(monitor)
-    stream = material.stream(recipe, seed)
+    stream = material.stream(recipe, seed) if recipe.blend < 1 else None
     errors = guard.monitor is not None if errors is None else errors
     is_mean = 0 < recipe.blend < 1
     with rollback_unless_committed(head) as commit:
