@@ -1,4 +1,4 @@
-"""Matrices on all cores: the same on any number of them; BLAS is as it was."""
+"""Tests for matrix_workers.py: the same on any number of cores; BLAS is as it was."""
 
 import multiprocessing
 import threading

@@ -1,4 +1,4 @@
-"""An array in files is the array in memory, row by row."""
+"""Tests for stored_array.py: it is the array in memory, row by row."""
 
 import pickle
 import threading

@@ -1,4 +1,4 @@
-"""Files of a set that were changed give a ValueError that names them, or the same."""
+"""Tests for shard_index.py: of files that were changed, a ValueError names them."""
 
 import json
 import os

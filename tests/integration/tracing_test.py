@@ -1,4 +1,4 @@
-"""Models as one graph, and what TensorFlow says of how often they are traced."""
+"""Tests for tracing.py: models as one graph, and what TensorFlow says of tracing."""
 
 import logging
 
