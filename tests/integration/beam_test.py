@@ -1,4 +1,4 @@
-"""Pipelines of Apache Beam as a whole: real workers, what they read, the guide."""
+"""Tests for beam.py: pipelines as a whole, real workers, sources and the guide."""
 
 import dataclasses
 import os
