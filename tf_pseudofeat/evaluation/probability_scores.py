@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
+from tf_pseudofeat.evaluation.ranking import ranking_of
 from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
 __all__ = ["PROBABILITY_SCORES", "expected_calibration_error", "probability_scores"]
@@ -98,24 +99,22 @@ def _ranking_scores(predictions, minority):
     """Scores of ranking; {} if there is nothing to rank, or too much."""
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
-    odds, weight = predictions.log_odds, predictions.sample_weight
+    ids, odds, weight = predictions.ids, predictions.log_odds, predictions.sample_weight
+    if weight is not None:
+        counted = weight > 0
+        ids, odds, weight = ids[counted], odds[counted], weight[counted]
     classes = predictions.num_classes
-    truth = np.eye(classes)[predictions.ids]  # [N, C]
-    counted = truth if weight is None else truth[weight > 0]
-    examples = counted.sum(axis=0)
-    known = np.flatnonzero((examples > 0) & (examples < len(counted)))
+    examples = np.bincount(ids, minlength=classes)
+    known = np.flatnonzero((examples > 0) & (examples < len(ids)))
     if not known.size:
         return {}
-    truth, odds = truth[:, known], odds[:, known]
-    precisions = np.full(classes, np.nan)
-    precisions[known] = average_precision_score(
-        truth, odds, average=None, sample_weight=weight
-    )
-    area = roc_auc_score(truth, odds, average="macro", sample_weight=weight)
+    precisions, areas = np.full(classes, np.nan), np.full(classes, np.nan)
+    for c in known:
+        precisions[c], areas[c] = ranking_of(ids == c, odds[:, c], weight)
     mean = float(known_mean(precisions[rare_places(minority, classes)]))
     return {
         "average_precision": None if np.isnan(mean) else mean,
-        "roc_auc": float(area),
+        "roc_auc": float(areas[known].mean()),
         "class_average_precision": [
             None if np.isnan(value) else float(value) for value in precisions
         ],
