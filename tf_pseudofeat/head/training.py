@@ -21,6 +21,8 @@ __all__ = ["initialize_head", "train_head"]
 _STEPS = 1000
 # Shorter epochs are run several at a time.
 _ROUND_STEPS = 200
+# Tracing several steps as one takes as long as the overhead of this many.
+_FEW_STEPS = 100
 
 
 def train_head(task, stream, material, recipe, seed, verbose):
@@ -36,7 +38,10 @@ def train_head(task, stream, material, recipe, seed, verbose):
         optimizer = head_optimizer(steps, recipe.optimizer, task.optimizer, strategy)
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         trainee = _trainee(
-            task, material.features.features, optimizer, passes * len(stream)
+            task,
+            material.features.features,
+            optimizer,
+            1 if steps <= _FEW_STEPS else min(32, passes * len(stream)),
         )
         if (
             not trainee.optimizer.built
@@ -88,7 +93,10 @@ class _Progress(keras.callbacks.Callback):
 
 
 def _trainee(task, features, optimizer, steps):
-    """Compiles a model around the head, so that the head's compile state is kept."""
+    """Compiles a model around the head, so that the head's compile state is kept.
+
+    It runs so many `steps` at once, where the backend and the strategy can.
+    """
     head, graph = task.head, functional(task.head)
     if graph is not None:  # calling the head would add a node to it each time
         inputs, outputs = graph.inputs, graph.outputs[0]
@@ -104,7 +112,7 @@ def _trainee(task, features, optimizer, steps):
         # XLA is slower for a head on a CPU, and fails under a strategy (keras#19246),
         # as does steps_per_execution. Small steps are mostly overhead.
         jit_compile=False if on_tensorflow else "auto",
-        steps_per_execution=min(32, steps) if several else 1,
+        steps_per_execution=steps if several else 1,
     )
     return trainee
 

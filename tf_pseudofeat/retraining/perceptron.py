@@ -18,4 +18,6 @@ def build_perceptron(input_shape, num_classes):
         name="perceptron",
     )
     model.compile("adam", "sparse_categorical_crossentropy")
+    # otherwise TensorFlow traces the first step twice
+    model.optimizer.build(model.trainable_variables)
     return model
