@@ -21,10 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tf_pseudofeat as tfpf
+from tests.few_steps import few_steps
 from tests.paths import ROOT
 from tests.tiny_tasks import text_classifier, texts_of
 from tests.trained import compiled
-from tf_pseudofeat.head import training
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.serving import lowering
 
@@ -97,15 +97,15 @@ def compiled_again(model):
 
 
 @pytest.fixture
-def session(digits, monkeypatch):
+def session(digits):
     """A copy of it for one page; the model's weights and its compilation come back.
 
     Where a page does not say how long a head is trained, it is for a few steps.
     """
-    monkeypatch.setattr(training, "_STEPS", 10)
     model = digits["model"]
     trained = model.get_weights()
-    yield {**digits, "tfpf": tfpf}
+    with few_steps():
+        yield {**digits, "tfpf": tfpf}
     compiled_again(model)
     model.set_weights(trained)
 
