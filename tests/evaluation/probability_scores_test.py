@@ -59,6 +59,21 @@ def test_losses_are_scikit_learns(weight):
     assert received["brier_score"] == pytest.approx(expected)
 
 
+def test_the_loss_of_a_certain_mistake_is_scikit_learns():
+    certain = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    received = probability_scores(Predictions([0, 1, 1], certain, "softmax"), [1])
+    expected = log_loss([0, 1, 1], certain)
+    assert received["log_loss"] == pytest.approx(expected)
+    assert 5 < received["log_loss"] < 20
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [0, 0]])
+def test_outputs_that_are_nan_raise(ids):
+    said = Predictions(ids, [[0.5, 0.5], [np.nan, np.nan]], "softmax")
+    with pytest.raises(ValueError, match="contain NaN or infinity"):
+        probability_scores(said, [1])
+
+
 def test_one_output_has_the_scores_of_two(weight):
     labels, positive = IDS % 2, P[:, 1:2]
     one = Predictions(labels, positive, "sigmoid", weight)

@@ -19,7 +19,7 @@ from tf_pseudofeat.splitting.split_at import split_at
 
 # The smallest input that a model takes, where that is above 32 pixels.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
-# The first five blocks of eleven have each kind of block; the last seven layers classify.
+# Five blocks of eleven are of each kind; the last seven layers classify.
 MOBILENET = "MobileNetV3Small", "expanded_conv_4_add", 7
 ALL = [
     name

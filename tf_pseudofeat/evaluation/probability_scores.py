@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import log_loss
-
 from tf_pseudofeat.evaluation.ranking import ranking_of
 from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
@@ -26,6 +24,7 @@ PROBABILITY_SCORES = (
 
 # Number of probabilities to rank; more take minutes.
 _MOST_RANKED = 10_000_000
+_EPSILON = np.finfo(np.float64).eps
 
 
 def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, Any]:
@@ -66,12 +65,14 @@ def _calibration_scores(predictions):
     p, weight = predictions.probabilities, predictions.sample_weight
     if p is None:
         return {}
-    classes = range(predictions.num_classes)
-    squares = np.square(p - np.eye(len(classes))[predictions.ids]).sum(axis=1)
+    if not np.isfinite(p).all():
+        raise ValueError("Probabilities contain NaN or infinity; expected numbers.")
+    squares = np.square(p - np.eye(predictions.num_classes)[predictions.ids])
+    squares = squares.sum(axis=1)
+    of_label = p[np.arange(len(p)), predictions.ids]
+    losses = -np.log(np.clip(of_label, _EPSILON, 1 - _EPSILON))  # as scikit-learn
     return {
-        "log_loss": float(
-            log_loss(predictions.ids, p, labels=classes, sample_weight=weight)
-        ),
+        "log_loss": float(np.average(losses, weights=weight)),
         "brier_score": float(np.average(squares, weights=weight)),
         "calibration_error": expected_calibration_error(predictions),
     }
