@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from tf_pseudofeat.evaluation.ranking import ranking_of
 from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
