@@ -6,14 +6,13 @@ import os
 import time
 from unittest import mock
 
-from jupyter_client.provisioning import local_provisioner
-
 from tests.programs import Program
 
 __all__ = ["forked_kernels"]
 
-# A group of its own, which is what ends with a kernel. Keras has imported Matplotlib, so
-# that the backend which ipykernel puts into the environment comes too late.
+_LAUNCH_KERNEL = "jupyter_client.provisioning.local_provisioner.launch_kernel"
+# A group of its own, which is what ends with a kernel. Keras has imported Matplotlib,
+# so that the backend which ipykernel puts into the environment comes too late.
 _KERNEL = """
 import os, sys
 os.setsid()
@@ -33,7 +32,7 @@ class _Process(Program):
 
 
 def _launch(log, command, *, cwd, **settings):
-    """`jupyter_client.launch_kernel` for `python -m ipykernel_launcher FLAGS`."""
+    """`launch_kernel` of jupyter_client for `python -m ipykernel_launcher FLAGS`."""
     _, _, module, *flags = command
     assert module == "ipykernel_launcher", command
     process = _Process("-c", _KERNEL, cwd, *flags, outputs=[log])
@@ -53,5 +52,5 @@ def forked_kernels(log):
         log: `pathlib.Path` for what they print themselves.
     """
     launch = functools.partial(_launch, log)
-    with mock.patch.object(local_provisioner, "launch_kernel", launch):
+    with mock.patch(_LAUNCH_KERNEL, launch):
         yield

@@ -8,12 +8,11 @@ import types
 import numpy as np
 import pytest
 
+from tests.forked_kernel import forked_kernels
 from tests.paths import ROOT
 
 pytest.importorskip("nbclient", reason="the extra `test` has nbclient")
 nbformat = pytest.importorskip("nbformat", reason="the extra `test` has nbformat")
-
-from tests.forked_kernel import forked_kernels  # noqa: E402  it needs nbclient
 
 PROGRAM = "python docs/notebooks/run.py"
 RUN = types.SimpleNamespace(**runpy.run_path(str(ROOT / "docs/notebooks/run.py")))
