@@ -7,9 +7,6 @@ import pytest
 
 import tf_pseudofeat as tfpf
 from examples.data import imbalance, load_images, validation_and_test
-from tests.few_steps import heads_train_briefly  # noqa: F401
-
-pytestmark = pytest.mark.usefixtures("heads_train_briefly")
 
 tuning = pytest.importorskip(
     "examples.tune_with_keras_tuner", reason="the extra `test` has keras-tuner"
