@@ -8,6 +8,7 @@ import functools
 
 import imblearn.over_sampling
 import imblearn.under_sampling
+import keras
 import numpy as np
 
 import tf_pseudofeat as tfpf
@@ -38,7 +39,7 @@ def run_arm(name, file, seed):
     if predicted is NotImplemented:
         return None
     if predicted is None:
-        outputs = head.predict(file.test_features, batch_size=4096, verbose=0)
+        outputs = keras.ops.convert_to_numpy(head(file.test_features))
         predicted = outputs.argmax(axis=-1)
     minority = [int(class_id) for class_id in file.minority]
     return tfpf.classification_scores(

@@ -70,6 +70,8 @@ def compiled_resnet(depth, images, learning_rate, steps):
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
+    # otherwise TensorFlow traces the first step twice
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

@@ -33,6 +33,9 @@ from examples.naturally_imbalanced_tables import (
     read_sets,
     report,
 )
+from tests.few_steps import heads_train_briefly  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("heads_train_briefly")
 
 _FEW = [
     Material(500, "plain", "Gaussians"),

@@ -169,6 +169,22 @@ def test_a_depth_that_is_not_6n_plus_2_raises():
         resnet(18, (32, 32, 3), 10)
 
 
+@pytest.fixture
+def shallow_mobilenet(monkeypatch):
+    """MobileNet ends after its first block, as to trace all of it takes seconds."""
+    whole = keras.applications.MobileNet
+
+    def shallow(*args, pooling, **kwargs):
+        assert pooling == "avg"
+        backbone = whole(*args, pooling=pooling, **kwargs)
+        x = backbone.get_layer("conv_pw_1_relu").output
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(backbone.inputs, x, name=backbone.name)
+
+    monkeypatch.setattr(keras.applications, "MobileNet", shallow)
+
+
+@pytest.mark.usefixtures("shallow_mobilenet")
 def test_a_model_that_was_trained_before_is_retrained(digits, tmp_path):
     keras.utils.set_random_seed(0)
     images = imbalance(digits, num_minority=8, ratio=50, seed=0)

@@ -12,6 +12,9 @@ from examples.compare import Results
 from examples.data import load_images
 from examples.sweep import Material, chosen_rows
 from examples.trunks import FeatureFile, Recipe, network_features
+from tests.few_steps import heads_train_briefly  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("heads_train_briefly")
 
 _RECIPE = Recipe("digits", depth=8, epochs=1)
 

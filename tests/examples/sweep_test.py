@@ -20,6 +20,9 @@ from examples.sweep_tables import (
 )
 from examples.trunks import FeatureFile
 from tests import heads
+from tests.few_steps import heads_train_briefly  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("heads_train_briefly")
 
 _LOSS = "sparse_categorical_crossentropy"
 _FEW = [
@@ -88,17 +91,22 @@ def test_a_balanced_subset_needs_no_source(lines):
     assert same == "10 a class, 2 views, none"
 
 
+def fitted(file, **options):
+    head, training = file.head(), tfpf.LabeledFeatures(file.features, file.labels)
+    heads.fit(head, training, num_classes=3, loss=_LOSS, epochs=5, **options)
+    return head
+
+
+@pytest.fixture(scope="module")
+def new_weights(file):
+    return fitted(file).layers[-1].get_weights()
+
+
 @pytest.mark.parametrize(("blend", "tau"), [(0.0, 0.0), (0.3, 0.8), (0.7, 1.25)])
-def test_the_grid_is_that_of_fit_head(file, blend, tau):
-    weights = {}
-    for name, options in {"new": {}, "both": {"blend": blend, "tau": tau}}.items():
-        head = file.head()
-        training = tfpf.LabeledFeatures(file.features, file.labels)
-        heads.fit(head, training, num_classes=3, loss=_LOSS, epochs=5, **options)
-        weights[name] = head
-    kernel, bias = weights["new"].layers[-1].get_weights()
-    found = grid_scores(file, kernel, bias, [blend], [tau])
-    predicted = weights["both"].predict(file.test_features, verbose=0).argmax(axis=-1)
+def test_the_grid_is_that_of_fit_head(file, new_weights, blend, tau):
+    found = grid_scores(file, *new_weights, [blend], [tau])
+    both = fitted(file, blend=blend, tau=tau)
+    predicted = both.predict(file.test_features, verbose=0).argmax(axis=-1)
     expected = tfpf.classification_scores(file.test_labels, predicted, 3, [2])
     for score in SCORE_LABELS:
         assert found[score] == [[round(1e4 * expected[score])]]

@@ -9,6 +9,9 @@ from examples.compare import Results
 from examples.data import load_images
 from examples.sweep_views import recipe_of, sweep_views, views_table
 from examples.trunks import Recipe, network_features
+from tests.few_steps import heads_train_briefly  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("heads_train_briefly")
 
 
 @pytest.mark.parametrize(

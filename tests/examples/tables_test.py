@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -17,6 +14,7 @@ from examples.paper_tables import beside_paper, paper_tables, read_paper
 from examples.results_file import read_results
 from examples.tables import summary, write_tables
 from examples.verdicts import verdicts
+from tests import programs
 from tests.paths import ROOT
 
 
@@ -528,11 +526,7 @@ def test_everything_is_written(tmp_path):
 
 
 def run(*flags):
-    command = [sys.executable, "-m", "examples.tables", *map(str, flags)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    return programs.run("examples.tables", *flags)
 
 
 def test_the_program_takes_files_by_flag_and_by_comma(tmp_path):

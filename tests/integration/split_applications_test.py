@@ -19,7 +19,8 @@ from tf_pseudofeat.splitting.split_at import split_at
 
 # The smallest input that a model takes, where that is above 32 pixels.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
-SAMPLE = ("MobileNetV3Small", "VGG16")
+# Five blocks of eleven are of each kind; the last seven layers classify.
+MOBILENET = "MobileNetV3Small", "expanded_conv_4_add", 7
 ALL = [
     name
     for name, make in vars(keras.applications).items()
@@ -31,6 +32,15 @@ def application(name):
     size = SIZES.get(name, 32)
     make = getattr(keras.applications, name)
     return make(weights=None, classes=7, input_shape=(size, size, 3))
+
+
+def shallow(name, last, top):
+    """A model up to its layer `last`, and the `top` layers that classify anew."""
+    model = application(name)
+    x = model.get_layer(last).output
+    for layer in model.layers[-top:]:
+        x = type(layer).from_config(layer.get_config())(x)
+    return keras.Model(model.input, x)
 
 
 def edges_of(model):
@@ -94,9 +104,8 @@ def totals():
     print("| all | " + " | ".join(map(str, sums)) + " |")
 
 
-def cut_everywhere(name, totals):
+def cut_everywhere(name, model, totals):
     """Cuts a model at each layer, and checks every split and every refusal."""
-    model = application(name)
     x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
     expected = keras.ops.convert_to_numpy(model(x, training=False))
     edges = edges_of(model)
@@ -136,13 +145,14 @@ def cut_everywhere(name, totals):
     row[2:] = len(splits), len(refusals), 0
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "VGG16"])
 def test_small_models_are_cut_everywhere_or_say_why_not(name):
-    cut_everywhere(name, [])
+    model = shallow(*MOBILENET) if name == MOBILENET[0] else application(name)
+    cut_everywhere(name, model, [])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_all_models_are_cut_everywhere_or_say_why_not(name, totals):
-    cut_everywhere(name, totals)
+    cut_everywhere(name, application(name), totals)
     keras.backend.clear_session()

@@ -242,20 +242,22 @@ def test_the_health_check_tells_a_server_that_answers_from_one_that_does_not(tmp
     kind, *command = SERVING["healthcheck"]["test"]
     assert kind == "CMD"
 
-    def healthy(address):
+    def healthy(address, model="digits"):
         host, _, port = address.partition(":")
         assert "/127.0.0.1/8501" in command[-1] and host == "127.0.0.1"
+        assert "/v1/models/digits " in command[-1]
         script = command[-1].replace("/8501", f"/{port}")
+        script = script.replace("/v1/models/digits ", f"/v1/models/{model} ")
         done = subprocess.run([*command[:-1], script], capture_output=True, timeout=10)
         return done.returncode == 0
 
     save_classifier(tmp_path / "digits" / "1")
     (tmp_path / "none").mkdir()
-    with running_server(tmp_path / "log", {"digits": tmp_path / "digits"}) as server:
+    models = {name: tmp_path / name for name in ("digits", "none")}
+    with running_server(tmp_path / "log", models) as server:
         assert healthy(server.http)
+        assert not healthy(server.http, "none")
     assert not healthy(server.http)
-    with running_server(tmp_path / "log", {"digits": tmp_path / "none"}) as server:
-        assert not healthy(server.http)
 
 
 def test_the_commands_of_the_page_name_files_that_exist():

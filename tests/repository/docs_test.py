@@ -21,8 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tf_pseudofeat as tfpf
+from tests.few_steps import few_steps
 from tests.paths import ROOT
 from tests.tiny_tasks import text_classifier, texts_of
+from tests.trained import compiled
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.serving import lowering
 
@@ -32,6 +34,22 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.S | re.M)
+
+
+# What readers do to the end, and a test does briefly.
+BRIEFLY = {
+    "epochs=100": "epochs=2",
+    "PseudoFeatureClassifier(epochs=10,": "PseudoFeatureClassifier(epochs=2,",
+    "PseudoFeatureClassifier())": "PseudoFeatureClassifier(epochs=2))",
+    'recipe__tau": [0.5, 1.0]': 'recipe__tau": [0.5]',
+    "(classifier, X, y,": "(classifier, X, y, cv=2,",
+}
+
+
+def briefly(code):
+    for text, shorter in BRIEFLY.items():
+        code = code.replace(text, shorter)
+    return code
 
 
 PAGES = sorted(
@@ -63,8 +81,7 @@ def digits():
             keras.layers.Dense(10, activation="softmax", name="disease"),
         ]
     )
-    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
-    model.fit(dataset(train), epochs=40, verbose=0)
+    compiled_again(model).fit(dataset(train), epochs=40, verbose=0)
     return {
         "model": model,
         "train_ds": dataset(train),
@@ -74,13 +91,22 @@ def digits():
     }
 
 
+def compiled_again(model):
+    adam = keras.optimizers.Adam(1e-3)
+    return compiled(model, adam, "sparse_categorical_crossentropy", jit_compile=False)
+
+
 @pytest.fixture
 def session(digits):
-    """A copy of it for one page; the model's weights and its compilation come back."""
+    """A copy of it for one page; the model's weights and its compilation come back.
+
+    Where a page does not say how long a head is trained, it is for a few steps.
+    """
     model = digits["model"]
     trained = model.get_weights()
-    yield {**digits, "tfpf": tfpf}
-    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    with few_steps():
+        yield {**digits, "tfpf": tfpf}
+    compiled_again(model)
     model.set_weights(trained)
 
 
@@ -97,7 +123,7 @@ def table():
             keras.layers.Dense(2, activation="softmax"),
         ]
     )
-    mlp.compile("adam", "sparse_categorical_crossentropy")
+    compiled(mlp, "adam", "sparse_categorical_crossentropy", jit_compile=False)
     X, X_val = scaler.transform(X), scaler.transform(X_val)
     mlp.fit(X, y, epochs=5, verbose=0)
     return {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "mlp": mlp}
@@ -109,7 +135,7 @@ def reviews():
     sentiments = np.arange(32) % 4 // 3
     texts = texts_of(sentiments)
     task = text_classifier()
-    task.compile("adam", "sparse_categorical_crossentropy")
+    compiled(task, "adam", "sparse_categorical_crossentropy", jit_compile=False)
     task.fit(texts, sentiments, epochs=1, verbose=0)
     return {"task": task, "texts": texts, "sentiments": sentiments}
 
@@ -119,7 +145,7 @@ def run(page, blocks, session):
     trained = session["model"].get_weights()
     for block in blocks:
         session["model"].set_weights(trained)
-        exec(compile(block.replace("epochs=100", "epochs=20"), page, "exec"), session)
+        exec(compile(briefly(block), page, "exec"), session)
 
 
 @pytest.mark.tensorflow(reason="SavedModels of KerasHub tasks")
@@ -272,8 +298,7 @@ def test_an_example_of_a_docstring_runs(test, digits, pieces, tmp_path, monkeypa
             tfpf.write_index("features")
     # A value that the docstring does not show may be any.
     for example in test.examples:
-        source = example.source.replace("epochs=100", "epochs=2")
-        source = source.replace("(classifier, X, y,", "(classifier, X, y, cv=2,")
+        source = briefly(example.source)
         if example.want:
             assert repr(eval(source, names)) == example.want.strip(), source
         else:

@@ -1,7 +1,6 @@
 """The notebooks of `docs/notebooks`: they run, and show what they print."""
 
 import copy
-import os
 import re
 import runpy
 import types
@@ -9,6 +8,7 @@ import types
 import numpy as np
 import pytest
 
+from tests.forked_kernel import forked_kernels
 from tests.paths import ROOT
 
 pytest.importorskip("nbclient", reason="the extra `test` has nbclient")
@@ -68,7 +68,10 @@ def ran(folder):
     notebooks = {name: checked_in(name) for name in FILES}
     for name, notebook in notebooks.items():
         notebook.cells.append(nbformat.v4.new_code_cell(CLAIMS[name]))
-    RUN.execute(notebooks.values(), folder)
+    run = folder / "run"
+    run.mkdir()
+    with forked_kernels(folder / "log"):
+        RUN.execute(notebooks.values(), run)
     for notebook in notebooks.values():
         del notebook.cells[-1]
         RUN.clean(notebook, None)
@@ -101,11 +104,8 @@ def rows(notebook):
 
 
 @pytest.mark.tensorflow(reason="the outputs of the notebooks")
-def test_they_run_and_show_what_is_checked_in(tmp_path, monkeypatch):
+def test_they_run_and_show_what_is_checked_in(tmp_path):
     """One test for all, as they share a process."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name, again in ran(tmp_path).items():
         notebook = checked_in(name)
         assert shown(again) == shown(notebook), name
