@@ -129,7 +129,7 @@ def search(hypermodel, train, validation, *, trials, epochs, folder):
         hypermodel,
         objective=keras_tuner.Objective("val_balanced_accuracy", "max"),
         max_trials=trials,
-        seed=hypermodel.seed,
+        seed=hypermodel.seed + 1,  # KerasTuner takes 0 for no seed
         directory=folder,
         project_name="trials",
         overwrite=True,
