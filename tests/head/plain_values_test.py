@@ -45,7 +45,6 @@ class Doubles:
         (object(), "object"),
         (np.float64, "float64"),
     ],
-    ids=repr,
 )
 def test_each_becomes_what_json_has(value, expected):
     received = plain(value)
