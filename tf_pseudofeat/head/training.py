@@ -39,9 +39,7 @@ def train_head(task, stream, material, recipe, seed, verbose):
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         at_once = 1 if steps < _FEW_STEPS else min(32, passes * len(stream))
         trainee = _trainee(task, material.features.features, optimizer, at_once)
-        if (
-            not trainee.optimizer.built
-        ):  # otherwise TensorFlow traces the first step twice
+        if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
             trainee.optimizer.build(trainee.trainable_variables)
     with seeded_backend_rng(rng), without_retracing_warnings():
         history = trainee.fit(
