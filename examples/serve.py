@@ -164,13 +164,16 @@ def parse_models(texts, max_pixels):
             )
         if name in models:
             raise ValueError(f"--model={text}: {name!r} is taken by another folder.")
-        if (pathlib.Path(folder) / "saved_model.pb").exists():
-            raise ValueError(
-                f"--model={text}: {folder} is one version, and the folder of versions "
-                f"is needed: --model={name}={pathlib.Path(folder).resolve().parent}."
-            )
         models[name] = ServedModel(name, folder, max_pixels)
         models[name].poll()
+        path = pathlib.Path(folder).resolve()
+        if not models[name].versions and (path / "saved_model.pb").exists():
+            above = f"Pass --model={name}={path.parent}."
+            raise ValueError(
+                f"--model={text}: {folder} is one version, and a folder of versions is "
+                f"needed. "
+                + (above if path.name.isdigit() else f"Move its files to {folder}/1.")
+            )
         print(f"{name}: versions {sorted(models[name].versions) or 'none yet'}")
     return models
 

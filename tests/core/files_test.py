@@ -139,6 +139,21 @@ def test_a_file_in_the_way_raises(home, model, write, path):
     assert os.listdir(".") == ["file"]
 
 
+@pytest.mark.parametrize("path", ["link", "link/in", "link/1"])
+def test_a_link_to_nothing_raises(home, model, path):
+    os.symlink("nowhere", "link")
+    with pytest.raises(NotADirectoryError, match="link is a link to nothing"):
+        tfpf.export_classifier(model, path)
+
+
+def test_a_version_that_is_a_link_to_nothing_is_taken(home, model):
+    os.makedirs("served")
+    os.symlink("nowhere", "served/7")
+    with pytest.raises(FileExistsError, match="served/7 exists"):
+        tfpf.export_classifier(model, "served/7")
+    assert os.listdir("served") == ["7"]
+
+
 class Named(os.PathLike):
     def __fspath__(self):
         return "~/set"

@@ -10,6 +10,9 @@ def test_the_direction_of_a_metric_is_known():
     falling, rising = keras.metrics.MeanSquaredError(), keras.metrics.AUC()
     falling.reset_state(), rising.reset_state()
     assert metric_falls(falling) and not metric_falls(rising)
+    assert metric_falls(keras.metrics.FalseNegatives())
+    assert metric_falls(keras.metrics.FalsePositives())
+    assert not metric_falls(keras.metrics.TruePositives())
 
 
 def test_what_one_optimizer_leaves_undecayed_another_does_too():

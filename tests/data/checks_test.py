@@ -64,14 +64,22 @@ def test_anything_else_is_told_what_to_pass(data, error, message):
         check_data(data)
 
 
-@pytest.mark.parametrize("keys", [("image", "label"), ("image",), ()])
-def test_a_dict_is_told_how_to_map_it(keys):
+@pytest.mark.parametrize(
+    ("keys", "x", "y"),
+    [
+        (("image", "label"), "image", "label"),
+        (("target", "id", "image"), "id", "target"),
+        (("image",), "image", "y"),
+        (("y",), "x", "y"),
+        ((), "x", "y"),
+    ],
+)
+def test_a_dict_is_told_how_to_map_it(keys, x, y):
     batch = dict.fromkeys(keys, X)
-    x, y = (*keys * 2, "x", "y")[:2]
     with pytest.raises(ValueError) as raised:
         check_batch(batch, "Batch 3")
     assert str(raised.value).startswith("Batch 3: `data` must yield (x, y)")
-    assert f"data.map(lambda batch: (batch[{x!r}], batch[{y!r}]))" in str(raised.value)
+    assert f"such as (batch[{x!r}], batch[{y!r}])" in str(raised.value)
 
 
 def test_a_batch_holds_rows():

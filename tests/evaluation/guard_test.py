@@ -341,3 +341,14 @@ def test_a_single_class_says_nothing():
 def test_a_score_of_the_users_own_that_is_nan_is_called_that():
     with pytest.raises(ValueError, match=r"is NaN for the data to score on"):
         Guard(lambda labels, outputs: float("nan")).check(BEFORE, [1])
+
+
+def test_a_field_that_is_set_is_no_default():
+    assert Guard().is_default and Guard("balanced_accuracy").is_default
+    others = (
+        Guard("f1"),
+        Guard(None),
+        Guard(confidence=0.95),
+        Guard(max_recall_drop=None),
+    )
+    assert not any(guard.is_default for guard in others)

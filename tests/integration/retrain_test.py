@@ -654,9 +654,9 @@ def test_epochs_by_default_make_about_a_thousand_steps():
 
 def test_without_validation_data_the_training_data_are_scored():
     model = make_model()
-    with pytest.warns(UserWarning, match="`monitor` is 'accuracy', but without `valid"):
+    with pytest.warns(UserWarning, match="`monitor` is 'accuracy', but there are no"):
         report = assert_cured(model, monitor="accuracy")
-    assert "Pass `validation_data`" in report.notes[0]
+    assert "any head is kept" in report.notes[0]
     assert report.scored_on == "training data"
     assert report.monitor is None
     assert report.after["accuracy"] == pytest.approx(np.mean(ids_of(model, X) == Y))

@@ -309,10 +309,12 @@ def test_a_model_that_cannot_be_is_said_at_once(tmp_path, flag):
         parse_models([flag.replace("DIR", str(tmp_path))], 1)
     with pytest.raises(ValueError, match="'a' is taken"):
         parse_models([f"a={tmp_path}", f"a={tmp_path}"], 1)
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "saved_model.pb").touch()
-    with pytest.raises(ValueError, match=f"is one version, .*--model=a={tmp_path}."):
-        parse_models([f"a={tmp_path}/1"], 1)
+    advice = {"1": f"Pass --model=a={tmp_path}.", "a": "Move its files to .*/a/1."}
+    for name in advice:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+        with pytest.raises(ValueError, match=f"is one version, .*{advice[name]}"):
+            parse_models([f"a={tmp_path}/{name}"], 1)
 
 
 # ---- gRPC. ---------------------------------------------------------------------------

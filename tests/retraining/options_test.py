@@ -33,6 +33,14 @@ def test_auto_is_a_search_from_the_defaults_and_what_it_chooses_is_not_given():
         resolve_options("auto", None, {"tau": 1, "blend": 0.5})
 
 
+def test_what_a_search_chooses_is_no_option_of_it():
+    with pytest.raises(
+        TypeError, match=r"'lr' is not an option. The options"
+    ) as raised:
+        resolve_options("auto", None, {"lr": 1e-3})
+    assert "optimizer" not in str(raised.value) and "blend" not in str(raised.value)
+
+
 def test_the_extraction_follows_the_recipe():
     _, extraction, _ = resolve_options(None, None, {"sampler": SMOTE()})
     assert extraction.per_class is None and extraction.augment is None

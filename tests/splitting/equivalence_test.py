@@ -2,10 +2,16 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 
 import tf_pseudofeat as tfpf
-from tf_pseudofeat.splitting.equivalence import default_tolerance, largest_difference
+from tf_pseudofeat.splitting.equivalence import (
+    default_tolerance,
+    largest_difference,
+    notes_of_inputs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +27,34 @@ X, Y = np.zeros((6, 5), "float32"), np.arange(6) % 2
 @pytest.mark.parametrize(
     ("inputs", "received"),
     [
-        (Y, "int64 [6]"),
-        (X[:, :3], "float32 [6, 3]"),
-        (X.astype(str), "<U32 [6, 5]"),
-        ({"image": X}, "{'image': 'float32 [6, 5]'}"),
+        (Y, "int64 (6,)"),
+        (X[:, :3], "float32 (6, 3)"),
+        (pd.DataFrame(X[:, :3]), "DataFrame (6, 3)"),
+        (tf.constant(X[:, :3]), "float32 (6, 3)"),
+        (X.astype(str), "<U32 (6, 5)"),
+        ({"image": X}, "{'image': 'float32 (6, 5)'}"),
     ],
-    ids=["labels", "too narrow", "strings", "a dict"],
+    ids=["labels", "too narrow", "a frame", "a tensor", "strings", "a dict"],
 )
 def test_inputs_that_the_model_does_not_take_are_described(model, inputs, received):
     with pytest.raises(Exception) as raised:
         tfpf.split_at(model, "features").check(model, inputs)
     (note,) = raised.value.__notes__
-    assert f"received as inputs {received}; it takes ['float32 [None, 5]']" in note
+    assert f"received as inputs {received}; it takes" in note
+    assert "float32 (None, 5)" in note
+
+
+def test_a_note_names_inputs_and_has_an_end():
+    inputs = {name: keras.Input((2,), name=name) for name in ("left", "right")}
+    model = keras.Model(inputs, keras.layers.Add()([*inputs.values()]), name="model")
+    with (
+        pytest.raises(ZeroDivisionError) as raised,
+        notes_of_inputs(model, [*range(999)]),
+    ):
+        raise ZeroDivisionError
+    (note,) = raised.value.__notes__
+    assert "{'left': 'float32 (None, 2)', 'right': 'float32 (None, 2)'}" in note
+    assert len(note) < 1200
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,12 @@ def check_writable(folder):
         NotADirectoryError: If it or one of its parents is a file.
         PermissionError: If it, or the folder to make it in, is not writable.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    parents = (folder, *folder.parents)
+    there = next(path for path in parents if os.path.lexists(path))
     if not there.is_dir():
+        kind = "file" if there.exists() else "link to nothing"
         raise NotADirectoryError(
-            f"{folder} cannot be a folder: {there} is a file. Pass another path."
+            f"{folder} cannot be a folder: {there} is a {kind}. Pass another path."
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"{there} is not writable. Pass another folder.")

@@ -1,5 +1,7 @@
 """Access to private attributes of Keras objects."""
 
+import keras
+
 __all__ = ["copy_decay_exclusions", "metric_falls"]
 
 _EXCLUSIONS = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
@@ -7,7 +9,9 @@ _EXCLUSIONS = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
 
 def metric_falls(metric):
     """Whether lower values of a Keras metric are better."""
-    return getattr(metric, "_direction", "up") == "down"
+    # Keras 3.15 gives these two no direction.
+    errors = keras.metrics.FalseNegatives | keras.metrics.FalsePositives
+    return isinstance(metric, errors) or getattr(metric, "_direction", "up") == "down"
 
 
 def copy_decay_exclusions(optimizer, like):

@@ -11,6 +11,8 @@ from tf_pseudofeat.data.conversion import arrays_in, num_rows_of
 
 __all__ = ["check_batch", "check_data", "is_labeled", "is_one_pass", "is_stream"]
 
+# What labels are called in dicts.
+_LABELS = ("label", "labels", "y", "target", "targets", "class")
 # Iterables that are not streams of batches.
 _NO_STREAM = str | bytes | collections.abc.Mapping | collections.abc.Set
 
@@ -111,11 +113,11 @@ def _check_structure(elements):
 
 def _described(elements):
     if isinstance(elements, dict):
-        keys = [*elements][:10]
-        x, y = (keys * 2)[:2] or ("x", "y")
+        y = next((key for key in elements if key in _LABELS), "y")
+        x = next((key for key in elements if key != y), "x")
         return (
-            f"a dict of {keys}. Map it to a tuple, such as "
-            f"data.map(lambda batch: (batch[{x!r}], batch[{y!r}]))"
+            f"a dict of {[*elements]!s:.200}. Map it to a tuple, such as "
+            f"(batch[{x!r}], batch[{y!r}])"
         )
     size = f" of {len(elements)}" if hasattr(elements, "__len__") else ""
     return f"{type(elements).__name__}{size}"

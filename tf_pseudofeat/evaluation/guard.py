@@ -71,6 +71,12 @@ class Guard:
             _check_range("max_recall_drop", self.max_recall_drop, 0.0)
 
     @property
+    def is_default(self) -> bool:
+        """Whether no field was set."""
+        fields = dataclasses.fields(self)
+        return all(getattr(self, field.name) is field.default for field in fields)
+
+    @property
     def name(self) -> str | None:
         """The name of the monitor, or None."""
         if self.monitor is None or isinstance(self.monitor, str):

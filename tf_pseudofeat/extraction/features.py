@@ -154,7 +154,10 @@ def about_validation_data():
         if "validation_data" in str(error):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"`validation_data`: {error}") from error
+        about = kind(f"`validation_data`: {error}")
+        for note in getattr(error, "__notes__", ()):
+            about.add_note(note)
+        raise about from error
 
 
 def _read(trunk, data, extraction, sinks, *, seed, verbose):

@@ -39,7 +39,10 @@ def resolve_options(recipe, extraction, options):
             f"recipe='auto' chooses {given}; leave out either them or the search."
         )
     ours = field_names(HeadRecipe)
-    check_known(options, [*ours, *field_names(Extraction)], _ELSEWHERE)
+    known = [*ours, *field_names(Extraction)]
+    if search:
+        known = [name for name in known if name not in _SEARCHED]
+    check_known(options, known, {} if search else _ELSEWHERE)
     of_recipe = {name: value for name, value in options.items() if name in ours}
     rest = {name: value for name, value in options.items() if name not in ours}
     recipe = None if search else recipe

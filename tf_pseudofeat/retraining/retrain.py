@@ -202,13 +202,13 @@ def _warn_of_guard(guard, validation, task):
     if validation is not None:
         counts = validation.class_counts(task.num_classes)
         sentence = describe_few(counts, task.class_names)
-    elif guard.monitor not in (None, Guard().monitor):
-        sentence = (
-            f"`monitor` is {guard.name!r}, but without `validation_data` any head is "
-            f"kept. Pass `validation_data`."
-        )
-    else:
+    elif guard.is_default or guard.monitor is None:
         sentence = ""
+    else:
+        sentence = (
+            f"`monitor` is {guard.name!r}, but there are no validation data to judge "
+            f"by: any head is kept."
+        )
     if not sentence:
         return []
     warnings.warn(sentence, stacklevel=4)

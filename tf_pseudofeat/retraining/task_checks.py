@@ -14,6 +14,7 @@ from tf_pseudofeat.extraction.augmentation import augment_once
 from tf_pseudofeat.extraction.chosen import num_rows, take_rows
 from tf_pseudofeat.extraction.feature_sinks import check_cache
 from tf_pseudofeat.head.optimizers import head_optimizer
+from tf_pseudofeat.splitting.equivalence import notes_of_inputs
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
 
 __all__ = [
@@ -133,7 +134,8 @@ def check_first_of_validation(data, split, extraction, num_classes):
     """Raises if the trunk does not take the inputs, or a label is not a class."""
     x, labels, _ = first_batch(data, extraction)
     class_ids(known_labels(data, labels), num_classes)
-    split.trunk(take_rows(x, np.arange(1)), training=False)
+    with notes_of_inputs(split.trunk, x):
+        split.trunk(take_rows(x, np.arange(1)), training=False)
 
 
 def check_new_optimizer(model, optimizer):

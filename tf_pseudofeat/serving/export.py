@@ -108,7 +108,7 @@ def export_classifier(
     """
     path = local_path(path)
     folder, version = (path.parent, path) if _is_version(path) else (path, None)
-    if version is not None and version.exists():
+    if version is not None and os.path.lexists(version):
         raise FileExistsError(_taken(version))
     check_writable(folder)
     if class_names is not None:

@@ -1,15 +1,22 @@
 """Whether the two halves of a split model compute what the model computes."""
 
+import contextlib
 import operator
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_pseudofeat.core.tracing import compiled
 from tf_pseudofeat.splitting.graph import Graph, functional, layers_inside, mask
 from tf_pseudofeat.splitting.split_checks import masked_message
 
-__all__ = ["default_tolerance", "largest_difference", "outputs_of_all"]
+__all__ = [
+    "default_tolerance",
+    "largest_difference",
+    "notes_of_inputs",
+    "outputs_of_all",
+]
 
 _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # other dtypes: 1e-4
 
@@ -23,28 +30,37 @@ def outputs_of_all(split, model, x):
         # Bypasses Keras, which would track the layers in it.
         object.__setattr__(model, "_pseudofeat_check", known)
     _, run, masked = known
-    try:
+    with notes_of_inputs(model, x):
         outputs = run(x)
-    except Exception as error:
-        error.add_note(
-            f"{model.name!r} received as inputs {_described(x)}; it takes "
-            f"{_described(getattr(model, 'inputs', None) or 'what it was trained on')}."
-            f" Pass data as `fit` takes them, (x, y)."
-        )
-        raise
     if masked[-1]:
         raise ValueError(masked_message(split.layer_name))
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
+@contextlib.contextmanager
+def notes_of_inputs(model, x):
+    """Context manager that notes, on an error, what a model received and takes."""
+    try:
+        yield
+    except Exception as error:
+        graph = functional(model)
+        takes = "what it was trained on" if graph is None else _described(graph.input)
+        error.add_note(
+            f"{model.name!r} received as inputs {_described(x)!s:.500}; it takes "
+            f"{takes!s:.500}. Pass data as `fit` takes them, (x, y)."
+        )
+        raise
+
+
 def _described(inputs):
     """Shapes and dtypes in a structure of arrays."""
-    return keras.tree.map_structure(
-        lambda leaf: (
-            f"{leaf.dtype} {list(leaf.shape)}" if hasattr(leaf, "shape") else leaf
-        ),
-        inputs,
-    )
+
+    def of_leaf(leaf):
+        dtype = getattr(leaf, "dtype", type(leaf).__name__)
+        dtype = dtype.name if isinstance(dtype, tf.DType) else dtype
+        return f"{dtype} {getattr(leaf, 'shape', '')!s}"
+
+    return keras.tree.map_structure(of_leaf, inputs)
 
 
 def _together(split, model):
