@@ -344,7 +344,7 @@ def test_a_score_of_the_users_own_that_is_nan_is_called_that():
 
 
 def test_a_field_that_is_set_is_no_default():
-    assert Guard().is_default and Guard("balanced_accuracy").is_default
+    assert Guard().is_default and Guard("balanced_accuracy", 8 / 10).is_default
     others = (
         Guard("f1"),
         Guard(None),

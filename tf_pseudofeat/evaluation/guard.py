@@ -72,9 +72,9 @@ class Guard:
 
     @property
     def is_default(self) -> bool:
-        """Whether no field was set."""
-        fields = dataclasses.fields(self)
-        return all(getattr(self, field.name) is field.default for field in fields)
+        """Whether all fields have their defaults."""
+        named = isinstance(self.monitor, str)  # `==` of others may be anything
+        return named and dataclasses.astuple(self) == dataclasses.astuple(type(self)())
 
     @property
     def name(self) -> str | None:
