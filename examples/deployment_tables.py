@@ -18,6 +18,7 @@ from absl import app, flags
 from scipy import stats
 
 from .figures import mean_and_error
+from .table_parts import markdown_table
 
 __all__ = ["Runs", "p_value", "read_runs", "report"]
 
@@ -191,7 +192,7 @@ def _scores(runs, known):
         "**Test scores**, mean ± standard error over sets, in percent but for the log "
         "loss. Recall, precision, F1 and average precision are of the rare classes."
     )
-    return _table(caption, ["method", *_LABELS.values()], cells)
+    return markdown_table(caption, ["method", *_LABELS.values()], cells)
 
 
 def _priors(runs):
@@ -206,7 +207,7 @@ def _priors(runs):
         "**The same head at both target priors**: its outputs assume the class shares "
         "of the training data, or equal ones."
     )
-    return _table(caption, ["head", *header], cells)
+    return markdown_table(caption, ["head", *header], cells)
 
 
 def _ranking(runs, known):
@@ -225,7 +226,7 @@ def _ranking(runs, known):
         "**Ranking minus as trained**, points. Thresholds, temperatures and priors "
         "rank two classes as before, so only sets of more classes change with them."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _decisions(runs, known):
@@ -250,7 +251,7 @@ def _decisions(runs, known):
         "**Decisions minus those of the network as trained, and minus those with its "
         "threshold moved** on the validation data, points."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _guards(runs):
@@ -280,7 +281,7 @@ def _guards(runs):
         "**What the guard did**: of every set and re-split; points, and in brackets "
         "how often the score rose and fell."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _gain_and_loss(gains):
@@ -309,7 +310,7 @@ def _every_set(runs, known, score):
         f"± standard error over re-splits; bold beyond two of them."
     )
     header = ["set", "fewest test examples of a class", "as trained", *labels]
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _verdict(gains):
@@ -338,11 +339,6 @@ def _percent(values, score):
     if score == "log_loss":
         return "{:.3f} ± {:.3f}".format(*mean_and_error(values))
     return "{:.1f} ± {:.1f}".format(*mean_and_error(100 * values))
-
-
-def _table(caption, header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main(argv):

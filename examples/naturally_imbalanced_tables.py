@@ -18,6 +18,7 @@ from absl import app, flags
 
 from .figures import mean_and_error
 from .sweep_tables import AS_TRAINED, Recipe
+from .table_parts import markdown_table
 
 __all__ = ["best_recipe", "halves", "read_sets", "report"]
 
@@ -197,7 +198,7 @@ def _summary(kind, sets):
         "Points, mean ± standard error; the last three columns are of balanced "
         "accuracy."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _verdict(kind, choosing, confirming):
@@ -233,7 +234,7 @@ def _verdict(kind, choosing, confirming):
         "balanced accuracy, mean ± standard error; scores are percent, log loss nats. "
         "Average precision and ROC-AUC are of tau 0, which two classes' are for any."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _gains(sets, recipe, other, score="balanced_accuracy"):
@@ -260,7 +261,7 @@ def _grid(kind, arm, choosing, confirming):
         f"**{kind}: {arm}**, balanced accuracy minus logit adjustment with tau 1, "
         f"{which} sets, by blend (down) and tau."
     )
-    return _table(caption, ["blend", *(f"tau {tau:g}" for tau in taus)], cells)
+    return markdown_table(caption, ["blend", *(f"tau {tau:g}" for tau in taus)], cells)
 
 
 def _sets_table(kind, choosing, confirming):
@@ -275,7 +276,7 @@ def _sets_table(kind, choosing, confirming):
         for name, recipes in part.items()
     ]
     caption = f"**{kind}: every set**, balanced accuracy, percent."
-    return _table(caption, ["set", "half", *rows], cells)
+    return markdown_table(caption, ["set", "half", *rows], cells)
 
 
 def _sizes(kind, sets):
@@ -297,12 +298,7 @@ def _sizes(kind, sets):
         f"**{kind}: how many examples**, balanced accuracy minus logit adjustment with "
         f"tau 1 on the first split of all {len(sets)} sets."
     )
-    return _table(caption, header, cells)
-
-
-def _table(caption, header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(caption, header, cells)
 
 
 def main(argv):

@@ -46,6 +46,7 @@ from .sweep import (
     train_and_score,
 )
 from .sweep_views import read_network, seen_through
+from .table_parts import markdown_table
 from .trunks import FeatureFile
 
 __all__ = [
@@ -188,7 +189,7 @@ def views_table(path, confirm=()):
     header = ("images", "forward passes", "choosing", "confirming")
     header += ("accuracy minus default", "geometric mean minus default")
     header += ("confirming, with its own blend and tau",)
-    return _table(
+    return markdown_table(
         f"Accuracy / geometric mean; blend {_BLEND}, tau {_TAU}; {len(networks)} "
         f"networks. In the last column those that were best on the choosing ones.",
         header,
@@ -317,7 +318,9 @@ def few_tables(path, prior):
         f"each another class or network. The prior is that of {prior}."
     )
     gains = f"The same minus {_COPIES}, mean ± standard error over cases."
-    return "\n".join((_table(scores, header, scored), _table(gains, header, gained)))
+    return "\n".join(
+        (markdown_table(scores, header, scored), markdown_table(gains, header, gained))
+    )
 
 
 def _few_cell(cases):
@@ -447,8 +450,10 @@ def judge_table(path):
     header = ("chosen by", *names.values(), "accuracy minus default")
     header += ("geometric mean minus default", "more accurate than default")
     tables = (
-        _table(f"Percent; {len(networks)} networks, {len(lines)} heads.", header, rows),
-        _table("Blend and tau that were chosen.", ("network", *judged), picks),
+        markdown_table(
+            f"Percent; {len(networks)} networks, {len(lines)} heads.", header, rows
+        ),
+        markdown_table("Blend and tau that were chosen.", ("network", *judged), picks),
     )
     return "\n".join(tables)
 
@@ -477,11 +482,6 @@ def _differences(values, default):
     for column in range(2):
         difference = (values - default)[:, column]
         yield "{:+.2f} ± {:.2f}".format(*mean_and_error(difference))
-
-
-def _table(caption, header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def run(part, folders, images, seeds, results):

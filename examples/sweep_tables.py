@@ -20,6 +20,7 @@ import numpy as np
 from absl import app, flags
 
 from .figures import SCORE_LABELS, mean_and_error
+from .table_parts import markdown_table
 
 __all__ = ["Network", "Recipe", "best_recipes", "read_networks", "report", "share"]
 
@@ -308,7 +309,7 @@ def _verdict(rows, chosen, choosing, confirming):
         "over all networks, against as trained; the test images "
         "are balanced, so that it is one of balanced accuracy, too."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _scores_table(rows, networks):
@@ -321,7 +322,7 @@ def _scores_table(rows, networks):
         for label, recipe in rows.items()
     ]
     caption = f"**Scores**, percent, mean of {len(networks)} networks that confirm."
-    return _table(caption, ["head", *SCORE_LABELS.values()], cells)
+    return markdown_table(caption, ["head", *SCORE_LABELS.values()], cells)
 
 
 def _losses_table(rows, chosen, networks):
@@ -337,7 +338,7 @@ def _losses_table(rows, chosen, networks):
         cells.append([label, *(str(len(found)) for found in below)])
     header = ("head", *SCORE_LABELS.values())
     caption = f"**On how many of {len(networks)} networks the chosen head is below:**"
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _experiments_table(rows, networks):
@@ -348,7 +349,7 @@ def _experiments_table(rows, networks):
     ]
     names = [f"{name} ({len(group)})" for name, group in groups.items()]
     caption = "**Shares in accuracy / geometric mean by experiment** (networks)."
-    return _table(caption, ["head", *names], cells)
+    return markdown_table(caption, ["head", *names], cells)
 
 
 def _networks_table(rows, choosing, confirming):
@@ -366,7 +367,7 @@ def _networks_table(rows, choosing, confirming):
         "**Every network:** accuracy / geometric mean; mean of "
         f"{' or '.join(map(str, seeds))} head seeds."
     )
-    return _table(caption, ["network", "half", *rows], cells)
+    return markdown_table(caption, ["network", "half", *rows], cells)
 
 
 def _best_table(best, choosing, confirming):
@@ -389,7 +390,7 @@ def _best_table(best, choosing, confirming):
         "**Every material with its best blend and tau**, by the choosing networks: "
         "shares in accuracy / geometric mean, from the best on."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 def _grid_table(arm, networks, title):
@@ -400,7 +401,7 @@ def _grid_table(arm, networks, title):
         for blend in blends
     ]
     caption = f"**{arm}, {title} networks:** shares by blend (down) and tau."
-    return _table(caption, ["blend", *(f"tau {tau:g}" for tau in taus)], cells)
+    return markdown_table(caption, ["blend", *(f"tau {tau:g}" for tau in taus)], cells)
 
 
 def _sources_tables(chosen, networks, kind):
@@ -457,7 +458,7 @@ def _gains_table(chosen, best, networks):
         "each on the choosing networks. Left out: subsets that are balanced as they "
         "are, where nothing is drawn."
     )
-    return _table(caption, header, cells)
+    return markdown_table(caption, header, cells)
 
 
 _NO_GAIN = "+0.0 ± 0.0 / +0.0 ± 0.0"
@@ -484,7 +485,7 @@ def _pivot(caption, cells):
         [*names, *(row.get(source, "") for source in sources)]
         for names, row in table.items()
     ]
-    return _table(caption, ["passes", "examples", *sources], rows)
+    return markdown_table(caption, ["passes", "examples", *sources], rows)
 
 
 def _order(size, passes, source):
@@ -501,11 +502,6 @@ def _short(name):
     parts = name.replace("flip_and_shift", "augmented").split("-")
     shown = ("step", "long", "resnet", "augmented", "seed")
     return " ".join(part for part in parts if part.startswith(shown)) or name
-
-
-def _table(caption, header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _matching(networks, patterns):
