@@ -20,6 +20,7 @@ import tensorflow as tf
 from imblearn.over_sampling import SMOTE
 from sklearn.datasets import load_digits
 
+from tests.noise import noisy
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.gaussians.covariance import COVARIANCE_TYPES
@@ -57,12 +58,6 @@ ENVIRONMENTS = {
     "oneDNN without AVX-512": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
     "OpenBLAS for an older processor": {"OPENBLAS_CORETYPE": "Haswell"},
 }
-
-
-def noisy(x, seed):
-    """An augmentation that draws from the seed that it is given."""
-    x = tf.cast(x, tf.float32)
-    return x + tf.random.stateless_normal(tf.shape(x), seed)
 
 
 def option(**settings):

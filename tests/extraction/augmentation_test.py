@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.noise import noisy
 from tf_pseudofeat.extraction.augmentation import (
     augment_once,
     augmenter,
@@ -14,10 +15,6 @@ from tf_pseudofeat.extraction.augmentation import (
 )
 
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
-
-
-def noisy(x, seed):
-    return x + tf.random.stateless_normal(tf.shape(x), seed)
 
 
 def views(augment, seed, view, steps=(0, 1)):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests.noise import noisy
 from tests.py_datasets import ArrayBatches
 from tf_pseudofeat.data.batches import first_batch
 from tf_pseudofeat.data.checks import check_data
@@ -327,10 +328,6 @@ def test_labels_in_a_list_raise_by_name():
 
 def doubled(x):
     return 2 * x
-
-
-def noisy(x, seed):
-    return x + tf.random.stateless_normal(tf.shape(x), seed)
 
 
 @pytest.mark.parametrize(

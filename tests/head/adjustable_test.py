@@ -4,6 +4,7 @@ import keras
 import pytest
 from keras import layers
 
+from tests.small_models import NoGraph
 from tf_pseudofeat.head.adjustable import output_width, why_not_adjustable
 
 
@@ -25,11 +26,6 @@ def ending(units, activation, loss=None):
 )
 def test_probabilities_and_logits_can_be_adjusted(units, activation, loss):
     assert output_width(ending(units, activation, loss)) == units
-
-
-class NoGraph(keras.Model):
-    def call(self, x):
-        return x
 
 
 def two_outputs():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
+from tests.small_models import small_classifier
 from tf_pseudofeat.head.optimizers import fresh_copy, head_optimizer
 
 X = np.random.default_rng(0).normal(size=(90, 4)).astype("float32")
@@ -16,21 +17,9 @@ class WithoutConfig(keras.optimizers.schedules.LearningRateSchedule):
         return 0.01
 
 
-def make_model(optimizer):
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(5, activation="relu", name="features"),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
-    model.compile(optimizer, "sparse_categorical_crossentropy")
-    return model
-
-
 @pytest.mark.parametrize("again", [fresh_copy, lambda old: head_optimizer(9, like=old)])
 def test_what_is_excluded_from_weight_decay_stays_excluded(again):
-    model = make_model("sgd")
+    model = small_classifier()
     old = keras.optimizers.AdamW(weight_decay=0.5)
     kernel, bias = model.layers[-1].trainable_variables
     first = model.layers[0].kernel
@@ -46,7 +35,7 @@ def test_what_is_excluded_from_weight_decay_stays_excluded(again):
 
 @pytest.mark.integration
 def test_an_optimizer_that_cannot_be_made_again_is_told_before_any_work():
-    model = make_model(keras.optimizers.Adam(WithoutConfig()))
+    model = small_classifier(optimizer=keras.optimizers.Adam(WithoutConfig()))
     message = (
         r"cannot be created like the model's own Adam: .*'WithoutConfig'.*`optimizer`"
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from imblearn.over_sampling import SMOTE
 
+from tests.small_models import small_classifier
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.options import Extraction, resolve_extraction
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
@@ -29,21 +30,8 @@ Y = np.repeat([0, 1, 2], [60, 30, 8])
 X = (RNG.normal(size=(98, 4)) + 2 * np.eye(4)[Y]).astype("float32")
 
 
-def make_model():
-    keras.utils.set_random_seed(3)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(6, activation="relu", name="features"),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    return model
-
-
 def retrained(*args, **settings):
-    model = make_model()
+    model = small_classifier()
     report = retrain_head(model, "features", (X, Y), *args, verbose=0, **settings)
     return report, model.get_weights()
 
@@ -332,7 +320,7 @@ def test_weights_count_in_the_prior(dtype, options, expected):
     )
     options = {"blend": 0.0, "tau": 0.0, "epochs": 60, "batch_size": 900, **options}
     options["optimizer"] = keras.optimizers.Adam(0.05)
-    model, data = make_model(), (x, y, WEIGHTED[y].astype(dtype))
+    model, data = small_classifier(), (x, y, WEIGHTED[y].astype(dtype))
     report = retrain_head(model, "features", data, monitor=None, verbose=0, **options)
     mean = keras.ops.convert_to_numpy(model(x)).mean(axis=0)
     np.testing.assert_allclose(mean, report.prior, atol=0.06)
@@ -342,14 +330,14 @@ def test_weights_count_in_the_prior(dtype, options, expected):
 
 def test_a_class_without_examples_has_no_share():
     data = X[Y != 1], Y[Y != 1]
-    model = make_model()
+    model = small_classifier()
     report = retrain_head(model, "features", data, epochs=1, verbose=0)
     assert report.prior[1] == 0.0
     assert sum(report.prior) == pytest.approx(1.0)
 
 
 def test_a_split_of_another_model_raises():
-    model, other = make_model(), keras.models.clone_model(make_model())
+    model, other = small_classifier(), keras.models.clone_model(small_classifier())
     other.set_weights(model.get_weights())
     split = Split(split_at(model, "features").trunk, split_at(other, "features").head)
     with pytest.raises(
@@ -370,7 +358,7 @@ def test_a_split_of_another_model_raises():
 )
 def test_tune_takes_nothing_that_it_would_not_heed(name, error, message):
     with pytest.raises(error, match=message):
-        tune(make_model(), "features", (X, Y), (X, Y), verbose=0, **{name: None})
+        tune(small_classifier(), "features", (X, Y), (X, Y), verbose=0, **{name: None})
 
 
 def test_an_error_after_the_training_leaves_the_head_as_it_was(monkeypatch):
@@ -379,7 +367,7 @@ def test_an_error_after_the_training_leaves_the_head_as_it_was(monkeypatch):
         def report(self):
             raise RuntimeError("no report")
 
-    model = make_model()
+    model = small_classifier()
     before = model.get_weights()
     with pytest.raises(RuntimeError, match="no report"):
         retrain_head(model, "features", (X, Y), gaussian=Broken(3), verbose=0)
@@ -389,8 +377,8 @@ def test_an_error_after_the_training_leaves_the_head_as_it_was(monkeypatch):
 
 @pytest.mark.parametrize("name", ["task", "material", "recipe"])
 def test_fit_head_names_what_is_of_another_kind(name):
-    head = split_at(make_model(), "features").head
-    data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)
+    head = split_at(small_classifier(), "features").head
+    data = LabeledFeatures(RNG.normal(size=(98, 5)).astype("float32"), Y)
     arguments = {
         "task": Task(head, 3, "sparse_categorical_crossentropy"),
         "material": prepare_material(data, HeadRecipe(), 3),
@@ -415,8 +403,8 @@ def test_weights_are_not_lost_in_a_sampler():
 
 
 def test_a_head_of_another_width_raises():
-    head = split_at(make_model(), "features").head
-    data = LabeledFeatures(RNG.normal(size=(98, 6)).astype("float32"), Y)
+    head = split_at(small_classifier(), "features").head
+    data = LabeledFeatures(RNG.normal(size=(98, 5)).astype("float32"), Y)
     material = prepare_material(data, HeadRecipe(), 3)
     with pytest.raises(ValueError, match=r"5 classes must have outputs \[B, 5\]"):
         fit_head(Task(head, 5, "sparse_categorical_crossentropy"), material, verbose=0)

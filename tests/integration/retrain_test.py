@@ -15,6 +15,7 @@ from sklearn.metrics import recall_score
 
 from tests import programs
 from tests.py_datasets import ArrayBatches
+from tests.small_models import small_classifier
 from tests.trained import compiled
 from tf_pseudofeat.extraction import features as features_module
 from tf_pseudofeat.extraction import options as options_module
@@ -277,23 +278,6 @@ BINARY = (Y > 0).astype("float32")
 ONE_HOT = np.eye(3, dtype="float32")[Y]
 
 
-def make_model(
-    units=3, activation="softmax", loss="sparse_categorical_crossentropy", between=()
-):
-    keras.utils.set_random_seed(3)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.Dense(5, activation="relu", name="features"),
-            *between,
-            layers.Dense(units, activation=activation, name="end"),
-        ]
-    )
-    if loss is not None:
-        model.compile("sgd", loss)
-    return model
-
-
 def assert_cured(model, data=(X, Y), layer_name="features", **settings):
     """Retrains, and checks what must hold of every model; returns the report.
 
@@ -363,7 +347,7 @@ LOGITS = {
     ],
 )
 def test_outputs_losses_and_labels_of_every_form(units, activation, loss, labels):
-    model = make_model(units, activation, loss)
+    model = small_classifier(units, activation, loss)
     settings = {"epochs": 30, "batch_size": 2 * N, "optimizer": adam(0.1)}
     report = assert_cured(model, (X, labels), blend=0.0, tau=0.0, **settings)
     real = [80, 30, 10] if units == 3 else [80, 40]
@@ -378,7 +362,7 @@ def test_outputs_losses_and_labels_of_every_form(units, activation, loss, labels
 
 
 def test_logits_of_a_model_that_was_not_compiled_need_a_loss():
-    model = make_model(activation=None, loss=None)
+    model = small_classifier(activation=None, loss=None)
     with pytest.raises(ValueError, match="Pass `loss`"):
         retrain(model, (X, Y))
     assert_cured(model, loss=LOGITS["sparse"])
@@ -398,7 +382,7 @@ def test_custom_loss_object_is_the_one_that_trains():
             return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
 
     calls = []
-    model = make_model(loss=Counting(calls))
+    model = small_classifier(loss=Counting(calls))
     assert_cured(model)
     assert calls and all(shape[-1] == 3 for shape in calls)
 
@@ -495,7 +479,7 @@ def dataset(labels=Y):
     ids=["arrays", "shuffled", "unknown length", "dict y", "infinite", "PyDataset"],
 )
 def test_data_of_every_kind_are_read_once_with_their_own_labels(data, settings):
-    model, gaussian = make_model(), ClassConditionalGaussian(3)
+    model, gaussian = small_classifier(), ClassConditionalGaussian(3)
     report = assert_cured(model, data, gaussian=gaussian, **settings)
     assert report.real == [80, 30, 10]
     kernel, bias = model.layers[0].get_weights()
@@ -510,7 +494,7 @@ def test_sample_weights_reach_the_head():
     labels = np.where(wrong, (Y + 1) % 3, Y)
     after = []
     for weight in (np.ones(N), np.where(wrong, 1e-6, 1.0)):
-        model = make_model()
+        model = small_classifier()
         model.layers[0].set_weights([np.eye(4, 5), np.ones(5)])
         report = assert_cured(
             model,
@@ -534,7 +518,7 @@ def test_sample_weights_reach_the_head():
 )
 def test_gaussian_of_the_users_own(covariance_type):
     gaussian = ClassConditionalGaussian(3, covariance_type, shrinkage=0.3)
-    report = assert_cured(make_model(), gaussian=gaussian)
+    report = assert_cured(small_classifier(), gaussian=gaussian)
     assert report.covariance == gaussian.report
     assert report.covariance.covariance_type == covariance_type
     assert gaussian.moments.count.tolist() == [80, 30, 10]
@@ -551,7 +535,7 @@ def test_gaussian_of_the_users_own(covariance_type):
     ids=["SMOTE", "RandomOverSampler", "RandomUnderSampler"],
 )
 def test_samplers_of_imbalanced_learn(sampler, pseudo):
-    report = assert_cured(make_model(), sampler=sampler)
+    report = assert_cured(small_classifier(), sampler=sampler)
     assert report.pseudo == pseudo
     assert report.covariance is None
     assert report.recipe.sampler is sampler
@@ -595,7 +579,7 @@ def test_sampler_sees_flat_features_and_class_ids_and_the_head_gets_maps_back():
 def test_sampling_strategy_says_how_many_pseudo_features(sampling_strategy, pseudo):
     optimizer = keras.optimizers.SGD(0.1)
     report = assert_cured(
-        make_model(), sampling_strategy=sampling_strategy, optimizer=optimizer
+        small_classifier(), sampling_strategy=sampling_strategy, optimizer=optimizer
     )
     assert report.pseudo == pseudo
     assert int(optimizer.iterations) == 2 * -(-(N + sum(pseudo)) // 40)
@@ -605,7 +589,7 @@ def test_multiplied_minority_works_with_samplers_too():
     sampler = imblearn.over_sampling.RandomOverSampler(
         sampling_strategy=multiply_minority(3), random_state=0
     )
-    assert assert_cured(make_model(), sampler=sampler).pseudo == [0, 60, 20]
+    assert assert_cured(small_classifier(), sampler=sampler).pseudo == [0, 60, 20]
 
 
 # ---- Settings. -----------------------------------------------------------------------
@@ -614,7 +598,7 @@ def test_multiplied_minority_works_with_samplers_too():
 def test_fresh_head_follows_from_the_seed_and_forgets_what_was_learnt():
     results = []
     for seed, scale in [((1, 2), 1), ((1, 2), 50), ((3, 4), 1)]:
-        model = make_model()
+        model = small_classifier()
         model.layers[-1].kernel.assign(scale * model.layers[-1].kernel)
         assert_cured(model, fresh_head=True, seed=seed)
         results.append(state(model))
@@ -632,7 +616,7 @@ def test_fresh_head_follows_from_the_seed_and_forgets_what_was_learnt():
     ids=["SGD", "AdamW"],
 )
 def test_optimizer_of_the_models_kind_and_its_own_is_untouched(optimizer):
-    model = make_model()
+    model = small_classifier()
     compiled(model, optimizer, SPARSE, run_eagerly=True)
     model.fit(X, Y, batch_size=N, verbose=0)
     before = state(optimizer)
@@ -644,16 +628,16 @@ def test_optimizer_of_the_models_kind_and_its_own_is_untouched(optimizer):
 
 
 def test_optimizer_by_name():
-    assert assert_cured(make_model(), optimizer="sgd").optimizer == "SGD"
+    assert assert_cured(small_classifier(), optimizer="sgd").optimizer == "SGD"
 
 
 def test_epochs_by_default_make_about_a_thousand_steps():
-    report = retrain(make_model(), (X, Y), batch_size=12)  # 20 batches an epoch
+    report = retrain(small_classifier(), (X, Y), batch_size=12)  # 20 batches an epoch
     assert report.recipe.epochs == 50
 
 
 def test_without_validation_data_the_training_data_are_scored():
-    model = make_model()
+    model = small_classifier()
     with pytest.warns(UserWarning, match="`monitor` is 'accuracy', but there are no"):
         report = assert_cured(model, monitor="accuracy")
     assert "any head is kept" in report.notes[0]
@@ -663,9 +647,9 @@ def test_without_validation_data_the_training_data_are_scored():
 
 
 def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
-    assert_cured(make_model(), verbose=0)
+    assert_cured(small_classifier(), verbose=0)
     assert capsys.readouterr().out == ""
-    assert_cured(make_model(), verbose="auto")
+    assert_cured(small_classifier(), verbose="auto")
     printed = capsys.readouterr().out
     assert "Extracting features at 'features'" in printed
     assert "Training the head on 240 features" in printed
@@ -678,7 +662,7 @@ def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
 @pytest.mark.tensorflow(reason="tf.distribute")
 def test_model_mirrored_on_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-        model = make_model(between=[layers.Dropout(0.1)])
+        model = small_classifier(between=[layers.Dropout(0.1)])
     assert_cured(model, fresh_head=True)
 
 
@@ -904,7 +888,7 @@ def test_the_trunk_sees_so_many_of_each_class_and_the_data_are_read_once(
         return run(trunk, x)
 
     monkeypatch.setattr(features_module, "features_of", watched)
-    model = make_model()
+    model = small_classifier()
     data = (X, Y) if kind == "arrays" else counted((X, Y), reads)
     report = retrain(model, data, per_class=20, **UNTRAINED)
     assert report.real == [80, 30, 10]

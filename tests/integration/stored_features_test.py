@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 from tests.heads import fit, score
+from tests.noise import noisy
+from tests.small_models import small_classifier
 from tf_pseudofeat.core import stored_array
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.stored_array import StoredArray
@@ -73,19 +75,6 @@ def in_files(tmp_path):
     return write
 
 
-def make_model():
-    keras.utils.set_random_seed(3)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(5, activation="relu", name="features"),
-            keras.layers.Dense(3, activation="softmax", name="end"),
-        ]
-    )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model
-
-
 def make_head():
     keras.utils.set_random_seed(4)
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
@@ -107,13 +96,9 @@ def folders(path):
 # ---- Extraction. ---------------------------------------------------------------------
 
 
-def noisy(x, seed):
-    return x + tf.random.stateless_normal(tf.shape(x), seed)
-
-
 @pytest.mark.parametrize("augment", [None, noisy])
 def test_extraction_is_that_in_memory(tmp_path, augment):
-    trunk = keras.Sequential(make_model().layers[:1])
+    trunk = keras.Sequential(small_classifier().layers[:1])
     data = tf.data.Dataset.from_tensor_slices((X, Y, WEIGHT)).batch(32)
     options = {"augment": augment, "verbose": 0}
     expected = extract_features(trunk, data, **options)
@@ -139,7 +124,7 @@ def test_an_extraction_that_fails_leaves_nothing(tmp_path, error):
             raise error
         return x
 
-    trunk = keras.Sequential(make_model().layers[:1])
+    trunk = keras.Sequential(small_classifier().layers[:1])
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(30)
     with pytest.raises(error):
         extract_features(
@@ -170,7 +155,7 @@ def full_disk(monkeypatch, after):
 
 @pytest.mark.parametrize("after", range(4))
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, after):
-    trunk = keras.Sequential(make_model().layers[:1])
+    trunk = keras.Sequential(small_classifier().layers[:1])
     options = {"cache_dir": tmp_path / "a" / "b", "verbose": 0}
     if after < 2:  # a set without views has two files
         with full_disk(monkeypatch, after):
@@ -180,7 +165,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, after):
     with full_disk(monkeypatch, after):  # in the features, or those to validate on
         unseen = X[::2], Y[::2]
         data = "features", (X, Y)
-        retrain_head(make_model(), *data, validation_data=unseen, **options)
+        retrain_head(small_classifier(), *data, validation_data=unseen, **options)
     assert folders(tmp_path) == []
 
 
@@ -350,7 +335,7 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
         "monitor": None,
         "verbose": 0,
     }
-    models = [make_model(), make_model()]
+    models = [small_classifier(), small_classifier()]
     reports = [
         retrain_head(models[0], "features", (X, Y), **settings),
         retrain_head(models[1], "features", (X, Y), cache_dir=tmp_path, **settings),
@@ -370,13 +355,17 @@ def test_a_retraining_is_that_in_memory(tmp_path, one_chunk):
 def test_plain_features_are_a_set_of_their_own(tmp_path):
     settings = {"epochs": 1, "verbose": 0, "cache_dir": tmp_path}
     report = retrain_head(
-        make_model(), "features", (X, Y), extraction=Extraction.plain(), **settings
+        small_classifier(),
+        "features",
+        (X, Y),
+        extraction=Extraction.plain(),
+        **settings,
     )
     assert report.used == report.real == [200, 80, 20]
     assert folders(tmp_path) == ["training"]
     assert load_features(tmp_path / "training").features.shape == (N, 5)
     with pytest.raises(ValueError, match=r"training already holds a set"):
-        retrain_head(make_model(), "features", (X, Y), **settings)
+        retrain_head(small_classifier(), "features", (X, Y), **settings)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -391,7 +380,7 @@ def test_a_retraining_that_fails_in_a_view_leaves_no_features(tmp_path, error):
 
     options = {"batch_size": 60, "epochs": 1, "verbose": 0}
     extraction = Extraction(augment=fails, views=2, cache_dir=tmp_path, batch_size=150)
-    model = make_model()
+    model = small_classifier()
     with pytest.raises(error, match="in the middle"):
         retrain_head(model, "features", (X, Y), extraction=extraction, **options)
     assert folders(tmp_path) == []
@@ -406,7 +395,7 @@ def test_a_retraining_that_fails_in_a_view_leaves_no_features(tmp_path, error):
     ids=["views", "plain"],
 )
 def test_settings_are_chosen_as_in_memory(tmp_path, extraction, one_chunk):
-    data = make_model(), "features", (X, Y), (X[::2], Y[::2])
+    data = small_classifier(), "features", (X, Y), (X[::2], Y[::2])
     settings = {"extraction": extraction, "epochs": 1, "verbose": 0}
     tunings = [
         tune(*data, **settings),
@@ -422,7 +411,7 @@ def test_settings_are_chosen_as_in_memory(tmp_path, extraction, one_chunk):
 def test_a_retraining_chooses_its_settings(tmp_path):
     unseen = X[::2], Y[::2]
     report = retrain_head(
-        make_model(),
+        small_classifier(),
         "features",
         (X, Y),
         validation_data=unseen,
@@ -451,7 +440,7 @@ def test_the_callback_leaves_no_features_behind(tmp_path, one_chunk):
     retrainer = PseudoFeatureHeadRetrainer(
         "features", (X, Y), every=1, cache_dir=cache, **settings
     )
-    make_model().fit(X, Y, epochs=2, verbose=0, callbacks=[retrainer])
+    small_classifier().fit(X, Y, epochs=2, verbose=0, callbacks=[retrainer])
     assert retrainer.report.kept
     assert folders(tmp_path) == []
     assert len({name for names in seen for name in names}) == 2  # one at a time

@@ -9,6 +9,7 @@ import pytest
 
 import tf_pseudofeat as tfpf
 from tests.model_state import bits
+from tests.small_models import small_classifier
 from tf_pseudofeat.head.weights import _TRAINED, rollback_unless_committed
 from tf_pseudofeat.splitting.split_at import split_at
 
@@ -19,15 +20,7 @@ X[np.arange(120), Y] += 1
 
 
 def make_model(seed=0, dropout=0.2):
-    keras.utils.set_random_seed(seed)
-    layers = [
-        keras.layers.Dense(5, activation="relu", name="features"),
-        keras.layers.Dropout(dropout),
-        keras.layers.Dense(3, activation="softmax"),
-    ]
-    model = keras.Sequential([keras.Input((4,)), *layers])
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    return model
+    return small_classifier(between=[keras.layers.Dropout(dropout)], seed=seed)
 
 
 def retrain(model, **settings):

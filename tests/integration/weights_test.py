@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
+from tests.small_models import small_classifier
 from tf_pseudofeat.head.weights import (
     blend_weights,
     product_layers,
@@ -18,17 +19,8 @@ X[np.arange(120), Y] += 2
 
 
 def make_model(**of_last):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(5, activation="relu", name="features"),
-            keras.layers.Dense(3, activation="softmax", name="end", **of_last),
-        ]
-    )
-    optimizer, loss = keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss, jit_compile=False)
-    return model
+    adam = keras.optimizers.Adam(0.05)
+    return small_classifier(optimizer=adam, seed=0, of_last=of_last, jit_compile=False)
 
 
 def test_a_constraint_holds_of_a_mean_of_weights():

@@ -10,6 +10,7 @@ from imblearn.over_sampling import SMOTE
 from keras import layers
 
 import tf_pseudofeat as tfpf
+from tests.small_models import small_classifier
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.splitting.trunk_and_head import Split
@@ -22,22 +23,8 @@ FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 BINARY_FROM_LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
 
 
-def make_model(units=3, activation="softmax", loss="sparse_categorical_crossentropy"):
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.Dense(5, activation="relu", name="features"),
-            layers.Dense(units, activation=activation, name="probabilities"),
-        ],
-        name="network",
-    )
-    if loss is not None:
-        model.compile("sgd", loss)
-    return model
-
-
 def job(model=None, layer_name="features", data=(X, Y), **settings):
-    return resolve_task(model or make_model(), layer_name, data, **settings)
+    return resolve_task(model or small_classifier(), layer_name, data, **settings)
 
 
 def error_of(*args, error=ValueError, **settings):
@@ -54,7 +41,7 @@ def test_no_layer_is_the_usual_one():
 
 
 def test_job_holds_the_two_halves_of_the_model():
-    model = make_model()
+    model = small_classifier()
     result = job(model)
     assert result.split.layer_name == "features" and result.task.num_classes == 3
     trunk, head = result.split
@@ -81,7 +68,7 @@ def test_classes_and_threshold_follow_from_the_outputs(
     units, activation, loss, classes, threshold
 ):
     labels = Y if units == 3 else Y % 2
-    result = job(make_model(units, activation, loss), data=(X, labels)).task
+    result = job(small_classifier(units, activation, loss), data=(X, labels)).task
     assert (result.num_classes, result.threshold) == (classes, threshold)
 
 
@@ -98,7 +85,8 @@ def test_loss_of_a_model_that_was_not_compiled_follows_from_its_end(
     units, activation, labels, expected
 ):
     assert (
-        job(make_model(units, activation, None), data=(X, labels)).task.loss == expected
+        job(small_classifier(units, activation, None), data=(X, labels)).task.loss
+        == expected
     )
 
 
@@ -106,7 +94,7 @@ def test_loss_of_a_model_that_was_not_compiled_follows_from_its_end(
     "activation, units", [(None, 3), (None, 1), ("sigmoid", 3), ("relu", 3)]
 )
 def test_loss_that_does_not_follow_is_asked_for(activation, units):
-    model = make_model(units, activation, None)
+    model = small_classifier(units, activation, None)
     message = error_of(model, data=(X, Y % 2))
     assert "'network' is not compiled" in message
     assert "Pass `loss`" in message and "from_logits=True" in message
@@ -115,13 +103,13 @@ def test_loss_that_does_not_follow_is_asked_for(activation, units):
 
 
 def test_loss_that_was_compiled_is_used_as_the_object_it_is():
-    assert job(make_model(loss=FROM_LOGITS)).task.loss is FROM_LOGITS
-    assert job(make_model(loss=[FROM_LOGITS])).task.loss is FROM_LOGITS
-    assert job(make_model(loss={"probabilities": FROM_LOGITS})).task.loss is FROM_LOGITS
+    assert job(small_classifier(loss=FROM_LOGITS)).task.loss is FROM_LOGITS
+    assert job(small_classifier(loss=[FROM_LOGITS])).task.loss is FROM_LOGITS
+    assert job(small_classifier(loss={"end": FROM_LOGITS})).task.loss is FROM_LOGITS
 
 
 def test_loss_that_is_given_goes_before_the_compiled_one():
-    assert job(make_model(loss="mse"), loss=FROM_LOGITS).task.loss is FROM_LOGITS
+    assert job(small_classifier(loss="mse"), loss=FROM_LOGITS).task.loss is FROM_LOGITS
 
 
 def test_one_batch_is_read_and_no_more():
@@ -140,7 +128,7 @@ def test_one_batch_is_read_and_no_more():
 
 
 def test_nothing_of_the_model_changes():
-    model = make_model()
+    model = small_classifier()
     before = model.get_weights()
     job(model, gaussian=ClassConditionalGaussian(3), validation_data=(X, Y))
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -160,7 +148,7 @@ def test_strategy_is_the_models_own_and_none_without():
     assert job().task.strategy is None
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
-        model = make_model()
+        model = small_classifier()
     assert job(model).task.strategy is strategy
 
 
@@ -173,7 +161,7 @@ UNFITTED = ClassConditionalGaussian(3)
     "settings, words",
     [
         ({"layer_name": "featuers"}, ["no layer 'featuers'", "'features'"]),
-        ({"layer_name": "probabilities"}, ["output layer", "'features'"]),
+        ({"layer_name": "end"}, ["output layer", "'features'"]),
         ({"monitor": "f2"}, ["'f2'", "'balanced_accuracy'", "or None"]),
         ({"monitor": "recall"}, ["'recall'"]),
         ({"seed": 1}, ["two integers", "1"]),
@@ -300,7 +288,7 @@ def test_weights_that_trunk_and_head_share_raise():
 
 
 def test_halves_that_do_not_make_the_model_raise():
-    model, other = make_model(), make_model()
+    model, other = small_classifier(), small_classifier(seed=4)
     trunk = keras.Sequential([keras.Input((4,)), other.layers[0]])
     head = keras.Sequential([keras.Input((5,)), model.layers[1]])
     message = error_of(model, Split(trunk, head))
@@ -398,14 +386,14 @@ def test_layers_with_state_raise_by_name_before_any_call():
 
 
 def test_errors_name_the_model_that_was_passed():
-    model = make_model()
+    model = small_classifier()
     assert "Model 'network' has no layer 'nothing'" in error_of(model, "nothing")
     split = tfpf.split_at(model, "features")
     assert split.head.name == "network_after_features"
     assert split.trunk.name == "network_to_features"
     with pytest.raises(ValueError, match="'network' has outputs of shapes"):
         tfpf.export_classifier(
-            make_model(activation="relu"), "nowhere", class_names=list("abc")
+            small_classifier(activation="relu"), "nowhere", class_names=list("abc")
         )
 
 
@@ -427,6 +415,6 @@ def test_an_error_of_the_validation_data_says_so(data, message, form):
         data = tf.data.Dataset.from_tensor_slices(data).batch(8)
     with pytest.raises((TypeError, ValueError), match=message) as caught:
         tfpf.retrain_head(
-            make_model(), "features", (X, Y), validation_data=data, verbose=0
+            small_classifier(), "features", (X, Y), validation_data=data, verbose=0
         )
     assert "validation_data" in str(caught.value)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tests import heads
 from tests.independence import dependent
+from tests.noise import noisy
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
@@ -200,10 +201,6 @@ def test_sampling_shares_no_draw_between_rows_or_seeds():
 
 
 # Views.
-
-
-def noisy(x, seed):
-    return x + tf.random.stateless_normal(tf.shape(x), seed)
 
 
 def views_of(augment, seeds=SEEDS):

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from tests.ending_in import model_ending_in
+from tests.small_models import NoGraph
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.endpoints import endpoints
 
@@ -86,11 +87,6 @@ def test_a_gaussian_is_of_the_layer_that_is_served():
         ValueError, match=r"features of shape \[4\]; layer 'hidden' has"
     ):
         endpoints(hidden_model(), gaussian=gaussian, layer_name="hidden")
-
-
-class NoGraph(keras.Model):
-    def call(self, x):
-        return x
 
 
 def test_a_model_without_a_graph_is_exported_by_keras():

@@ -4,6 +4,7 @@ import keras
 import pytest
 from keras import layers
 
+from tests.small_models import NoGraph
 from tf_pseudofeat.splitting.graph import Graph
 from tf_pseudofeat.splitting.split_checks import (
     check_arguments,
@@ -59,11 +60,6 @@ def test_a_bypass_is_told_with_who_reads_what(words):
     with pytest.raises(ValueError, match=message):
         check_separates(graph, node_of(graph, "skipped"))
     check_separates(graph, node_of(graph, "added"))
-
-
-class NoGraph(keras.Model):
-    def call(self, x):
-        return x
 
 
 @pytest.mark.parametrize(
