@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from .figures import mean_and_error
-from .sweep_tables import AS_TRAINED, Recipe
+from .sweep_networks import AS_TRAINED, Recipe
 from .table_parts import markdown_table
 
 __all__ = ["best_recipe", "halves", "read_sets", "report"]

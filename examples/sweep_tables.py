@@ -9,46 +9,33 @@ chooses it, by the mean of its shares of the gap in accuracy and geometric mean;
 other half, on which nothing was chosen, says how good it is.
 """
 
-import dataclasses
 import fnmatch
-import json
 import pathlib
 import sys
-import typing
 
 import numpy as np
 from absl import app, flags
 
 from .figures import SCORE_LABELS, mean_and_error
+from .sweep_networks import (
+    AS_GOOD,
+    AS_TRAINED,
+    ORACLE,
+    SHARED_SCORES,
+    Recipe,
+    best_recipes,
+    cheapest,
+    mean_passes,
+    read_networks,
+    safest,
+    shares,
+)
 from .table_parts import markdown_table
 
-__all__ = ["Network", "Recipe", "best_recipes", "read_networks", "report", "share"]
+__all__ = ["report"]
 
 FLAGS = flags.FLAGS
 
-_SHARED = ("accuracy", "geometric_mean")
-_AS_GOOD = 1.0  # percent of the gap, within which the cheaper recipe is taken
-
-
-class Recipe(typing.NamedTuple):
-    """A head of the sweep.
-
-    Attributes:
-        arm: what it was trained on, as the results call it.
-        blend: share of the old head in it.
-        tau: how much of the prior is off its logits.
-    """
-
-    arm: str
-    blend: float
-    tau: float
-
-    def __str__(self):
-        return f"{self.arm}; blend {self.blend:g}, tau {self.tau:g}"
-
-
-AS_TRAINED = Recipe("as trained", 1.0, 0.0)
-ORACLE = Recipe("oracle", 0.0, 0.0)
 _RIVALS = {
     "logit adjustment, tau 1": Recipe("as trained", 1.0, 1.0),
     "logit adjustment, tau 1.5": Recipe("as trained", 1.0, 1.5),
@@ -67,146 +54,12 @@ _LEADS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """What the sweep found on one trained network.
-
-    Attributes:
-        name: as in the results.
-        experiment: the data and the network, as in the results.
-        kind: "step" or "long tail".
-        scores: {`Recipe`: {score: mean over head seeds}}.
-        forward_passes: {arm: inputs that the trunk sees}.
-        seeds: number of head seeds.
-    """
-
-    name: str
-    experiment: str
-    kind: str
-    scores: dict
-    forward_passes: dict
-    seeds: int
-
-
 def define_flags():
     """The flags of this program, for when it is run and not imported."""
     flags.DEFINE_list("results", None, "Results files of examples/sweep.py.")
     flags.DEFINE_list("choose", None, "Patterns of the networks that choose.")
     flags.DEFINE_list("confirm", None, "Patterns of the networks that confirm.")
     flags.mark_flags_as_required(["results", "choose", "confirm"])
-
-
-def read_networks(*paths):
-    """Reads results files.
-
-    Args:
-        *paths: files of `examples/sweep.py`; of two lines for one head the last stands.
-
-    Returns:
-        networks: list of `Network`, those alone that have an oracle, by name.
-    """
-    lines = {}
-    for path in paths:
-        for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # torn when a run was killed
-            lines[entry["network"], entry["seed"], entry["arm"]] = entry
-    names = sorted({name for name, _, arm in lines if arm == "oracle"})
-    return [_network(name, lines) for name in names]
-
-
-def _network(name, lines):
-    found, forward_passes, seeds = {}, {}, set()
-    for (network, seed, arm), entry in lines.items():
-        if network != name:
-            continue
-        kind = "long tail" if entry["num_minority"] is None else "step"
-        experiment = entry["experiment"]
-        if "same_as" in entry:
-            entry = lines[name, seed, entry["same_as"]]
-        seeds.add(seed)
-        forward_passes[arm] = entry.get("forward_passes", 0)
-        for i, blend in enumerate(entry["blends"]):
-            for j, tau in enumerate(entry["taus"]):
-                scores = [entry[score][i][j] / 1e4 for score in SCORE_LABELS]
-                found.setdefault(Recipe(arm, blend, tau), []).append(scores)
-    scores = {
-        recipe: dict(zip(SCORE_LABELS, np.mean(values, axis=0), strict=True))
-        for recipe, values in found.items()
-    }
-    return Network(name, experiment, kind, scores, forward_passes, len(seeds))
-
-
-def share(networks, recipe, score):
-    """Percent of the way from "as trained" to the oracle, over some networks.
-
-    It is the mean gain over the mean gap, as in `examples/verdicts.py`, and no mean of
-    shares, in which a network with next to no gap would count for most.
-
-    Args:
-        networks: list of `Network`.
-        recipe: `Recipe`.
-        score: such as "accuracy".
-
-    Returns:
-        share: 100 (recipe - as trained) / (oracle - as trained), of means.
-    """
-    ours, start, end = (
-        np.mean([network.scores[each][score] for network in networks])
-        for each in (recipe, AS_TRAINED, ORACLE)
-    )
-    return 100 * (ours - start) / (end - start)
-
-
-def _shares(networks, recipe):
-    """Shares in accuracy and in geometric mean."""
-    return [share(networks, recipe, score) for score in _SHARED]
-
-
-def _merit(networks, recipe):
-    return float(np.mean(_shares(networks, recipe)))
-
-
-def best_recipes(networks):
-    """The best blend and tau of every arm that ran on all of some networks.
-
-    Args:
-        networks: list of `Network`, those that choose.
-
-    Returns:
-        best: {`Recipe`: its merit, the mean of its shares in accuracy and in geometric
-            mean over the networks}, from the best on.
-    """
-    common = set.intersection(*(set(network.scores) for network in networks))
-    best = {}
-    for recipe in sorted(common):
-        if recipe.arm in (AS_TRAINED.arm, ORACLE.arm):
-            continue
-        merit = _merit(networks, recipe)
-        if merit > best.get(recipe.arm, (-np.inf,))[0]:
-            best[recipe.arm] = merit, recipe
-    ranked = sorted(best.values(), key=lambda pair: -pair[0])
-    return {recipe: merit for merit, recipe in ranked}
-
-
-def _cheapest(networks, best):
-    """Of the recipes as good as the best one, that with the fewest forward passes."""
-    limit = max(best.values()) - _AS_GOOD
-    good = [recipe for recipe, merit in best.items() if merit >= limit]
-    return min(good, key=lambda recipe: _passes(networks, recipe))
-
-
-def _safest(networks):
-    """The recipe whose merit on the network that it suits least is the highest."""
-    recipes = set.intersection(*(set(network.scores) for network in networks))
-    recipes = sorted(r for r in recipes if r.arm not in (AS_TRAINED.arm, ORACLE.arm))
-    return max(recipes, key=lambda r: min(_merit([n], r) for n in networks))
-
-
-def _passes(networks, recipe):
-    return np.mean([network.forward_passes[recipe.arm] for network in networks])
 
 
 def report(choosing, confirming):
@@ -220,15 +73,15 @@ def report(choosing, confirming):
         text: Markdown.
     """
     best = best_recipes(choosing)
-    first, chosen = next(iter(best)), _cheapest(choosing, best)
+    first, chosen = next(iter(best)), cheapest(choosing, best)
     common = set.intersection(*(set(n.scores) for n in [*choosing, *confirming]))
     best = {recipe: merit for recipe, merit in best.items() if recipe in common}
-    safest = _safest(choosing)
+    careful = safest(choosing)
     rows = {f"chosen: {chosen}": chosen}
     if first != chosen:
         rows = {f"best: {first}": first} | rows
-    if safest in common and safest != chosen:
-        rows[f"safest: {safest}"] = safest
+    if careful in common and careful != chosen:
+        rows[f"safest: {careful}"] = careful
     fixed = {label: r for label, r in (_LEADS | _RIVALS).items() if r in common}
     rows = {"as trained": AS_TRAINED} | rows | fixed | {"oracle": ORACLE}
     everywhere = [*choosing, *confirming]
@@ -275,15 +128,15 @@ def _verdict(rows, chosen, choosing, confirming):
         worst = min(losses, key=losses.get)
         behind = [
             100 * (n.scores[chosen][score] - n.scores[recipe][score])
-            for score in _SHARED
+            for score in SHARED_SCORES
             for n in confirming
         ]
-        behind = np.reshape(behind, [len(_SHARED), -1])
+        behind = np.reshape(behind, [len(SHARED_SCORES), -1])
         cells.append(
             [
                 label,
-                *(f"{value:.0f}" for value in _shares(choosing, recipe)),
-                *(f"{value:.0f}" for value in _shares(confirming, recipe)),
+                *(f"{value:.0f}" for value in shares(choosing, recipe)),
+                *(f"{value:.0f}" for value in shares(confirming, recipe)),
                 *("{:+.1f} ± {:.1f}".format(*mean_and_error(b)) for b in behind),
                 f"{100 * losses[worst]:+.1f} ({_short(worst)})",
             ]
@@ -303,7 +156,7 @@ def _verdict(rows, chosen, choosing, confirming):
         f"{len(choosing)} networks that chose and {len(confirming)} that confirm. "
         "Best: the highest mean of both shares on the choosing networks. Chosen: of "
         "those within "
-        f"{_AS_GOOD:g} percent of it, the one with the fewest forward passes. Safest: "
+        f"{AS_GOOD:g} percent of it, the one with the fewest forward passes. Safest: "
         "the highest on the choosing network where it is lowest. The differences are "
         "points on the confirming networks, mean ± standard error; the last column is "
         "over all networks, against as trained; the test images "
@@ -357,7 +210,7 @@ def _networks_table(rows, choosing, confirming):
     for half, networks in (("chooses", choosing), ("confirms", confirming)):
         for network in networks:
             pairs = (
-                [network.scores[recipe][score] for score in _SHARED]
+                [network.scores[recipe][score] for score in SHARED_SCORES]
                 for recipe in rows.values()
             )
             name = _short(network.name)
@@ -374,7 +227,7 @@ def _best_table(best, choosing, confirming):
     cells = [
         [
             recipe.arm,
-            f"{_passes(choosing, recipe):,.0f}",
+            f"{mean_passes(choosing, recipe):,.0f}",
             f"{recipe.blend:g}",
             f"{recipe.tau:g}",
             _pair(choosing, recipe),
@@ -467,7 +320,7 @@ _NO_GAIN = "+0.0 ± 0.0 / +0.0 ± 0.0"
 def _gain(networks, recipe, other):
     gains = (
         [100 * (n.scores[recipe][score] - n.scores[other][score]) for n in networks]
-        for score in _SHARED
+        for score in SHARED_SCORES
     )
     return " / ".join("{:+.1f} ± {:.1f}".format(*mean_and_error(g)) for g in gains)
 
@@ -494,7 +347,7 @@ def _order(size, passes, source):
 
 
 def _pair(networks, recipe):
-    return "{:.0f} / {:.0f}".format(*_shares(networks, recipe))
+    return "{:.0f} / {:.0f}".format(*shares(networks, recipe))
 
 
 def _short(name):

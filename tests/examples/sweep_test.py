@@ -10,14 +10,14 @@ import tf_pseudofeat as tfpf
 from examples.compare import Results
 from examples.figures import SCORE_LABELS
 from examples.sweep import MATERIALS, Material, grid_scores, network_name, sweep
-from examples.sweep_tables import (
+from examples.sweep_networks import (
     ORACLE,
     Recipe,
     best_recipes,
     read_networks,
-    report,
     share,
 )
+from examples.sweep_tables import report
 from examples.trunks import FeatureFile
 from tests import heads
 from tests.few_steps import heads_train_briefly  # noqa: F401

@@ -1,4 +1,4 @@
-"""The edges of the recipe's sweep, on a network that is trained for an epoch."""
+"""py, sweep_judge.py and sweep_number_of_views.py on one network."""
 
 import dataclasses
 import json
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from examples import sweep_few
 from examples.compare import Results
 from examples.data import load_images
 from examples.sweep import Material, chosen_rows
+from examples.sweep_few import few_tables, sweep_few
+from examples.sweep_judge import judge_table, sweep_network
+from examples.sweep_number_of_views import sweep_number_of_views, views_table
 from examples.trunks import FeatureFile, Recipe, network_features
 from tests.few_steps import heads_train_briefly  # noqa: F401
 
@@ -52,10 +54,10 @@ def test_each_number_of_views_is_a_line_and_a_row(folder, images, tmp_path):
         Material(20, "4 views", "Gaussians"),
     ]
     for _ in range(2):  # the second finds all there
-        sweep_few.sweep_number_of_views(folder, images, [0], results, materials)
+        sweep_number_of_views(folder, images, [0], results, materials)
     lines = lines_of(results)
     assert [line["arm"] for line in lines] == ["as trained", *map(str, materials)]
-    table = sweep_few.views_table(results.path, confirm=["seed0"])
+    table = views_table(results.path, confirm=["seed0"])
     row = row_of(table, "20 a class, 4 views")
     assert row[1] == f"{lines[2]['forward_passes']:,}"
     place = lines[2]["blends"].index(0.2), lines[2]["taus"].index(0.5)
@@ -77,7 +79,7 @@ def test_a_class_of_a_few_examples(file, tmp_path):
     def views():
         return np.stack([file.features, file.view_features[0]])
 
-    sweep_few.sweep_few(file, "network", views, 1, results, left=(1, 8))
+    sweep_few(file, "network", views, 1, results, left=(1, 8))
     lines = {(line["method"], line["left"]): line for line in lines_of(results)}
     assert "has 1 example" in lines["own covariance", 1]["refused"]
     assert "n_neighbors" in lines["SMOTE", 1]["refused"]
@@ -94,9 +96,7 @@ def test_a_class_of_a_few_examples(file, tmp_path):
         recalls = tfpf.class_recalls(file.test_labels, logits.argmax(axis=-1), 10)
         assert adjusted[prior]["recall"] == pytest.approx(recalls[class_id], abs=1e-4)
 
-    scores, gains = sweep_few.few_tables(results.path, "what is left").split("\n\n|")[
-        1:
-    ]
+    scores, gains = few_tables(results.path, "what is left").split("\n\n|")[1:]
     row = row_of("|" + scores, "own covariance")
     assert row[1] == "refused" and row[2].count(" / ") == 2
     row = row_of("|" + gains, "copies")
@@ -106,7 +106,7 @@ def test_a_class_of_a_few_examples(file, tmp_path):
 @pytest.mark.slow
 def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
-    sweep_few.sweep_few(file, "n", lambda: file.view_features, 0, results, left=(4,))
+    sweep_few(file, "n", lambda: file.view_features, 0, results, left=(4,))
     (line,) = (line for line in lines_of(results) if line["method"] == "own covariance")
     rows = chosen_rows(file, 500, 0)
     members = rows[file.labels[rows] == line["class"]]
@@ -129,7 +129,7 @@ def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
 def test_a_view_judges_the_head_of_another(folder, file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     for _ in range(2):  # the second finds all there
-        sweep_few.run("judge", [folder], None, [0], results)
+        sweep_network(folder, [0], results)
     (line,) = lines_of(results)
     assert line["network"] == folder.name
     for judge in line["judges"].values():
@@ -144,7 +144,7 @@ def test_a_view_judges_the_head_of_another(folder, file, tmp_path):
     assert judge["balanced_accuracy"][-1][0] == pytest.approx(
         1e4 * recalls.mean(), abs=1
     )
-    table = sweep_few.judge_table(results.path)
+    table = judge_table(results.path)
     assert row_of(table, "default: blend 0.2, tau 0.5")[-1] == "0 of 1"
 
 
@@ -155,4 +155,4 @@ def test_a_file_without_two_views_is_no_judge(folder, tmp_path):
     one.write(tmp_path / "one/features.npz")
     results = Results(tmp_path / "few.jsonl")
     with pytest.raises(ValueError, match="no two views"):
-        sweep_few.run("judge", [tmp_path / "one"], None, [0], results)
+        sweep_network(tmp_path / "one", [0], results)
