@@ -84,6 +84,25 @@ def test_without_a_bias_or_an_example_of_each_class_there_is_no_tau(task):
     assert candidates_of(task).keys == [(1.0, 0.0)]
 
 
+@pytest.mark.parametrize("blend", [0.0, 0.3])
+@pytest.mark.parametrize("prior", [None, [0.5, 0.3, 0.2]])
+def test_a_ranking_is_at_the_class_shares_of_the_old_head(task, blend, prior):
+    """A head that differs in its prior alone ranks examples as it did."""
+    old = np.array(COUNTS) / 390 if prior is None else np.array(prior)
+    material = Material(DATA, np.array(COUNTS), counts={1: 240, 2: 270})
+    guard = Guard("balanced_accuracy")
+    candidates = Candidates(task, material, DATA, guard, 0.9, (1, 2), prior)
+    moved = (1 - blend) * (np.log(1 / 3) - np.log(old))
+    task.head.layers[-1].set_weights([np.eye(3), moved])
+    candidates.add(blend)
+    as_it_is = candidates.ranking(1.0)
+    np.testing.assert_allclose(
+        candidates.ranking(blend).probabilities, as_it_is.probabilities, rtol=1e-3
+    )
+    fitted = candidates.cross_fitted_ranking()
+    np.testing.assert_allclose(fitted.probabilities, as_it_is.probabilities, rtol=1e-3)
+
+
 @pytest.mark.parametrize("monitor", ["balanced_accuracy", "roc_auc"])
 def test_the_error_of_a_score_is_its_spread_over_new_data(monitor):
     scores, errors, guard = [], [], Guard(monitor)

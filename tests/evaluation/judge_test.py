@@ -36,6 +36,7 @@ class Linear:
         self.dense.set_weights([np.array([[slope]]), np.array([bias])])
 
     def judge(self, training, scoring, guard=None, *, errors=True, **settings):
+        chosen = {name: settings.pop(name) for name in {"tau", "prior"} & {*settings}}
         material = settings.pop("material", None)
         if material is None:
             counts = {1: 540} if settings.pop("draws", True) else {}
@@ -46,7 +47,7 @@ class Linear:
         linear = self.dense.activation is keras.activations.linear
         loss = keras.losses.BinaryCrossentropy(from_logits=linear)
         task = tfpf.Task(self.head, 2, loss, 0.0 if linear else 0.5, class_names=names)
-        recipe = tfpf.HeadRecipe(blend=0.5, tau=0.5)
+        recipe = tfpf.HeadRecipe(**{"blend": 0.5, "tau": 0.5, **chosen})
         return Judge(task, material, recipe, scoring, guard or Guard(), errors)
 
     def said(self, data):
@@ -54,6 +55,7 @@ class Linear:
         return Predictions(data.labels, scipy.special.expit(logits), "sigmoid")
 
 
+PRIOR = np.array(SIZES) / sum(SIZES)
 TRAINING, SCORING = drawn(SIZES, 0), drawn([1000, 100], 1)
 
 
@@ -70,7 +72,7 @@ def test_a_head_is_scored_as_it_was_and_as_it_is():
     before = linear.said(SCORING)
     linear.set(1.0, -0.5)
     after = linear.said(SCORING)
-    verdict = judge([0.5])
+    verdict = judge([0.5], PRIOR)
     assert verdict["reason"] == ""
     for when, predictions in (("before", before), ("after", after)):
         for name, score in score_predictions(predictions, [1]).items():
@@ -87,7 +89,7 @@ def test_a_head_without_a_gain_may_not_stay_and_is_scored_all_the_same():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING)
     linear.set(-1.0, 0.0)
-    verdict = judge([0.5])
+    verdict = judge([0.5], PRIOR)
     assert verdict["reason"].startswith("balanced_accuracy on the validation data fell")
     assert verdict["after"]["roc_auc"] < 0.5 < verdict["before"]["roc_auc"]
     assert verdict["standard_error"]["roc_auc"] > 0
@@ -98,7 +100,7 @@ def test_a_loss_without_bounds_is_a_reason(losses):
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING)
     linear.set(1.0, -0.5)
-    verdict = judge(losses)
+    verdict = judge(losses, PRIOR)
     assert (
         "the loss or the weights became infinite or NaN (losses: ["
         in (verdict["reason"])
@@ -112,11 +114,11 @@ def test_a_weight_without_bounds_is_a_reason(weight):
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING, Guard(None))
     linear.set(weight, 0.0)
-    assert "became infinite or NaN" in judge([0.5])["reason"]
+    assert "became infinite or NaN" in judge([0.5], PRIOR)["reason"]
 
 
 def test_without_features_to_score_there_are_no_scores():
-    verdict = Linear().judge(TRAINING, None, Guard(None))([0.5])
+    verdict = Linear().judge(TRAINING, None, Guard(None))([0.5], PRIOR)
     assert verdict == {
         "reason": "",
         "before": {},
@@ -132,8 +134,14 @@ def test_on_data_that_were_trained_on_there_are_no_errors():
     linear = Linear()
     judge = linear.judge(TRAINING, TRAINING, Guard(None), errors=False)
     linear.set(1.0, -0.5)
-    verdict = judge([0.5])
-    assert verdict["standard_error"] == {} == dict.fromkeys(verdict["notes"])
+    verdict = judge([0.5], PRIOR)
+    assert verdict["standard_error"] == {}
+    before, after = verdict["before"]["accuracy"], verdict["after"]["accuracy"]
+    (note,) = verdict["notes"]
+    assert note.startswith(
+        f"Worse on the training data, which flatter a head: accuracy "
+        f"{100 * before:.1f} -> {100 * after:.1f}; recall of 'ok' "
+    )
 
 
 def test_what_cannot_be_scored_raises_before_the_head_changes():
@@ -152,7 +160,7 @@ def test_what_cannot_be_scored_raises_before_the_head_changes():
 )
 def test_data_that_are_balanced_are_said_to_be(sizes, balanced):
     training = drawn(sizes, 0)
-    verdict = Linear().judge(training, SCORING, Guard(None))([0.5])
+    verdict = Linear().judge(training, SCORING, Guard(None))([0.5], PRIOR)
     notes = about(verdict["notes"], "equally common")
     sentence = (
         f"The classes are about equally common, {sizes[1]} to {sizes[0]} examples: "
@@ -164,11 +172,11 @@ def test_data_that_are_balanced_are_said_to_be(sizes, balanced):
 def test_counts_are_of_all_the_data_and_not_of_what_was_looked_at():
     looked_at = drawn((60, 60), 0)
     material = tfpf.Material(looked_at, np.array([60, 60]))
-    verdict = Linear().judge(looked_at, SCORING, material=material)([0.5])
+    verdict = Linear().judge(looked_at, SCORING, material=material)([0.5], PRIOR)
     assert about(verdict["notes"], "equally common, 60 to 60")
     recipe = tfpf.HeadRecipe()
     material = tfpf.prepare_material(looked_at, recipe, 2, totals=np.array([6000, 60]))
-    verdict = Linear().judge(looked_at, SCORING, material=material)([0.5])
+    verdict = Linear().judge(looked_at, SCORING, material=material)([0.5], PRIOR)
     assert not about(verdict["notes"], "equally common")
     assert about(verdict["notes"], "No pseudo-features were drawn")
 
@@ -177,10 +185,48 @@ def test_features_that_are_all_the_same_are_said_to_be():
     same = tfpf.LabeledFeatures(
         np.ones((60, 1), "float32"), np.repeat([0, 1], [50, 10])
     )
-    verdict = Linear().judge(same, SCORING, Guard(None))([0.5])
+    verdict = Linear().judge(same, SCORING, Guard(None))([0.5], PRIOR)
     assert about(verdict["notes"], "All features are the same")
-    verdict = Linear().judge(TRAINING, SCORING, Guard(None))([0.5])
+    verdict = Linear().judge(TRAINING, SCORING, Guard(None))([0.5], PRIOR)
     assert not about(verdict["notes"], "All features are the same")
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.0])
+def test_a_class_without_an_example_is_named(tau):
+    training = TRAINING.select(TRAINING.ids == 0)
+    material = tfpf.Material(training, np.array([600, 0]), counts={})
+    verdict = Linear().judge(
+        training, SCORING, Guard(None), material=material, tau=tau
+    )([0.5], PRIOR)
+    assert about(verdict["notes"], "no example") == [
+        f"Of 'fraud' there is no example in the training data: nothing can be drawn, "
+        f"and the prior has no logarithm, so tau is {tau:g}."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bias", "tau", "prior", "said"),
+    [
+        (0.0, 0.5, None, True),
+        (-2.3, 0.5, None, False),
+        (0.0, 0.0, None, False),
+        (0.0, 0.5, "uniform", False),
+    ],
+    ids=["of equal shares", "of the data's", "tau 0", "prior given"],
+)
+def test_outputs_that_assume_other_shares_than_the_data_are_named(
+    bias, tau, prior, said
+):
+    linear = Linear(bias=bias)
+    judge = linear.judge(TRAINING, SCORING, tau=tau, prior=prior)
+    share = 100 * linear.said(TRAINING).probabilities[:, 1].mean()
+    notes = about(judge([0.5], PRIOR)["notes"], "class weights")
+    assert bool(notes) is said
+    if said:
+        assert notes[0].startswith(
+            f"The original classifier gives 'fraud' {share:.1f} percent in all where "
+            f"the training data have 9.1, as after class weights"
+        )
 
 
 # ---- What is said of the change. -----------------------------------------------------
@@ -189,15 +235,15 @@ def test_features_that_are_all_the_same_are_said_to_be():
 def test_where_no_decision_changes_it_is_said():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING, Guard(None))
-    assert about(judge([0.5])["notes"], "No decision changed.")
+    assert about(judge([0.5], PRIOR)["notes"], "No decision changed.")
     linear.set(1.0, -0.5)
-    assert not about(judge([0.5])["notes"], "No decision changed.")
+    assert not about(judge([0.5], PRIOR)["notes"], "No decision changed.")
 
 
 @pytest.mark.parametrize(("apart", "said"), [(0.02, True), (2.0, False)])
 def test_classes_that_are_not_told_apart_are_said_to_be(apart, said):
     training, scoring = drawn(SIZES, 0, apart), drawn([1000, 100], 1, apart)
-    verdict = Linear().judge(training, scoring, Guard(None))([0.5])
+    verdict = Linear().judge(training, scoring, Guard(None))([0.5], PRIOR)
     area = 100 * verdict["before"]["roc_auc"]
     notes = about(verdict["notes"], f"than chance (ROC-AUC {area:.1f})")
     assert bool(notes) is said
@@ -222,12 +268,14 @@ def test_a_class_that_is_known_by_heart_is_named():
         "further training."
     )
     linear = Linear(bias=0.0)
-    verdict = linear.judge(known, new, Guard(None), draws=False)([0.5])
+    verdict = linear.judge(known, new, Guard(None), draws=False)([0.5], PRIOR)
     assert about(verdict["notes"], "memorized") == [sentence]
     for settings in ({"errors": False}, {"viewed": True}):
-        verdict = linear.judge(known, new, Guard(None), draws=False, **settings)([0.5])
+        verdict = linear.judge(known, new, Guard(None), draws=False, **settings)(
+            [0.5], PRIOR
+        )
         assert not about(verdict["notes"], "memorized")
-    verdict = linear.judge(known, known, Guard(None), draws=False)([0.5])
+    verdict = linear.judge(known, known, Guard(None), draws=False)([0.5], PRIOR)
     assert not about(verdict["notes"], "memorized")
 
 
@@ -246,7 +294,7 @@ def test_logit_adjustment_that_does_as_much_is_named_with_its_score(activation):
     linear.set(1.0, -2.3 + adjusted() + 0.05)
     after = linear.said(SCORING)
     own = 100 * tfpf.balanced_accuracy(after.ids, after.predicted)
-    verdict = judge([0.5])
+    verdict = judge([0.5], PRIOR)
     assert verdict["reason"] == ""
     assert about(verdict["notes"], "Logit adjustment") == [
         f"Logit adjustment alone, which needs no training, has balanced accuracy "
@@ -259,16 +307,33 @@ def test_where_the_retraining_does_more_logit_adjustment_is_not_named():
     linear = Linear(slope=-1.0)  # as it came, it took one class for the other
     judge = linear.judge(TRAINING, SCORING)
     linear.set(1.0, 0.0)
-    verdict = judge([0.5])
+    verdict = judge([0.5], PRIOR)
     assert verdict["reason"] == ""
     assert not about(verdict["notes"], "Logit adjustment")
 
 
-def test_of_a_head_that_may_not_stay_no_rival_is_named():
+def test_after_a_rollback_logit_adjustment_is_named_where_the_guard_keeps_it():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING)
-    verdict = judge([0.5])
+    before = linear.said(SCORING)
+    linear.set(1.0, -2.3 + adjusted())
+    rival = linear.said(SCORING)
+    linear.set(1.0, -2.3)
+    scores = [tfpf.balanced_accuracy(p.ids, p.predicted) for p in (before, rival)]
+    verdict = judge([0.5], PRIOR)
     assert "tie" in verdict["reason"]
+    assert about(verdict["notes"], "Logit adjustment") == [
+        f"Logit adjustment alone, which needs no training, changes balanced accuracy "
+        f"from {100 * scores[0]:.1f} to {100 * scores[1]:.1f} and passes the guard: "
+        f"adjust_logits(model, counts)."
+    ]
+
+
+def test_after_a_rollback_the_next_step_is_named():
+    linear = Linear(bias=0.0)
+    judge = linear.judge(TRAINING, SCORING, Guard("accuracy"))
+    verdict = judge([0.5], PRIOR)
+    assert about(verdict["notes"], 'recipe="auto" chooses among heads that pass')
     assert not about(verdict["notes"], "Logit adjustment")
 
 
@@ -276,14 +341,14 @@ def test_without_a_monitor_the_rival_is_judged_by_balanced_accuracy():
     linear = Linear()
     judge = linear.judge(TRAINING, SCORING, Guard(None))
     linear.set(1.0, -2.2 + adjusted())
-    assert about(judge([0.5])["notes"], "has balanced accuracy")
+    assert about(judge([0.5], PRIOR)["notes"], "has balanced accuracy")
 
 
 def test_a_rival_in_a_loss_is_judged_by_its_fall():
     linear = Linear(bias=adjusted() - 2.3)
     judge = linear.judge(TRAINING, SCORING, Guard("log_loss"))
     linear.set(1.0, -2.3)  # fits the shares of the validation data, and the rival not
-    verdict = judge([0.5])
+    verdict = judge([0.5], PRIOR)
     assert verdict["reason"] == ""
     assert not about(verdict["notes"], "Logit adjustment")
 
@@ -297,4 +362,61 @@ def test_a_class_without_an_example_has_no_rival():
         warnings.simplefilter("error", RuntimeWarning)
         judge = linear.judge(TRAINING, SCORING, Guard(None), material=material)
         linear.set(1.0, -2.2 + adjusted())
-        assert not about(judge([0.5])["notes"], "Logit adjustment")
+        assert not about(judge([0.5], PRIOR)["notes"], "Logit adjustment")
+
+
+# ---- Whether classes are ranked better. ----------------------------------------------
+
+
+def three(seed):
+    """Logits of three classes, 20 times as common as the next."""
+    ids = np.repeat([0, 1, 2], [2000, 400, 100])
+    logits = np.random.default_rng(seed).normal(size=(ids.size, 3))
+    logits[np.arange(ids.size), ids] += 1.5
+    counts = np.bincount(ids)
+    logits += np.log(counts / counts.sum())
+    return tfpf.LabeledFeatures(logits.astype("float32"), ids)
+
+
+def judged_in_three_classes(prior, slope=1.0):
+    """Notes on a head that has other class shares, and scales the logits of class 2."""
+    dense = keras.layers.Dense(3, "softmax")
+    head = keras.Sequential([keras.Input((3,)), dense])
+    dense.set_weights([np.eye(3), np.zeros(3)])
+    training, scoring = three(0), three(1)
+    counts = training.class_counts(3)
+    material = tfpf.Material(training, counts, counts={1: 1600, 2: 1900})
+    task = tfpf.Task(head, 3, "sparse_categorical_crossentropy")
+    recipe = tfpf.HeadRecipe(blend=0.5, tau=0.0)
+    judge = Judge(task, material, recipe, scoring, Guard(None), True)
+    kernel = np.eye(3)
+    kernel[2, 2] = slope
+    dense.set_weights([kernel, np.log(prior * counts.sum() / counts)])
+    return judge([0.5], prior)
+
+
+def test_other_class_shares_alone_are_no_better_ranking():
+    verdict = judged_in_three_classes(np.full(3, 1 / 3))
+    before, after = verdict["before"], verdict["after"]
+    assert abs(after["average_precision"] - before["average_precision"]) > 0.01
+    score = 100 * before["average_precision"]
+    (note,) = about(verdict["notes"], "ranked")
+    assert note.startswith(
+        f"At equal class shares, classes are ranked as before (average precision of "
+        f"the minority {score:.1f} -> {score:.1f} and ROC-AUC "
+    )
+    assert note.endswith("within chance): only the class shares changed.")
+
+
+def test_a_worse_ranking_is_found_at_equal_class_shares():
+    verdict = judged_in_three_classes(np.full(3, 1 / 3), slope=-1.0)
+    (note,) = about(verdict["notes"], "ranked")
+    assert note.startswith("At equal class shares, classes are ranked worse: ")
+
+
+def test_at_the_same_class_shares_the_scores_are_those_of_the_table():
+    shares = np.array([2000, 400, 100]) / 2500
+    verdict = judged_in_three_classes(shares, slope=-1.0)
+    (note,) = about(verdict["notes"], "ranked")
+    assert note.startswith("Classes are ranked worse: average precision of the ")
+    assert f" -> {100 * verdict['after']['average_precision']:.1f} and " in note

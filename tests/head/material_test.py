@@ -52,6 +52,32 @@ def test_weights_make_the_mass_and_not_the_examples():
     np.testing.assert_allclose(material.population, [15, 16, 4])
 
 
+def test_chosen_examples_weigh_what_their_classes_do_in_all_the_data():
+    totals = ClassTotals([3000, 80, 2])
+    material = prepare_material(DATA, HeadRecipe(gaussian=TIED), 3, totals)
+    weighted = material.weighted_as_population(DATA)
+    sums = np.bincount(Y, weighted.sample_weight)
+    np.testing.assert_allclose(sums / sums.sum(), np.array([3000, 80, 2]) / 3082)
+    np.testing.assert_array_equal(weighted.features, DATA.features)
+    own = LabeledFeatures(X, Y, np.linspace(1, 2, 40))
+    weighted = material.weighted_as_population(own).sample_weight
+    np.testing.assert_allclose(np.bincount(Y, weighted), [3000, 80, 2])
+    np.testing.assert_allclose(weighted[1] / weighted[0], 1 + 1 / 39)
+
+
+def test_all_examples_or_as_many_of_each_class_need_no_weights():
+    whole = prepare_material(DATA, HeadRecipe(gaussian=TIED), 3)
+    assert whole.weighted_as_population(DATA) is DATA
+    material = prepare_material(DATA, HeadRecipe(gaussian=TIED), 3, [300, 80, 20])
+    assert material.weighted_as_population(DATA) is DATA
+
+
+def test_a_mix_has_the_weights_of_what_is_drawn():
+    weighted = LabeledFeatures(X, Y, np.where(Y == 0, 0.5, 2.0))
+    material = Material(weighted, weighted.class_counts(3), counts={1: 8})
+    np.testing.assert_allclose(material.mix, [15, 32, 4])
+
+
 def test_a_stream_has_each_real_feature_once_and_the_pseudo_features():
     recipe = HeadRecipe(gaussian=TIED, batch_size=16)
     stream = prepare_material(DATA, recipe, 3).stream(recipe, (1, 2))

@@ -222,11 +222,30 @@ def test_the_cheapest_that_is_as_good_as_the_best_is_recommended(found, chosen, 
     assert (name != "no") is (sure("a", "no") or sure("b", "no"))
 
 
-def test_what_loses_a_class_is_not_recommended():
-    said = {"no": right_of_100(20), "a": right_of_100(100, lost=200)}
-    monitor = "mean_minority_accuracy"
-    assert _recommend(said, Guard(monitor), [1])[0] == "no"
-    assert _recommend(said, Guard(monitor, max_recall_drop=None), [1])[0] == "a"
+def test_what_loses_a_class_is_marked_and_not_recommended(model):
+    guard = Guard("balanced_accuracy", max_recall_drop=0.001)
+    diagnosis = run(model, monitor=guard)
+    lost = {r.name for r in diagnosis.remedies if r.excluded}
+    assert {ADJUSTED, DEFAULT} <= lost and "as it is" not in lost
+    before = diagnosis.remedies[0].scores["recall"][0]
+    rows = {row.split("   ")[0].strip(): row for row in str(diagnosis).splitlines()}
+    for remedy in diagnosis.remedies:
+        name = remedy.name + ("*" if remedy.cross_fitted else "")
+        assert f"{name} (a class is lost)" in rows if remedy.excluded else name in rows
+        if remedy.excluded:
+            assert f"from {100 * before:.1f} to " in remedy.excluded
+    assert not diagnosis.recommended.excluded
+    assert diagnosis.reason.startswith("Of those that lose no class: ")
+    code = codes(diagnosis)[AUTO]
+    assert "monitor=Guard('balanced_accuracy', max_recall_drop=0.001)" in code
+
+
+def test_without_a_limit_no_class_is_lost(diagnosis, model):
+    assert not any(remedy.excluded for remedy in diagnosis.remedies)
+    assert not diagnosis.reason.startswith("Of those")
+    guard = Guard("f1", confidence=0.9, max_recall_drop=None)
+    code = codes(run(model, monitor=guard, epochs=1))[DEFAULT]
+    assert code.endswith("monitor=Guard('f1', confidence=0.9, max_recall_drop=None))")
 
 
 def test_of_a_loss_the_lowest_is_the_best():

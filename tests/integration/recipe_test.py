@@ -119,6 +119,8 @@ def test_a_gaussian_is_an_object_or_its_arguments():
         ({"loss": "entropy"}, ValueError, "entropy"),
         ({"blend": "0.5"}, ValueError, r"must be in \[0, 1\]; received '0.5'"),
         ({"blend": float("nan")}, ValueError, r"must be in \[0, 1\]; received nan"),
+        ({"prior": "even"}, ValueError, "`prior` must be one of"),
+        ({"prior": [1, 0, 1]}, ValueError, "Every class of `prior` needs a positive"),
         ({"target_prior": [[1.0]]}, ValueError, "positive share for each class"),
         ({"fresh_head": "no"}, TypeError, "`fresh_head` must be True or False.*'no'"),
     ],
@@ -326,6 +328,43 @@ def test_weights_count_in_the_prior(dtype, options, expected):
     np.testing.assert_allclose(mean, report.prior, atol=0.06)
     if expected is not None:
         np.testing.assert_allclose(report.prior, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("given", ["report", "numbers"])
+def test_a_model_that_was_saved_is_told_its_prior(given, tmp_path):
+    def again(model, **prior):
+        return retrain_head(model, "features", (X, Y), epochs=2, verbose=0, **prior)
+
+    model = small_classifier()
+    first = again(model)
+    model.save(tmp_path / "model.keras")
+    loaded = [keras.models.load_model(tmp_path / "model.keras") for _ in range(2)]
+    known = again(model)
+    told = again(loaded[0], prior=first if given == "report" else first.prior)
+    assert told.recipe.tau == known.recipe.tau < first.recipe.tau
+    np.testing.assert_allclose(told.prior, known.prior, rtol=1e-6)
+    for one, other in zip(model.get_weights(), loaded[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    untold = again(loaded[1])
+    assert untold.recipe.tau == first.recipe.tau
+
+
+def test_the_prior_of_the_training_data_can_be_named():
+    model = small_classifier()
+    first = retrain_head(model, "features", (X, Y), epochs=1, verbose=0)
+    report = retrain_head(
+        model, "features", (X, Y), epochs=1, verbose=0, prior="training"
+    )
+    assert report.recipe.tau == first.recipe.tau
+    np.testing.assert_allclose(report.prior, first.prior)
+
+
+def test_of_outputs_in_equal_shares_nothing_is_kept_of_the_prior():
+    model = small_classifier()
+    report = retrain_head(
+        model, "features", (X, Y), epochs=1, verbose=0, prior="uniform"
+    )
+    assert report.recipe.tau == 0.3
 
 
 def test_a_class_without_examples_has_no_share():

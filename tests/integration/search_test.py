@@ -119,7 +119,7 @@ def test_a_model_that_nothing_beats_is_left_as_it_is(head):
 class Rare:
     """Training data of which class 1 has no example, so that no tau is tried."""
 
-    minority, population = [2], np.array([9, 0, 1])
+    minority, population, mix = [2], np.array([9, 0, 1]), np.array([9, 0, 9])
 
 
 class Guesses:

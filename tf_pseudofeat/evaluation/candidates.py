@@ -32,6 +32,8 @@ class Candidates:
         guard: `Guard` with the score.
         tau: a value to try in addition to the default ones.
         seed: two integers.
+        prior: the class shares `[C]` that the original head assumes; None for those of
+            the training data.
 
     Attributes:
         guard: `Guard`.
@@ -39,13 +41,14 @@ class Candidates:
         excluded: {candidate: why it cannot be chosen}.
     """
 
-    def __init__(self, task, material, validation, guard, tau, seed):
+    def __init__(self, task, material, validation, guard, tau, seed, prior=None):
         self._task, self._validation, self.guard = task, validation, guard
         self._minority = material.minority
         population = material.population
         movable = task.has_logit_bias and (population > 0).all()
         self._taus = sorted({*_TAUS, tau}) if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
+        self._moved = _moved_prior(material, prior)
         self._fold = folds_of(validation.ids, _FOLDS, rng_for("folds", seed))
         self._heads, self.keys, self._scores, self.excluded = {}, [], [], {}
         self.add(1.0)
@@ -80,6 +83,17 @@ class Candidates:
         head = self._heads[blend]
         return head.shifted(tau * self._log_prior) if tau else head
 
+    def ranking(self, blend):
+        """`Predictions` at the class shares that the original head assumes.
+
+        There is one for every `tau`. Other shares change the ranking of each of three
+        classes or more against the rest, but not which examples are told apart.
+        """
+        head = self._heads[blend]
+        if head.num_classes == 2 or head.kind is None:
+            return head
+        return head.shifted((1 - blend) * self._moved)
+
     def _score(self, predictions):
         score = self.guard.sign * self.guard.score(predictions, self._minority)
         return -np.inf if np.isnan(score) else round(score, 12)
@@ -91,13 +105,28 @@ class Candidates:
 
     def cross_fitted(self):
         """`Predictions` where each fold uses the choice on the other folds."""
+        return self._by_fold(self.predictions)
+
+    def cross_fitted_ranking(self):
+        """The same at equal class shares, see `ranking`."""
+        return self._by_fold(lambda blend, tau: self.ranking(blend))
+
+    def _by_fold(self, predictions):
         scores = np.array(self._scores)[:, 1:]  # [M, K], without fold k
         chosen = [self.keys[place] for place in scores.argmax(axis=0)]
         outputs = np.empty_like(self._heads[1.0].outputs)
         for k, key in enumerate(chosen):
             rows = self._fold == k
-            outputs[rows] = self.predictions(*key).outputs[rows]
+            outputs[rows] = predictions(*key).outputs[rows]
         return dataclasses.replace(self._heads[1.0], outputs=outputs)
+
+
+def _moved_prior(material, prior):
+    """Log of the shares that a new head assumes, minus those of the old one, `[C]`."""
+    old, mix = material.population if prior is None else np.asarray(prior), material.mix
+    if not ((old > 0) & (mix > 0)).all():
+        return np.zeros(mix.size)
+    return np.log(mix / mix.sum()) - np.log(old / old.sum())
 
 
 def score_error(predictions, guard, minority):

@@ -49,26 +49,27 @@ def score_decisions(predictions, minority):
     )
 
 
-def standard_errors(before, after, minority):
+def standard_errors(before, after, minority, score=score_predictions):
     """Standard errors of the score differences of two classifiers on the same examples.
 
     Args:
         before: `Predictions` of one.
         after: `Predictions` of the other.
         minority: list of class ids.
+        score: `score_decisions` to leave out the other scores, which take longer.
 
     Returns:
         errors: dict with a number for each of `SCORE_NAMES`, and a list of C for each
-            score of classes; None if there are too few examples.
+            score of classes; None if there are too few examples, or it is left out.
     """
+    classes = before.num_classes
 
     def difference(rows):
-        pair = (score_predictions(p.select(rows), minority) for p in (before, after))
-        first, second = map(_flat, pair)
+        pair = (score(p.select(rows), minority) for p in (before, after))
+        first, second = (_flat(scores, classes) for scores in pair)
         return second - first
 
     error = difference_error(difference, before.ids)
-    classes = before.num_classes
     errors = dict(zip(SCORE_NAMES, map(_or_none, error), strict=False))
     for place, name in enumerate(_OF_CLASSES):
         start = len(SCORE_NAMES) + place * classes
@@ -125,9 +126,10 @@ def folds_of(ids, folds, rng):
     return fold
 
 
-def _flat(scores):
-    numbers = [scores[name] for name in SCORE_NAMES]
-    numbers += [value for name in _OF_CLASSES for value in scores[name]]
+def _flat(scores, classes):
+    numbers = [scores.get(name) for name in SCORE_NAMES]
+    unknown = [None] * classes
+    numbers += [value for name in _OF_CLASSES for value in scores.get(name, unknown)]
     return np.array([np.nan if value is None else value for value in numbers], float)
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "describe_ranking",
     "format_score",
     "join_words",
+    "losses",
     "score_label",
 ]
 
@@ -75,6 +76,14 @@ def describe_losses(before, after, error, class_names=None):
     """
     if not error:
         return ""
+    worse = losses(before, after, error, class_names)
+    if not worse:
+        return "Nothing is worse by more than chance."
+    return f"Worse by more than chance: {'; '.join(worse)}."
+
+
+def losses(before, after, error, class_names=None):
+    """A phrase for each score that got significantly worse, see `describe_losses`."""
     worse = [
         f"{score_label(name)} {format_score(before[name], name)} -> "
         f"{format_score(after[name], name)}"
@@ -85,9 +94,7 @@ def describe_losses(before, after, error, class_names=None):
         worse += _worse_classes(
             name, before[name], after[name], error[name], class_names
         )
-    if not worse:
-        return "Nothing is worse by more than chance."
-    return f"Worse by more than chance: {'; '.join(worse)}."
+    return worse
 
 
 def _is_worse(name, old, new, error):
@@ -115,15 +122,24 @@ def _worse_classes(name, old, new, error, class_names):
     return [*phrases, others] if more else phrases
 
 
-def describe_ranking(before, after, error):
-    """Describes whether the ranking of classes changed, or only the decisions."""
-    if not error:
-        return ""
+def describe_ranking(before, after, error, *, moved=False):
+    """Describes whether the ranking of classes changed, or only the decisions.
+
+    Args:
+        before: scores, see `probability_scores`.
+        after: scores of the other classifier.
+        error: standard error of each difference.
+        moved: whether the scores of three classes or more are those at equal class
+            shares, as other shares change the ranking of each class against the rest.
+
+    Returns:
+        sentence: "" if a score is unknown.
+    """
     gains = {}
     for name in ("average_precision", "roc_auc"):
         if before[name] is not None and after[name] is not None:
             gains[name] = after[name] - before[name]
-    if "average_precision" not in gains:
+    if not error or "average_precision" not in gains:
         return ""
     numbers = join_words(
         [
@@ -134,16 +150,15 @@ def describe_ranking(before, after, error):
     )
     better = [n for n, g in gains.items() if beyond_chance(g, error[n], _CONFIDENCE)]
     worse = [n for n, g in gains.items() if beyond_chance(-g, error[n], _CONFIDENCE)]
-    if better and not worse:
-        return f"Classes are ranked better: {numbers}."
-    if worse and not better:
-        return f"Classes are ranked worse: {numbers}."
-    if better:
-        return f"Classes are ranked differently, better and worse: {numbers}."
-    return (
-        f"Classes are ranked as before ({numbers}, within chance): only the decision "
-        f"threshold changed."
-    )
+    if better and worse:
+        verdict = f"differently, better and worse: {numbers}."
+    elif better or worse:
+        verdict = f"{'better' if better else 'worse'}: {numbers}."
+    else:
+        what = "class shares" if moved else "decision threshold"
+        verdict = f"as before ({numbers}, within chance): only the {what} changed."
+    start = "At equal class shares, classes" if moved else "Classes"
+    return f"{start} are ranked {verdict}"
 
 
 def describe_prior(prior, counts, class_names=None):

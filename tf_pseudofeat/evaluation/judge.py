@@ -6,21 +6,26 @@ import numpy as np
 from tf_pseudofeat.evaluation.comparison import (
     beyond_chance,
     difference_error,
+    score_decisions,
     score_predictions,
     standard_errors,
 )
-from tf_pseudofeat.evaluation.findings import (
-    class_label,
-    format_score,
-    join_words,
-    score_label,
+from tf_pseudofeat.evaluation.findings import describe_ranking
+from tf_pseudofeat.evaluation.probability_scores import probability_scores
+from tf_pseudofeat.evaluation.remarks import (
+    describe_adjustment,
+    describe_as_good,
+    describe_chance,
+    describe_data,
+    describe_memorized,
+    describe_next_step,
+    describe_own_prior,
+    describe_training_losses,
 )
 
 __all__ = ["Judge"]
 
-_MEMORIZED, _MISSED = 0.95, 0.5  # recalls on training and validation data
-_BALANCED = 2.0  # largest class over smallest
-_CHANCE = 0.55  # ROC-AUC up to which classes are not distinguished
+_RANKING = ("average_precision", "roc_auc")
 
 
 class Judge:
@@ -43,21 +48,30 @@ class Judge:
         self._task, self._material, self._recipe = task, material, recipe
         self._scoring, self._guard, self._errors = scoring, guard, errors
         self._minority = material.minority
-        self._before = self._trained_recalls = None
+        self._old_prior = recipe.prior_of(task.head, material)
+        self._before = self._on_training = None
         if scoring is not None:
             task.check(scoring, "scoring")
             self._before = task.predict(scoring)
             guard.check(self._before, self._minority)
-            if errors and not material.viewed:
-                on_training = task.score(material.features, self._minority)
-                self._trained_recalls = on_training["recall"]
+            if isinstance(material.features.features, np.ndarray):
+                known = material.weighted_as_population(material.features)
+                self._on_training = task.predict(known)
         elif guard.monitor is not None:
             raise ValueError(
                 f"`monitor` {guard.name!r} needs features to score on; pass `scoring`."
             )
 
-    def __call__(self, losses):
-        """Returns a dict of `reason`, `before`, `after`, `standard_error`, `notes`."""
+    def __call__(self, losses, prior):
+        """Compares the head with what it was.
+
+        Args:
+            losses: of the training.
+            prior: the class shares `[C]` that its outputs assume now; 0 where unknown.
+
+        Returns:
+            verdict: dict of `reason`, `before`, `after`, `standard_error`, `notes`.
+        """
         verdict = {"reason": "", "before": {}, "after": {}, "standard_error": {}}
         if self._before is not None:
             verdict["before"] = score_predictions(self._before, self._minority)
@@ -66,101 +80,115 @@ class Judge:
                 f"the loss or the weights became infinite or NaN (losses: {losses})"
             )
             return {**verdict, "after": verdict["before"], "notes": []}
+        names = self._task.class_names
+        notes = list(describe_data(self._material, self._recipe, names))
         if self._before is None:
-            return {**verdict, "notes": list(self._about_data())}
+            return {**verdict, "notes": notes}
         after = self._task.predict(self._scoring)
         pair = (self._before, after)
         verdict["after"] = score_predictions(after, self._minority)
         verdict["reason"] = self._guard.rollback_reason(*pair, self._minority)
         if self._errors:
-            verdict["standard_error"] = standard_errors(*pair, self._minority)
-        notes = [*self._about_data(), *self._about_change(verdict, after)]
-        return {**verdict, "notes": notes}
+            errors = standard_errors(*pair, self._minority)
+            verdict["standard_error"] = errors
+            notes.insert(0, self._ranking(verdict, after, prior))
+        notes += self._about_change(verdict, after)
+        return {**verdict, "notes": [note for note in notes if note]}
 
-    def _about_data(self):
-        """Notes on training data for which retraining can do little."""
-        material, recipe = self._material, self._recipe
-        counts = material.examples[material.examples > 0]
-        features = material.features.features
-        if counts.max() < _BALANCED * counts.min():
-            yield (
-                f"The classes are about equally common, {counts.min():,} to "
-                f"{counts.max():,} examples: there is little to balance."
-            )
-        elif not np.any(material.pseudo > 0) and recipe.blend < 1:
-            yield (
-                "No pseudo-features were drawn: every class has the same number of "
-                "chosen examples."
-            )
-        single = np.flatnonzero(material.examples == 1).tolist()
-        if single and material.gaussian is not None and recipe.gaussian is None:
-            names = join_words([class_label(c, self._task.class_names) for c in single])
-            yield (
-                f"Of {names} there is one example, which has no covariance: all "
-                f"classes share one."
-            )
-        if isinstance(features, np.ndarray) and (features == features[:1]).all():
-            yield (
-                "All features are the same, so no head can distinguish classes. Split "
-                "at another layer."
-            )
+    def _ranking(self, verdict, after, prior):
+        """Whether classes are ranked better, at the shares that the old head assumed.
+
+        For two classes the shares make no difference.
+        """
+        before, errors = verdict["before"], verdict["standard_error"]
+        offsets = self._offsets(prior)
+        moved = after.num_classes > 2 and after.kind is not None and offsets.any()
+        if not moved:
+            return describe_ranking(before, verdict["after"], errors)
+        after = after.shifted(offsets)
+
+        def difference(rows):
+            first, second = (self._rank(p.select(rows)) for p in (self._before, after))
+            return second - first
+
+        errors = difference_error(difference, after.ids)
+        ranked = dict(zip(_RANKING, self._rank(after), strict=True))
+        errors = dict(zip(_RANKING, errors, strict=True))
+        if not np.isfinite(list(ranked.values())).all():
+            return ""
+        return describe_ranking(before, ranked, errors, moved=True)
+
+    def _rank(self, predictions):
+        scores = probability_scores(predictions, self._minority)
+        return np.array([scores[name] for name in _RANKING], float)  # None is NaN
+
+    def _offsets(self, prior):
+        """Log of the class shares that outputs assume now, minus those of before."""
+        old = self._old_prior
+        old = self._material.population if old is None else np.asarray(old)
+        prior = np.asarray(prior, float)
+        if not ((old > 0) & (prior > 0)).all():
+            return np.zeros(prior.size)
+        return np.log(prior / prior.sum()) - np.log(old / old.sum())
 
     def _about_change(self, verdict, after):
-        before, scores = self._before, verdict["before"]
-        if np.array_equal(before.predicted, after.predicted):
-            yield "No decision changed."
-        auc = scores["roc_auc"]
-        if auc is not None and auc < _CHANCE:
-            yield (
-                f"The original classifier was hardly better than chance (ROC-AUC "
-                f"{format_score(auc)}): check its training and the layer."
+        before, names = verdict["before"], self._task.class_names
+        yield describe_chance(before, self._before, after)
+        training = self._on_training
+        if training is not None and self._recipe.tau and self._old_prior is None:
+            yield describe_own_prior(training, self._material, names)
+        if not self._errors:
+            errors = standard_errors(
+                self._before, after, self._minority, score_decisions
             )
-        if self._errors:
-            yield from self._memorized(verdict["before"]["recall"])
-            if not verdict["reason"]:
-                yield from self._logit_adjustment_suffices(after)
-
-    def _memorized(self, recalls):
-        """Notes on rare classes that are right in training and wrong in validation."""
-        if self._trained_recalls is None:
+            yield describe_training_losses(before, verdict["after"], errors, names)
             return
-        names = [
-            class_label(place, self._task.class_names)
-            for place in self._minority
-            if (self._trained_recalls[place] or 0) >= _MEMORIZED
-            and (1.0 if recalls[place] is None else recalls[place]) <= _MISSED
-        ]
-        if names:
-            yield (
-                f"The classifier has memorized its training examples of "
-                f"{join_words(names)} and misses others: augmented views (`augment`), "
-                f"or a larger `tau`, help more than further training."
-            )
+        if training is not None and not self._material.viewed:
+            known = score_decisions(training, self._minority)["recall"]
+            yield describe_memorized(known, before["recall"], self._minority, names)
+        rival = self._rival()
+        if verdict["reason"]:
+            yield self._next_step(rival)
+        elif rival is not None:
+            yield self._as_good(rival, after)
 
-    def _logit_adjustment_suffices(self, after):
-        """Notes if logit adjustment, which needs no training, is as good."""
-        population, guard = self._material.population, self._guard
+    def _rival(self):
+        """`Predictions` of logit adjustment, which needs no training; or None.
+
+        None also where the guard would not keep it for the loss of a class.
+        """
+        population = self._material.population
         if self._before.kind is None or not (population > 0).all():
-            return
+            return None
         rival = self._before.shifted(np.log(population / population.sum()))
-        pair = (rival, after)
-        name = guard if guard.monitor is not None else type(guard)()
+        return None if self._guard.collapse(self._before, rival) else rival
+
+    def _next_step(self, rival):
+        """What to do after a rollback."""
+        gains = rival is not None and not self._guard.rollback_reason(
+            self._before, rival, self._minority
+        )
+        if not gains:
+            return describe_next_step()
+        scores = (self._guard.score(p, self._minority) for p in (self._before, rival))
+        return describe_adjustment(self._guard.name, *scores)
+
+    def _as_good(self, rival, after):
+        """Names logit adjustment where the retraining does not do more."""
+        guard = self._guard
+        judge = guard if guard.monitor is not None else type(guard)()
 
         def gain(rows=slice(None)):
-            parts = [p.select(rows) for p in pair]
-            scores = [name.score(part, self._minority) for part in parts]
-            return np.array(name.sign * (scores[1] - scores[0]))
+            scores = [
+                judge.score(p.select(rows), self._minority) for p in (rival, after)
+            ]
+            return np.array(judge.sign * (scores[1] - scores[0]))
 
         gained = float(gain())
         if beyond_chance(gained, float(difference_error(gain, after.ids))):
-            return
-        old, new = (name.score(p, self._minority) for p in pair)
-        yield (
-            f"Logit adjustment alone, which needs no training, has "
-            f"{score_label(name.name)} {format_score(old, name.name)} and the "
-            f"retraining {format_score(new, name.name)}: adjust_logits(model, counts) "
-            f"of the original model is enough."
-        )
+            return ""
+        scores = (judge.score(p, self._minority) for p in (rival, after))
+        return describe_as_good(judge.name, *scores)
 
 
 def _finite(head):

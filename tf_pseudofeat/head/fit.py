@@ -22,7 +22,6 @@ from tf_pseudofeat.head.weights import (
     blend_weights,
     frozen_batch_norm,
     record_prior,
-    recorded_prior,
     rollback_unless_committed,
     weights_of,
 )
@@ -128,9 +127,10 @@ def fit_head(
     stream = material.stream(recipe, seed) if recipe.blend < 1 else None
     errors = guard.monitor is not None if errors is None else errors
     is_mean = 0 < recipe.blend < 1
+    old_prior = recipe.prior_of(head, material)
     with rollback_unless_committed(head) as commit:
         judge = Judge(task, material, recipe, scoring, guard, errors)
-        old, old_prior = weights_of(head) if is_mean else None, recorded_prior(head)
+        old = weights_of(head) if is_mean else None
         with frozen_batch_norm(head, recipe.freeze_batch_norm), undistributed():
             if recipe.fresh_head:
                 initialize_head(head, seed)
@@ -147,7 +147,7 @@ def fit_head(
             if target is not None:
                 shift_bias(head, prior / target)
                 prior = target
-            verdict = judge(trained["loss"])
+            verdict = judge(trained["loss"], prior)
         is_better = not verdict["reason"]
         if is_better:
             record_prior(head, prior)
@@ -179,8 +179,7 @@ def _prior(recipe, material, old):
     Returns:
         prior: `[C]`, sums to 1; 0 for classes without examples.
     """
-    data, counts = material.population, np.maximum(material.real, 1)
-    mix = material.mass * (material.real + material.pseudo) / counts
+    data, mix = material.population, material.mix
     known = (mix > 0) & (data > 0)
     old = data if old is None else np.asarray(old)
     logs = recipe.blend * _log_where(known & (old > 0), old)

@@ -58,6 +58,11 @@ class Material:
         return 1.0 * self.real if plain else np.bincount(ids, weight, self.real.size)
 
     @property
+    def mix(self) -> np.ndarray:
+        """Total weight of each class in the training set, float64 `[C]`."""
+        return self.mass * (self.real + self.pseudo) / np.maximum(self.real, 1)
+
+    @property
     def examples(self) -> np.ndarray:
         """Examples per class in the data, int64 `[C]`, chosen or not."""
         return self.real if self.totals is None else self.totals.of(self.real.size)[0]
@@ -71,6 +76,21 @@ class Material:
     def minority(self) -> list[int]:
         """The classes that are rare in the data, see `minority_classes`."""
         return minority_classes(self.examples)
+
+    def weighted_as_population(self, features: LabeledFeatures) -> LabeledFeatures:
+        """Weights chosen examples so that classes have the shares of all the data.
+
+        Scores then are those of the data, whatever part of each class was chosen.
+        """
+        weight = features.sample_weight
+        weight = np.ones(features.ids.size) if weight is None else weight
+        chosen = np.bincount(features.ids, weight, self.real.size)
+        factor = self.population / np.where(chosen > 0, chosen, 1.0)
+        if self.totals is None or np.ptp(factor[chosen > 0]) == 0:
+            return features
+        return dataclasses.replace(
+            features, sample_weight=weight * factor[features.ids]
+        )
 
     def stream(self, recipe: HeadRecipe, seed: Sequence[int]) -> tf.data.Dataset:
         """The dataset of batches, see `interleave`."""

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Self
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +20,7 @@ from tf_pseudofeat.head.recipe_checks import (
     check_optimizer,
     check_source,
     check_task_logit_bias,
+    resolve_prior,
     resolve_target_prior,
 )
 from tf_pseudofeat.head.task import Task
@@ -68,11 +70,16 @@ class HeadRecipe:
         tau: after training, `tau * log(prior)` is subtracted from the logits [2], with
             the prior of all the data, which favors rare classes. By default 0.3 plus
             the part of the prior that `blend` keeps: 0.3 + `blend` for a head that was
-            trained on the data, less for one that was retrained and has not changed
-            since. The prior of a network that was trained with class weights or
-            balanced batches is unknown: pass tau=0. By default 0 with a `sampler`, a
-            `sampling_strategy`, a `fresh_head` or a `target_prior`, if a class has no
-            example, or if the logits have no trainable bias.
+            trained on the data, less for one that assumes another `prior`. By default 0
+            with a `sampler`, a `sampling_strategy`, a `fresh_head` or a `target_prior`,
+            if a class has no example, or if the logits have no trainable bias.
+        prior: the class shares that the outputs assume before the retraining:
+            "training", "uniform", numbers like `target_prior`, or the report of an
+            earlier retraining. By default those of the training data; for a model
+            that was retrained in this process and has not changed since, those of that
+            retraining. A saved model does not know them: pass `report.prior`. For one
+            that was trained with class weights or balanced batches pass "uniform", or
+            tau=0.
         target_prior: the class shares that the outputs should assume: "uniform",
             "training" for those of the real examples, or numbers, `[C]` in the order of
             the class ids or {id: number}, a dict or pandas Series. This is exact, since
@@ -106,6 +113,7 @@ class HeadRecipe:
     freeze_batch_norm: bool = True
     blend: float | None = None
     tau: float | None = None
+    prior: object = None
     target_prior: object = None
 
     @classmethod
@@ -143,6 +151,7 @@ class HeadRecipe:
             self._set("blend", float(self.blend))
         if self.tau is not None:
             self._set("tau", check_tau(self.tau))
+        self._set("prior", resolve_prior(self.prior, "prior"))
         self._set("target_prior", resolve_target_prior(self.target_prior, self.tau))
 
     def _set(self, name, value):
@@ -156,7 +165,8 @@ class HeadRecipe:
             check_task_logit_bias(task, f"tau={self.tau}")
         if self.target_prior is not None:
             check_task_logit_bias(task, f"target_prior={self.target_prior!r}")
-            self.target_shares(np.ones(num_classes))
+        for name in ("prior", "target_prior"):
+            self._shares(name, np.ones(num_classes))
         products = product_layers(head)
         if products and self.blend is not None and 0 < self.blend < 1:
             raise ValueError(
@@ -202,7 +212,9 @@ class HeadRecipe:
             blend = usual if leans and not product_layers(task.head) else 0.0
         if tau is None:
             known = (material.population > 0).all() and task.has_logit_bias
-            kept = blend * _exponent(recorded_prior(task.head), material.population)
+            kept = blend * _exponent(
+                self.prior_of(task.head, material), material.population
+            )
             tau = round(kept + _TAU_BEYOND_BLEND, 6) if leans and known else 0.0
         return dataclasses.replace(self, blend=blend, tau=tau)
 
@@ -244,19 +256,37 @@ class HeadRecipe:
             settings["covariance_type"] = "tied"
         return ClassConditionalGaussian(**settings)
 
+    def prior_of(self, head: keras.Model, material: object) -> np.ndarray | None:
+        """Returns the class shares `[C]` that the outputs of the old head assume.
+
+        Args:
+            head: Keras model.
+            material: `Material` to train on.
+
+        Returns:
+            shares: None for those of the training data.
+        """
+        if self.prior is None:
+            return recorded_prior(head)
+        if self.prior == "training":
+            return None
+        return self._shares("prior", material.population)
+
     def target_shares(self, real: np.ndarray) -> np.ndarray | None:
         """Returns `target_prior` as shares `[C]` that sum to 1, or None.
 
         Args:
             real: real examples per class `[C]`.
         """
-        if self.target_prior is None:
+        return self._shares("target_prior", real)
+
+    def _shares(self, name, real):
+        shares = getattr(self, name)
+        if shares is None:
             return None
         named = {"uniform": np.ones(len(real)), "training": real}
-        target = self.target_prior
-        target = named[target] if isinstance(target, str) else target
-        shares = by_class(target, len(real), "target_prior")
-        return positive_shares(shares, "target_prior")
+        shares = named[shares] if isinstance(shares, str) else shares
+        return positive_shares(by_class(shares, len(real), name), name)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a dict for JSON, with objects by their names."""

@@ -20,6 +20,7 @@ __all__ = [
     "check_optimizer",
     "check_source",
     "check_task_logit_bias",
+    "resolve_prior",
     "resolve_target_prior",
 ]
 
@@ -116,20 +117,24 @@ def check_blend(blend, fresh_head):
 
 def resolve_target_prior(target, tau):
     """Checks `target_prior`; converts numbers to a tuple by class id."""
-    if target is None:
-        return None
-    if tau:
+    if target is not None and tau:
         raise ValueError(
             f"tau={tau} and `target_prior` both adjust the logits. Choose one of the "
             f"two."
         )
-    if isinstance(target, str) and target in _PRIORS:
-        return target
-    if isinstance(target, str) or np.ndim(target) > 1 or not hasattr(target, "__len__"):
+    return resolve_prior(target, "target_prior")
+
+
+def resolve_prior(prior, name):
+    """Checks class shares; converts numbers, or those of a report, to a tuple."""
+    prior = getattr(prior, "prior", prior)
+    if prior is None or (isinstance(prior, str) and prior in _PRIORS):
+        return prior
+    if isinstance(prior, str) or np.ndim(prior) > 1 or not hasattr(prior, "__len__"):
         raise ValueError(
-            f"`target_prior` must be one of {_PRIORS}, or a positive share for each "
-            f"class; received {target!r}."
+            f"`{name}` must be one of {_PRIORS}, or a positive share for each class; "
+            f"received {prior!r}."
         )
-    shares = by_class(target, len(target), "target_prior")
-    positive_shares(shares, "target_prior")
+    shares = by_class(prior, len(prior), name)
+    positive_shares(shares, name)
     return tuple(shares.tolist())

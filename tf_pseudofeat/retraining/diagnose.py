@@ -14,9 +14,11 @@ from tf_pseudofeat.evaluation.candidates import score_error
 from tf_pseudofeat.evaluation.comparison import (
     beyond_chance,
     difference_error,
+    score_decisions,
     score_predictions,
 )
 from tf_pseudofeat.evaluation.findings import describe_few, format_score, score_label
+from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     probability_scores,
@@ -31,6 +33,7 @@ __all__ = ["Diagnosis", "Remedy", "diagnose"]
 
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "f1")
 _SHOWN += ("average_precision", "log_loss")
+_RANKING = ("average_precision", "roc_auc", "class_average_precision")
 _THRESHOLD, _BIAS = "a threshold of its own", "a bias per class"
 
 
@@ -41,11 +44,14 @@ class Remedy:
     Attributes:
         name: name of the remedy.
         code: code that applies it.
-        scores: see `classification_scores` and `probability_scores`.
+        scores: see `classification_scores` and `probability_scores`. Average precision
+            and ROC-AUC are those at the class shares that the original model assumes,
+            so that they differ only if examples are ranked otherwise.
         score: the monitored score.
         standard_error: standard error of the score.
         cross_fitted: whether it was chosen on the validation data, and each fold scored
             by the choice on the others.
+        excluded: why the guard does not keep it, or "": a class loses too much recall.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Remedy:
     score: float
     standard_error: float
     cross_fitted: bool
+    excluded: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +94,9 @@ class Diagnosis(Page):
         header = ("remedy", score_label(self.monitor), "+-", *map(score_label, shown))
         rows = [
             (
-                remedy.name + ("*" if remedy.cross_fitted else ""),
+                remedy.name
+                + ("*" if remedy.cross_fitted else "")
+                + (" (a class is lost)" if remedy.excluded else ""),
                 format_score(remedy.score, self.monitor),
                 format_score(remedy.standard_error, self.monitor),
                 *(format_score(remedy.scores[name], name) for name in shown),
@@ -166,14 +175,21 @@ def diagnose(
     predicted = _remedies(
         call, plain, guard, tuning, candidates, material.minority, seed
     )
+    first = candidates.predictions(1.0, 0.0)
+    excluded = {
+        name: guard.collapse(first, found.predictions)
+        for name, found in predicted.items()
+    }
     chosen, reason = _recommend(
-        {name: predictions for name, (_, predictions, _) in predicted.items()},
+        {name: f.predictions for name, f in predicted.items() if not excluded[name]},
         guard,
         material.minority,
     )
+    if any(excluded.values()):
+        reason = f"Of those that lose no class: {reason[0].lower()}{reason[1:]}"
     remedies = {
-        name: _scored(name, *remedy, candidates, guard, material.minority)
-        for name, remedy in predicted.items()
+        name: _scored(name, found, excluded[name], guard, material.minority)
+        for name, found in predicted.items()
     }
     return Diagnosis(
         remedies=list(remedies.values()),
@@ -187,65 +203,103 @@ def diagnose(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A remedy, and what a model says with it.
+
+    Attributes:
+        code: code that applies it.
+        predictions: `Predictions`.
+        ranking: the same at the class shares that the original model assumes.
+        cross_fitted: see `Remedy`.
+    """
+
+    code: str
+    predictions: Predictions
+    ranking: Predictions
+    cross_fitted: bool = False
+
+
 def _metric(guard):
     return repr(guard.name) if isinstance(guard.monitor, str) else guard.name
+
+
+def _monitor(guard):
+    """The argument `monitor` in generated code; "" for the default."""
+    usual = type(guard)()
+    limits = [
+        f"{name}={getattr(guard, name)}"
+        for name in ("confidence", "max_recall_drop")
+        if getattr(guard, name) != getattr(usual, name)
+    ]
+    if limits:
+        return f"Guard({', '.join([_metric(guard), *limits])})"
+    return "" if guard.name == usual.name else _metric(guard)
 
 
 def _call(layer, resolved, guard):
     """The beginning of a call of `retrain_head` in generated code."""
     where = "split" if isinstance(layer, Split) else repr(resolved.split.layer_name)
     call = f"retrain_head(model, {where}, data, validation_data=..."
-    if guard.name != "balanced_accuracy":
-        call += f", monitor={_metric(guard)}"
-    return call
+    monitor = _monitor(guard)
+    return f"{call}, monitor={monitor}" if monitor else call
 
 
 def _remedies(call, plain, guard, tuning, candidates, minority, seed):
-    """{name: (code, `Predictions`, whether they are cross-fitted)}, cheapest first.
+    """{name: `_Found`}, cheapest first.
 
     Args:
         call: see `_call`.
         plain: whether `adjust_logits` with class counts is equivalent: without sample
             weights and preprocessor.
     """
-    as_it_is = candidates.predictions(1.0, 0.0)
-    remedies = {"as it is": ("leave the model as it is", as_it_is, False)}
+    as_it_is, ranking = candidates.predictions(1.0, 0.0), candidates.ranking(1.0)
+    remedies = {"as it is": _Found("leave the model as it is", as_it_is, ranking)}
     if as_it_is.kind is not None and guard.monitor not in PROBABILITY_SCORES:
         several = candidates.counts.size > 2
-        remedies[_BIAS if several else _THRESHOLD] = (
+        remedies[_BIAS if several else _THRESHOLD] = _Found(
             f"choose_thresholds(model, validation_data, {_metric(guard)})",
             cross_fitted_decisions(as_it_is, guard, minority, seed),
-            True,
+            ranking,
+            cross_fitted=True,
         )
     if (1.0, 1.0) in candidates.keys:
-        remedies["logit adjustment, tau 1"] = (
+        remedies["logit adjustment, tau 1"] = _Found(
             "adjust_logits(model, class_counts(labels))"
             if plain
             else f"{call}, blend=1, tau=1)",
             candidates.predictions(1.0, 1.0),
-            False,
+            ranking,
         )
-    default = (tuning.default.blend, tuning.default.tau)
-    if default != (1.0, 0.0):
-        predictions = candidates.predictions(*default)
-        remedies["retraining, by default"] = (f"{call})", predictions, False)
-    fitted = candidates.cross_fitted()
-    remedies["retraining, recipe 'auto'"] = (f'{call}, recipe="auto")', fitted, True)
+    blend, tau = tuning.default.blend, tuning.default.tau
+    if (blend, tau) != (1.0, 0.0):
+        remedies["retraining, by default"] = _Found(
+            f"{call})", candidates.predictions(blend, tau), candidates.ranking(blend)
+        )
+    remedies["retraining, recipe 'auto'"] = _Found(
+        f'{call}, recipe="auto")',
+        candidates.cross_fitted(),
+        candidates.cross_fitted_ranking(),
+        cross_fitted=True,
+    )
     return remedies
 
 
-def _scored(name, code, predictions, cross_fitted, candidates, guard, minority):
-    scores = score_predictions(predictions, minority)
+def _scored(name, found, excluded, guard, minority):
+    ranked = probability_scores(found.ranking, minority)
     if name in (_BIAS, _THRESHOLD):  # thresholds do not change probabilities
-        as_it_is = candidates.predictions(1.0, 0.0)
-        scores |= probability_scores(as_it_is, minority)
+        scores = score_decisions(found.predictions, minority) | ranked
+    else:
+        scores = score_predictions(found.predictions, minority)
+        scores |= {key: ranked[key] for key in _RANKING}
     return Remedy(
         name=name,
-        code=code,
+        code=found.code,
         scores=scores,
-        score=guard.score(predictions, minority),
-        standard_error=score_error(predictions, guard, minority),
-        cross_fitted=cross_fitted,
+        score=guard.score(found.predictions, minority),
+        standard_error=score_error(found.predictions, guard, minority),
+        cross_fitted=found.cross_fitted,
+        excluded=excluded,
     )
 
 
@@ -274,11 +328,7 @@ def _recommend(predicted, guard, minority):
         return gained, beyond_chance(gained, error, guard.confidence)
 
     label = score_label(guard.name)
-    gains = {
-        name: gain(name, first)
-        for name in others
-        if not guard.collapse(predicted[first], predicted[name])
-    }
+    gains = {name: gain(name, first) for name in others}
     better = [name for name, (_, sure) in gains.items() if sure]
     if not better:
         return first, f"Nothing raises {label} by more than chance:"

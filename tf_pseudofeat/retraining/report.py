@@ -8,7 +8,6 @@ from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.evaluation.findings import (
     describe_losses,
     describe_prior,
-    describe_ranking,
     format_score,
     score_label,
 )
@@ -40,7 +39,8 @@ class RetrainingReport(Page):
         minority: class ids that count as minority in the scores.
         prior: the class shares that the final model's outputs assume, a list of C;
             after a rollback those of the training data, or of an earlier retraining.
-        scored_on: "validation data", or "training data" if there was none.
+        scored_on: "validation data"; or "training data" if there was none, of which
+            the examples used are scored, with the class shares of all.
         before: scores of the original model, see `classification_scores` and
             `probability_scores`.
         after: scores with the retrained head.
@@ -202,11 +202,7 @@ class RetrainingReport(Page):
         return Table((*header, "+-") if self.standard_error else tuple(header), rows)
 
     def _scored_examples(self):
-        """What was scored, in words.
-
-        Scores on a part of the training data, or on views, are not those of the data:
-        precision and shares follow the mix of the classes.
-        """
+        """What was scored, in words; a part of the data is weighted to its shares."""
         if self.scored_on != "training data":
             return self.scored_on
         part = self.scored_on if self.used == self.real else "the examples used"
@@ -242,8 +238,7 @@ class RetrainingReport(Page):
         sentences = [
             describe_losses(
                 self.before, self.after, self.standard_error, self.class_names
-            ),
-            describe_ranking(self.before, self.after, self.standard_error),
+            )
         ]
         if self.kept:
             sentences.append(describe_prior(self.prior, self.real, self.class_names))

@@ -155,13 +155,19 @@ def _retrain(resolved, timer, *, seed, verbose):
     again = dataclasses.replace(recipe, optimizer=fresh_copy(recipe.optimizer))
 
     held_out = validation is not None
-    guard = guard if held_out else Guard(None)
+    if held_out:
+        scoring = validation
+    else:
+        scoring, guard = (
+            material.weighted_as_population(extracted.together),
+            Guard(None),
+        )
     with timer("train"):
         result = fit_head(
             task,
             material,
             recipe,
-            scoring=validation if held_out else extracted.together,
+            scoring=scoring,
             monitor=guard,
             errors=held_out,
             seed=seed,

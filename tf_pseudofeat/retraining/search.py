@@ -168,7 +168,8 @@ def search_recipe(
     if guard.monitor is None:  # a score is needed to choose by
         guard = dataclasses.replace(guard, monitor="balanced_accuracy")
     usual = recipe.resolve(task, material)
-    candidates = Candidates(task, material, validation, guard, usual.tau, seed)
+    prior = recipe.prior_of(task.head, material)
+    candidates = Candidates(task, material, validation, guard, usual.tau, seed, prior)
     _add_trained(candidates, task, material, recipe, usual, seed=seed, verbose=verbose)
     trials = {
         key: _trial(candidates, key, guard, material.minority)
