@@ -417,6 +417,33 @@ def test_early_stopping_that_restores_after_the_last_retraining_gets_another():
     assert score(model) == pytest.approx(callback.report.after["balanced_accuracy"])
 
 
+@pytest.mark.parametrize("every", [None, 1])
+def test_a_report_of_weights_that_were_put_back_warns(every):
+    """The best epoch is restored after the head was retrained."""
+    model, unseen = make_model(), (UNSEEN_X, UNSEEN_Y)
+    callback = adjuster(every=every, validation_data=unseen, monitor=None)
+    stopping = keras.callbacks.EarlyStopping(
+        "accuracy", mode="min", patience=1, restore_best_weights=True
+    )
+    fit(model, callback, stopping, epochs=4, validation_data=unseen)
+    assert stopping.stopped_epoch > 0
+    with pytest.warns(UserWarning, match="weights have changed since .* put the ret"):
+        report = callback.report
+    assert report.kept
+
+
+def test_a_report_of_weights_as_they_are_does_not_warn():
+    model, callback = make_model(), retrainer(monitor=None)
+    fit(model, callback, early_stopping(), epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert callback.report.kept
+        assert copy.deepcopy(callback).report is None
+    model.layers[-1].bias.assign_add([1.0, 0.0, 0.0])
+    with pytest.warns(UserWarning, match="further training"):
+        assert callback.report.kept
+
+
 # On jax Keras itself loses the averages in the `predict` or `fit` after a `fit`.
 with_averages = pytest.mark.tensorflow(reason="a model that outlives its use_ema")
 

@@ -103,7 +103,7 @@ def describe_own_prior(predictions, material, class_names):
         f"The original classifier gives {_names(rare, class_names)} "
         f"{format_score(said)} percent in all where the training data have "
         f"{format_score(share)}, as after class weights or balanced batches. If it was "
-        f"trained so, pass tau=0 or prior='uniform': the prior was subtracted twice."
+        f"trained so, pass tau=0 and prior='uniform': its prior was subtracted twice."
     )
 
 

@@ -110,14 +110,14 @@ class GaussianParameters(keras.layers.Layer):
             )
 
     def build(self, input_shape):
-        """Creates the parameters, standard normals until `adapt`."""
+        """Creates the parameters, standard normals of density 0 until `adapt`."""
         self._feature_shape = self._checked_shape(input_shape)
         self.check_shape(self._feature_shape)  # the shape may come from a file
         # Otherwise `call` would accept [B, 2 D] as [2 B, D].
         self.input_spec = keras.layers.InputSpec(shape=(None, *self._feature_shape))
         classes, size = self.num_classes, math.prod(self._feature_shape)
         scale_shape, *others = self._type.shapes(classes, size, rank_of(self, size))
-        normalizer = keras.initializers.Constant(-size / 2 * np.log(2 * np.pi))
+        normalizer = keras.initializers.Constant(-np.inf)  # as of no example
         parameter = functools.partial(
             self.add_weight, dtype="float32", trainable=False, autocast=False
         )

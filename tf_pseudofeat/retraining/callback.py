@@ -23,6 +23,7 @@ from tf_pseudofeat.head.optimizers import fresh_copy
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.weights import fingerprint
 from tf_pseudofeat.retraining.options import resolve_options
+from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.task import resolve_task
 from tf_pseudofeat.retraining.task_checks import nonfinite_weights
@@ -67,10 +68,6 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             folder for its features and deletes it afterwards, since further training
             changes the trunk.
 
-    Attributes:
-        report: the `RetrainingReport` of the last retraining; None before, or if it
-            failed.
-
     Raises:
         TypeError: On construction, if a setting is unknown.
         ValueError: On construction, if there are no data, or a setting is out of range.
@@ -107,7 +104,25 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         self.layer = layer
         self.data = data
         self.every = None if every is None else whole_number("every", every)
-        self.report = None
+        self._report = self._reported = None
+
+    @property
+    def report(self) -> RetrainingReport | None:
+        """The `RetrainingReport` of the last retraining; None before, or if it failed.
+
+        Warns if the weights have changed since, for instance by a callback after this
+        one that restores them.
+        """
+        noted = self._reported
+        if noted is not None and noted != fingerprint(self.model.weights):
+            warnings.warn(
+                "The model's weights have changed since this report. If there was no "
+                "further training, a callback after this one has put others back, as "
+                "EarlyStopping(restore_best_weights=True) does: put the retrainer "
+                "last.",
+                stacklevel=2,
+            )
+        return self._report
 
     def __deepcopy__(self, memo):
         """Copies the callback for another `fit`, as tuners do; shares its data.
@@ -117,7 +132,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         copied = memo[id(self)] = type(self).__new__(type(self))
         shared = {"layer": self.layer, "data": self.data}
         shared["settings"] = dict(self.settings)
-        fresh = dict.fromkeys(("report", "params", "_model"))
+        fresh = dict.fromkeys(("_report", "_reported", "params", "_model"))
         left_out = {*shared, *fresh, "_left", "_of_fit", "_for_fit", "_has_retrained"}
         own = {k: v for k, v in self.__dict__.items() if k not in left_out}
         copied.__dict__.update(copy.deepcopy(own, memo), **shared, **fresh)
@@ -125,7 +140,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks all arguments, and warns if the optimizer keeps moving averages."""
-        self.report = None
+        self._report = self._reported = None
         self._left, self._has_retrained = None, False
         self._for_fit = _with_unused_optimizer(self.settings)
         params = self.params or {}
@@ -151,16 +166,18 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             self._retrain()
             self._left = fingerprint(self.model.weights)
         if logs is not None:
-            logs.update(_scores(self.report if due else None))
+            logs.update(_scores(self._report if due else None))
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Retrains, unless the weights have not changed since the last retraining."""
         if self._left is not None and self._left == fingerprint(self.model.weights):
+            self._reported = self._left
             return
         self._retrain()
-        if self.report is None:
+        if self._report is None:
             return
-        scores = _scores(self.report)
+        self._reported = fingerprint(self.model.weights)
+        scores = _scores(self._report)
         if logs is not None:
             logs.update(scores)
         history = getattr(self.model, "history", None)
@@ -196,7 +213,7 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
     def _retrain(self):
         broken = nonfinite_weights(self.model)
         if broken:
-            self.report = None
+            self._report = None
             warnings.warn(
                 f"The head is not retrained: {len(broken)} weights of the model are "
                 f"NaN or infinite, the first is {broken[0]!r}. Its training has "
@@ -206,10 +223,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
             return
         again = self._again_settings() if self._has_retrained else {}
         settings = {**self._of_fit, **self._for_fit, **again}
-        self.report = None
+        self._report = None
         try:
             with _new_cache(self._cache_dir) as cache:
-                self.report = retrain_head(
+                self._report = retrain_head(
                     self.model, self.layer, self.data, **{**settings, **cache}
                 )
             self._has_retrained = True
