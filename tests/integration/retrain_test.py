@@ -23,7 +23,9 @@ from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalG
 from tf_pseudofeat.head import fit as fit_module
 from tf_pseudofeat.head.logit_adjustment import adjust_logits
 from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.diagnose import diagnose
 from tf_pseudofeat.retraining.retrain import retrain_head
+from tf_pseudofeat.retraining.tune import tune
 from tf_pseudofeat.sampling.counts import multiply_minority
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
@@ -652,6 +654,7 @@ def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
     assert_cured(small_classifier(), verbose="auto")
     printed = capsys.readouterr().out
     assert "Extracting features at 'features'" in printed
+    assert "Fitting Gaussians to 120 features of shape [5]" in printed
     assert "Training the head on 240 features" in printed
     assert "2/2" in printed
 
@@ -1059,3 +1062,16 @@ def test_batches_of_many_shapes_are_not_joined():
     model.compile("sgd", SPARSE)
     report = retrain(model, data, per_class=25, **UNTRAINED)
     assert report.used == [25, 25, 25] and report.real == [35, 35, 30]
+
+
+@pytest.mark.parametrize("call", [retrain_head, diagnose, tune])
+def test_validation_data_that_are_training_data_are_told(call):
+    settings = {"monitor": "accuracy", "epochs": 1, "verbose": 0}
+    with pytest.warns(UserWarning, match="are examples of the training data") as told:
+        found = call(
+            small_classifier(), "features", (X, Y), validation_data=(X, Y), **settings
+        )
+    told = [warning for warning in told if "are examples" in str(warning.message)]
+    assert [warning.filename for warning in told] == [__file__]
+    if call is retrain_head:
+        assert any("are examples of the training" in note for note in found.notes)

@@ -136,9 +136,9 @@ def _retrain(resolved, timer, *, seed, verbose):
 
     with timer("extract"):
         extracted, validation = resolved.extract(seed=seed, verbose=verbose)
-    remarks = _warn_of_guard(guard, validation, task)
+    remarks = [*resolved.remarks, *_warn_of_guard(guard, validation, task)]
     with timer("resample" if recipe.sampler else "fit gaussians"):
-        material = resolved.material(extracted)
+        material = resolved.material(extracted, verbose)
         covariance = None if recipe.sampler else material.gaussian.report
     if resolved.search:
         print_status("Choosing the recipe", verbose)

@@ -127,7 +127,7 @@ def search_task(resolved, *, seed, verbose):
     """
     with rollback_unless_committed(resolved.task.head):  # locks the head
         extracted, validation = resolved.extract(seed=seed, verbose=verbose)
-        material = resolved.material(extracted)
+        material = resolved.material(extracted, verbose)
         found = search_recipe(
             *(resolved.task, material, validation),
             recipe=resolved.recipe,

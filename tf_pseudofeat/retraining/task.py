@@ -1,6 +1,7 @@
 """Resolves and checks the arguments of a retraining before any work is done."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.map_batches import with_class_ids
+from tf_pseudofeat.data.overlap import share_examples
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.extraction.chosen import take_rows
@@ -56,6 +58,10 @@ from tf_pseudofeat.splitting.trunk_and_head import Split
 __all__ = ["RetrainingTask", "resolve_task"]
 
 _SAMPLE_ROWS = 32  # of the first batch
+_SAME_EXAMPLES = (
+    "The validation data are examples of the training data, which flatter a head: pass "
+    "examples that neither the model nor the head has seen."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +77,7 @@ class RetrainingTask:
         data: training data, with the labels of the chosen output, preprocessed.
         validation_data: the same for validation, or None.
         guard: `Guard`.
+        remarks: list of sentences on the data.
     """
 
     split: Split
@@ -81,9 +88,12 @@ class RetrainingTask:
     data: object
     validation_data: object
     guard: Guard
+    remarks: list
 
     def extract(self, *, seed, verbose):
         """Runs Step 2; returns `Extracted` and the validation features, or None."""
+        for remark in self.remarks:
+            warnings.warn(remark, stacklevel=4)
         trunk, extraction, validation = self.split.trunk, self.extraction, None
         at = f"at {self.split.layer_name!r}"
         with all_sets_or_none(extraction.cache_dir):
@@ -100,8 +110,12 @@ class RetrainingTask:
                 )
         return extracted, validation
 
-    def material(self, extracted):
-        """Prepares the `Material` of extracted features."""
+    def material(self, extracted, verbose):
+        """Runs Steps 3 and 4; returns the `Material` of extracted features."""
+        features = extracted.together.features
+        what = f"{len(features):,} features of shape {list(features.shape[1:])}"
+        how = "Fitting Gaussians to" if self.recipe.sampler is None else "Resampling"
+        print_status(f"{how} {what}", verbose)
         return prepare_material(
             extracted.together,
             self.recipe,
@@ -141,6 +155,7 @@ def resolve_task(
     check_model(model)
     if class_names is not None:
         class_names = check_class_names(class_names)
+    remarks = [_SAME_EXAMPLES] if share_examples(data, validation_data) else []
     layer = usual_layer(model) if layer is None else layer
     output = output_of(model, layer)
     data = with_class_ids(output.data(as_arrays(model, data)), class_names)
@@ -199,6 +214,7 @@ def resolve_task(
         data=data,
         validation_data=validation_data,
         guard=guard,
+        remarks=remarks,
     )
 
 

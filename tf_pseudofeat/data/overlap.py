@@ -1,0 +1,39 @@
+"""Finds validation data that are training data."""
+
+import keras
+import numpy as np
+
+__all__ = ["share_examples"]
+
+_MOST_WORK = 10_000  # of `np.shares_memory`; views by slices take less
+
+
+def share_examples(data, validation_data):
+    """Whether two sets are one object, or arrays of inputs that share memory.
+
+    Copies of the same examples are not found, such as those of fancy indexing.
+
+    Args:
+        data: as `check_data` takes it.
+        validation_data: the same, or None.
+    """
+    if validation_data is None:
+        return False
+    if data is validation_data:
+        return True
+    sets = data, validation_data
+    if not all(isinstance(each, tuple | list) for each in sets):
+        return False
+    inputs = [keras.tree.flatten(each[0]) for each in sets]
+    return len(inputs[0]) == len(inputs[1]) and all(map(_share_memory, *inputs))
+
+
+def _share_memory(one, other):
+    if one is other:
+        return True
+    if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
+        return False
+    try:
+        return np.shares_memory(one, other, max_work=_MOST_WORK)
+    except np.exceptions.TooHardError:
+        return False
