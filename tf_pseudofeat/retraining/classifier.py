@@ -259,13 +259,39 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: If the model's outputs are neither probabilities nor logits.
         """
+        return self._known_predictions(X).probabilities
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-odds of two classes, or log-probabilities of several.
+
+        Probabilities of a network are often so close to 0 and 1 that they round to
+        them; their logarithms still tell examples apart. `CalibratedClassifierCV` and
+        ranking scores such as "roc_auc" use these numbers.
+
+        Args:
+            X: inputs `[N, ...]`.
+
+        Returns:
+            decisions: float64. For two classes `[N]`, the log-odds of `classes_[1]`,
+                which is predicted where they are positive; for several `[N, C]`, the
+                log-probabilities, of which the highest is predicted.
+
+        Raises:
+            ValueError: If the model's outputs are neither probabilities nor logits.
+        """
+        predictions = self._known_predictions(X)
+        if len(self.classes_) == 2:
+            return predictions.log_odds[:, 1]
+        return predictions.log_probabilities
+
+    def _known_predictions(self, X):
         predictions = self._predictions(X)
-        if predictions.probabilities is None:
+        if predictions.kind is None:
             raise ValueError(
                 f"{self.model_.name!r} has outputs that are neither probabilities nor "
                 f"logits. End it in a softmax, or use `predict`."
             )
-        return predictions.probabilities
+        return predictions
 
     def _predictions(self, X):
         check_is_fitted(self, "model_")
