@@ -67,7 +67,8 @@ def export_classifier(
             `assets/class_names.txt`. Two for a single sigmoid or logit, the second for
             1. Several logits are treated as those of a softmax.
         thresholds: `Thresholds` of `choose_thresholds`, which determine the order of
-            `classes`. The model's own output does not change. Needs `class_names`.
+            `classes`, as `thresholds.decide` of the model's own output, which does not
+            change; `scores` are those of `thresholds.calibrate`. Needs `class_names`.
         encoded_images: serve `encoded`, for a model of one image `[B, height, width,
             1 or 3]` of known size. Files are decoded into the model's number of
             channels and resized to its size (bilinear, antialiased). The model gets
