@@ -205,6 +205,25 @@ def test_a_parameter_that_is_none_is_named(params, message):
     assert classifier.get_params() == before
 
 
+def test_a_field_of_a_recipe_that_is_searched_raises():
+    classifier = small(recipe="auto", validation_fraction=0.25)
+    before = classifier.get_params()
+    message = (
+        r"\['recipe__tau'\] are fields of a HeadRecipe, but `recipe` is 'auto'\. Set "
+        r"recipe=HeadRecipe\(\) with them, or leave them out"
+    )
+    with pytest.raises(ValueError, match=message):
+        classifier.set_params(recipe__tau=0.5, epochs=3)
+    assert classifier.get_params() == before
+    with pytest.raises(ValueError, match=message):
+        GridSearchCV(classifier, {"recipe__tau": [0.5]}, error_score="raise").fit(X, Y)
+    with pytest.raises(ValueError, match=message):
+        small().set_params(recipe="auto", recipe__tau=0.5)
+    classifier.set_params(recipe=HeadRecipe(), recipe__tau=0.5)
+    assert classifier.recipe == HeadRecipe(tau=0.5)
+    assert classifier.set_params(recipe=None, recipe__tau=1.0).recipe.tau == 1.0
+
+
 # ---- Training. -----------------------------------------------------------------------
 
 

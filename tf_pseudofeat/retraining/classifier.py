@@ -35,6 +35,22 @@ __all__ = ["PseudoFeatureClassifier"]
 _PARTS: dict[str, Any] = {"recipe": HeadRecipe, "extraction": Extraction}
 
 
+def _base(name, given, current, fields):
+    """The object whose `fields` are to be set: the one `given` with them, or `current`.
+
+    Raises ValueError if it has no fields, as recipe="auto".
+    """
+    part, kind = given.get(name, current), _PARTS[name]
+    part = kind() if part is None else part
+    if not isinstance(part, kind):
+        keys = [f"{name}__{field}" for field in fields]
+        raise ValueError(
+            f"{keys} are fields of a {kind.__name__}, but `{name}` is {part!r:.200}. "
+            f"Set {name}={kind.__name__}() with them, or leave them out."
+        )
+    return part
+
+
 class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
     """Trains a Keras classifier, and retrains its head on pseudo-features.
 
@@ -138,12 +154,12 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                     f"Invalid parameter {field!r} of {name!r}; those are {names}."
                 )
             changed[name][field] = value
-        super().set_params(**plain)
+        parts = {}
         for name, fields in changed.items():
-            part = getattr(self, name)
             if fields:
-                part = part if isinstance(part, _PARTS[name]) else _PARTS[name]()
-                setattr(self, name, dataclasses.replace(part, **fields))
+                part = _base(name, plain, getattr(self, name), fields)
+                parts[name] = dataclasses.replace(part, **fields)
+        super().set_params(**(plain | parts))
         return self
 
     # Training.
