@@ -386,6 +386,27 @@ def test_outputs_of_no_known_kind_raise():
         predictions_of(gives(2, None), "data")
 
 
+@pytest.mark.parametrize("first", [2, 1027])  # in the second batch
+def test_inputs_that_are_nan_are_named(ending, first):
+    model, (x, ids), _, _ = ending
+    x, ids = (np.tile(array, (8, 1)[: array.ndim]) for array in (x, ids))
+    x[[first, first + 1]] = np.nan
+    message = (
+        f"The outputs of '{model.name}' are NaN or infinite in 2 of .*the first is row "
+        f"{first}. So are the inputs of 2 of them, the first is row {first}: clean the"
+    )
+    with pytest.raises(ValueError, match=message):
+        choose_thresholds(model, (x, ids))
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_outputs_that_are_nan_are_not_decided(from_logits):
+    chosen = thresholds(from_logits=from_logits)
+    for method in (chosen.decide, chosen.calibrate):
+        with pytest.raises(ValueError, match="`outputs` are NaN.*the first is row 1"):
+            method([[0.5, 0.5], [np.nan, 0.5]])
+
+
 # ---- To decide, and to print. --------------------------------------------------------
 
 
@@ -449,7 +470,7 @@ def test_logits_are_decided_by_their_difference():
     )
 
 
-@pytest.mark.parametrize("y", [[[3.0, -1.0]], [[0.7, 0.7]], [[np.nan, 0.5]], [[2.0]]])
+@pytest.mark.parametrize("y", [[[3.0, -1.0]], [[0.7, 0.7]], [[2.0]]])
 def test_logits_for_probabilities_raise(y):
     for method in (thresholds().decide, thresholds().calibrate):
         with pytest.raises(ValueError, match="must be probabilities from 0 to 1 whose"):

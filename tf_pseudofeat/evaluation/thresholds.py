@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
+from tf_pseudofeat.core.finite import check_finite
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.core.tables import Page, Table
@@ -119,7 +120,7 @@ class Thresholds(Page):
 
         Raises:
             ValueError: If the number of classes differs, or outputs are not
-                probabilities where they should be.
+                probabilities where they should be, or are NaN or infinite.
         """
         outputs = self._checked(outputs)
         if len(self.bias) == 2 and not self.from_logits:
@@ -149,6 +150,7 @@ class Thresholds(Page):
                 f"`outputs` must be those of the model, of shape [N, {classes}]; "
                 f"received {list(y.shape)}."
             )
+        check_finite(y, "`outputs`")
         kind = output_kind(Reading("probabilities", 0.5, ""), y)
         if not self.from_logits and kind is None:
             raise ValueError(
@@ -275,8 +277,8 @@ def choose_thresholds(
 
     Raises:
         ValueError: If the data do not fit the model; the metric is one of ranking or
-            probabilities, which thresholds do not change; or outputs are neither
-            probabilities nor logits.
+            probabilities, which thresholds do not change; or outputs are NaN, infinite,
+            or neither probabilities nor logits.
         TypeError: If `model` is not a Keras 3 model, or `validation_data` is not
             supported.
 
@@ -340,15 +342,11 @@ def predictions_of(model, data, class_names=None):
     check_data(data)
     outputs, labels, weights = [], [], []
     for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
-        outputs.append(np.asarray(predict_batch(model, x)))
+        start = sum(map(len, outputs))
+        outputs.append(_checked_outputs(model, predict_batch(model, x), x, start))
         labels.append(y)
         weights.append(weight)
     outputs = np.concatenate(outputs)
-    if outputs.ndim != 2:
-        raise ValueError(
-            f"A classifier with one output [B, C] is needed; {model.name!r} has "
-            f"outputs of shape {list(outputs.shape)}."
-        )
     reading = reading_of(output_activation(model), getattr(model, "loss", None))
     kind = output_kind(reading, outputs)
     if kind is None:
@@ -361,6 +359,18 @@ def predictions_of(model, data, class_names=None):
     if weight is None:
         return predictions
     return predictions.select(np.flatnonzero(weight))
+
+
+def _checked_outputs(model, outputs, x, start):
+    """Outputs `[B, C]` of a batch of inputs `x`, which starts at row `start`."""
+    outputs = np.asarray(outputs)
+    if outputs.ndim != 2:
+        raise ValueError(
+            f"A classifier with one output [B, C] is needed; {model.name!r} has "
+            f"outputs of shape {list(outputs.shape)}."
+        )
+    check_finite(outputs, f"The outputs of {model.name!r}", x, start)
+    return outputs
 
 
 def cross_fitted_decisions(predictions, guard, minority, seed):
