@@ -13,7 +13,7 @@ from sklearn import metrics
 from tests.py_datasets import ArrayBatches
 from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.bias_search import fit_bias
-from tf_pseudofeat.evaluation.comparison import folds_of
+from tf_pseudofeat.evaluation.comparison import SCORE_NAMES, folds_of
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.evaluation.scores import DECISION_SCORES
@@ -177,6 +177,7 @@ def test_the_estimate_on_noise_is_chance():
 
 
 ONE = (np.array([[1.0, 3.0]]), np.array([1]))  # example
+TWO = (np.array([[1.0, 3.0], [2.0, 1.0]]), np.array([1, 0]))
 
 
 # ---- Of a model. ---------------------------------------------------------------------
@@ -348,7 +349,9 @@ def test_it_says_whether_an_improvement_is_expected(metric, improves):
 
 
 def test_one_validation_example_is_as_good_as_none():
-    with pytest.raises(ValueError, match="two classes or more to score on; all 1 are"):
+    with pytest.raises(
+        ValueError, match="`metric` .* two classes or more to score on; all 1"
+    ):
         choose_thresholds(gives(2, None), ONE)
 
 
@@ -361,12 +364,29 @@ def test_one_validation_example_is_as_good_as_none():
         ),
         ("roc_auc", "received 'roc_auc', which thresholds do not change"),
         (None, "received None"),
-        ("acc", "`monitor` must be one of"),
+        ("F1", r"`metric` must be one of \('accuracy'.*'F1'. Did you mean 'f1'\?"),
+        ("precision", r"`metric` must be one of .*a Keras metric; received 'precis"),
+        (keras.losses.Hinge(), "`metric` must be a score.*Pass a function that neg"),
+        (lambda labels, outputs: "a", "`metric` '<lambda>' must return one number"),
     ],
 )
 def test_what_no_threshold_moves_raises(metric, message):
     with pytest.raises(ValueError, match=message):
-        choose_thresholds(gives(2, None), ONE, metric)
+        choose_thresholds(gives(2, None), TWO, metric)
+
+
+def test_names_that_are_refused_are_not_listed():
+    with pytest.raises(ValueError, match="must be one of") as error:
+        choose_thresholds(gives(2, None), TWO, "precision")
+    named = [name for name in SCORE_NAMES if f"'{name}'" in str(error.value)]
+    assert named == list(DECISION_SCORES)
+
+
+def test_the_metric_may_be_a_guard():
+    ids, logits = drawn([150, 20])
+    model, data = gives(2, None), (logits.astype("float32"), ids)
+    expected = choose_thresholds(model, data, "f1")
+    assert choose_thresholds(model, data, Guard("f1", confidence=0.9)) == expected
 
 
 def test_outputs_of_no_known_kind_raise():

@@ -57,6 +57,21 @@ _BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))
 _NEAR_1 = 0.999
 
 
+class _Metric(Guard):
+    """The `metric` to choose thresholds by, a score of decisions."""
+
+    _argument, _names = "metric", DECISION_SCORES
+
+    def __post_init__(self):
+        if self.monitor is None or self.monitor in PROBABILITY_SCORES:
+            raise ValueError(
+                f"`metric` must be a score of decisions, one of {DECISION_SCORES}, a "
+                f"function or a Keras metric; received {self.monitor!r}, which "
+                f"thresholds do not change."
+            )
+        super().__post_init__()
+
+
 @dataclasses.dataclass(frozen=True)
 class Thresholds(Page):
     """A bias for the logits of each class; prints as a table.
@@ -294,13 +309,7 @@ def choose_thresholds(
         temperature; Platt, "Probabilistic outputs for support vector machines", 1999,
         for its regularization.
     """
-    guard = Guard.of(metric)
-    if guard.monitor is None or guard.monitor in PROBABILITY_SCORES:
-        raise ValueError(
-            f"`metric` must be a score of decisions, one of {DECISION_SCORES}, a "
-            f"function or a Keras metric; received {metric!r}, which thresholds do not "
-            f"change."
-        )
+    guard = _Metric(metric.monitor if isinstance(metric, Guard) else metric)
     if class_names is not None:
         class_names = check_class_names(class_names)
     predictions = predictions_of(model, validation_data, class_names)
