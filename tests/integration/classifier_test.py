@@ -264,6 +264,12 @@ def test_a_validation_fraction_guards_and_is_not_trained_on():
         small(recipe="auto").fit(X, Y)
 
 
+def test_a_validation_fraction_without_the_rare_class_raises():
+    labels = np.where(np.arange(200) < 2, "fraud", "ok")
+    with pytest.raises(ValueError, match="class fraud has 2 examples, of which 20 %"):
+        small(validation_fraction=0.2).fit(X, labels)
+
+
 def test_weights_count():
     weight = np.where(Y == 2, 0.0, 1.0)
     report = small(epochs=1).fit(X, Y, sample_weight=weight).report_

@@ -8,7 +8,6 @@ from typing import Any, Self
 import keras
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -23,6 +22,7 @@ from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.holdout import hold_out
 from tf_pseudofeat.retraining.perceptron import build_perceptron
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.shuffled import ShuffledBatches, as_float32
@@ -89,7 +89,8 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         feature_names_in_: their names, where `X` was a DataFrame.
 
     Raises:
-        ValueError: In `fit`, if labels are continuous or have a single class, or the
+        ValueError: In `fit`, if labels are continuous or have a single class,
+            `validation_fraction` leaves no rare example to train or validate on, or the
             model is not compiled; see also `retrain_head`.
         TypeError: In `fit`, if `build` does not return a Keras model.
 
@@ -188,13 +189,10 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         parts = [X, ids] if sample_weight is None else [X, ids, sample_weight]
         validation = None
         if self.validation_fraction:
-            split = train_test_split(
-                *parts,
-                test_size=self.validation_fraction,
-                random_state=seeds[0],
-                stratify=ids,
+            parts, validation = hold_out(
+                parts, ids, self.validation_fraction, seeds[0], self.classes_
             )
-            parts, validation = split[::2], tuple(split[1::2])
+            validation = tuple(validation)
         data = tuple(parts)
         model = self._built(X.shape[1:], seeds[1])
         settings = {
