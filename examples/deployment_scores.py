@@ -47,7 +47,7 @@ def way_scores(way, model, prior, split, validation):
         thresholds = tfpf.choose_thresholds(
             model, validation, metric, minority=minority
         )
-        decided = thresholds.decide(predictions.probabilities)
+        decided = (predictions.class_logits + thresholds.bias).argmax(axis=1)
         scores |= tfpf.classification_scores(
             predictions.ids, decided, predictions.num_classes, minority
         )

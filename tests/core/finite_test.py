@@ -82,3 +82,11 @@ def test_each_example_has_one_weight_that_is_not_negative(weights, message):
     with pytest.raises(ValueError, match=message):
         check_weights(weights, 3)
     check_weights(np.array([0, 1, 2]), 3)
+
+
+def test_rows_of_a_later_batch_are_counted_from_the_first():
+    features = np.ones((5, 2))
+    features[3] = np.nan
+    message = "in 1 of 5 rows from row 20, the first is row 23. So are the inputs of 1 "
+    with pytest.raises(ValueError, match=message + "of them, the first is row 23: cle"):
+        check_finite(features, inputs=features, start=20)

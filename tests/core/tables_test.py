@@ -1,11 +1,12 @@
 """Tests for tables.py: what prints lines up, what renders is escaped."""
 
 import html.parser
+import sys
 import types
 
 import pytest
 
-from tf_pseudofeat.core.tables import Page, Table
+from tf_pseudofeat.core.tables import Page, Table, data_frame
 
 TABLE = Table(("class", "n", "recall"), [("ok", "1,200", "98.7"), ["fraud*", "3", "-"]])
 
@@ -94,3 +95,11 @@ def test_a_terminal_of_ipython_shows_what_print_shows():
 def test_a_page_without_parts_is_no_page():
     with pytest.raises(NotImplementedError):
         str(Page())
+
+
+def test_a_frame_has_named_rows_and_needs_pandas(monkeypatch):
+    frame = data_frame({"n": [1200, 3]}, ["ok", "fraud"], "class")
+    assert frame.index.name == "class" and frame.loc["fraud", "n"] == 3
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        data_frame({"n": [1200, 3]}, ["ok", "fraud"], "class")

@@ -121,6 +121,8 @@ def test_a_keras_metric_counts_weights_and_is_left_empty():
     ("monitor", "error", "message"),
     [
         ("acc", ValueError, r"`monitor` must be one of \('accuracy'.*received 'acc'"),
+        ("F1", ValueError, r"received 'F1'\. Did you mean 'f1'\?"),
+        ("balanced", ValueError, r"Did you mean 'balanced_accuracy'\?"),
         (3, TypeError, r"name of a score, a function .*received 3"),
         (["f1"], TypeError, r"received \['f1'\]"),
         (

@@ -57,6 +57,14 @@ def test_probabilities_and_logits_are_those_of_scipy(name):
     assert len(predictions) == 40
 
 
+def test_logs_of_probabilities_are_those_of_scipy_also_where_these_are_0(name):
+    received = of_kind(name).log_probabilities
+    np.testing.assert_allclose(received, np.log(KINDS[name][2]), rtol=1e-6)
+    sure = Predictions([0], [[200.0, -900.0, 0.0]], "linear").log_probabilities
+    np.testing.assert_allclose(sure, [[0, -1100, -200]])
+    assert Predictions([0], [[3.0, 2.0]], None).log_probabilities is None
+
+
 def test_the_likeliest_class_is_decided_for(name):
     predictions = of_kind(name)
     likeliest = KINDS[name][2].argmax(axis=1)

@@ -13,7 +13,7 @@ from sklearn import metrics
 from tests.py_datasets import ArrayBatches
 from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.evaluation.bias_search import fit_bias
-from tf_pseudofeat.evaluation.comparison import folds_of
+from tf_pseudofeat.evaluation.comparison import SCORE_NAMES, folds_of
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.evaluation.scores import DECISION_SCORES
@@ -177,6 +177,7 @@ def test_the_estimate_on_noise_is_chance():
 
 
 ONE = (np.array([[1.0, 3.0]]), np.array([1]))  # example
+TWO = (np.array([[1.0, 3.0], [2.0, 1.0]]), np.array([1, 0]))
 
 
 # ---- Of a model. ---------------------------------------------------------------------
@@ -225,26 +226,46 @@ def test_a_model_is_read_and_left_as_it_is(ending):
     assert thresholds.metric == "f1"
     assert thresholds.counts == sizes
     assert thresholds.temperature == 1
-    decided = thresholds.decide(p)
+    decided = thresholds.decide(model.predict(x, verbose=0))
     chosen = metrics.f1_score(ids, decided, **options)
     assert chosen > expected
     assert chosen >= thresholds.estimate
     assert 0 < thresholds.standard_error < 0.2
 
 
-def test_what_the_model_gives_can_be_decided_for(ending):
+@pytest.mark.parametrize("temperature", [False, True])
+def test_what_the_model_gives_is_decided_and_calibrated(ending, temperature):
     model, (x, ids), logits, _ = ending
-    thresholds = choose_thresholds(model, (x, ids))
-    expected = (logits + thresholds.bias).argmax(axis=1)
+    thresholds = choose_thresholds(model, (x, ids), temperature=temperature)
+    assert (thresholds.temperature != 1) == temperature
     outputs = model.predict(x, verbose=0)
+    expected = (logits + thresholds.bias).argmax(axis=1)
+    np.testing.assert_array_equal(thresholds.decide(outputs), expected)
+    p = scipy.special.softmax(logits / thresholds.temperature, axis=1)
+    np.testing.assert_allclose(thresholds.calibrate(outputs), p, rtol=1e-4, atol=1e-6)
     linear = model.layers[-1].activation is keras.activations.linear
-    if not linear:
-        np.testing.assert_array_equal(thresholds.decide(outputs), expected)
-    p = scipy.special.softmax(logits, axis=1)
-    np.testing.assert_array_equal(thresholds.decide(p), expected)
+    assert thresholds.from_logits == linear
     if thresholds.threshold is not None:
-        above = p[:, 1] > thresholds.threshold
+        above = scipy.special.softmax(logits, axis=1)[:, 1] > thresholds.threshold
         np.testing.assert_array_equal(above, expected)
+
+
+@pytest.mark.parametrize("units", [1, 2])
+@pytest.mark.parametrize("temperature", [False, True])
+def test_the_printed_threshold_is_that_of_what_the_model_gives(units, temperature):
+    ids, logits = drawn([1200, 90])
+    x = (2 * (logits if units == 2 else logits[:, 1:] - logits[:, :1])).astype(
+        "float32"
+    )
+    model = gives(units, "softmax" if units == 2 else "sigmoid")
+    thresholds = choose_thresholds(model, (x, ids), "f1", temperature=temperature)
+    (line,) = (line for line in str(thresholds).splitlines() if "more than" in line)
+    printed = float(line.split("more than ")[1].rstrip("."))
+    outputs = model.predict(x, verbose=0)
+    decided = thresholds.decide(outputs)
+    assert 0 < decided.sum() < len(ids)
+    for threshold in (printed, thresholds.threshold):
+        np.testing.assert_array_equal(outputs[:, -1] > threshold, decided)
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
@@ -269,16 +290,14 @@ def test_the_temperature_of_scaled_logits_is_found_again(ending, scale):
 
 
 def test_a_temperature_moves_no_decision(ending):
-    model, (x, ids), logits, _ = ending
+    model, (x, ids), _, _ = ending
     plain = choose_thresholds(model, (x, ids))
     calibrated = choose_thresholds(model, (x, ids), temperature=True)
     assert calibrated.temperature != 1
     assert calibrated.bias == plain.bias
-    p = scipy.special.softmax(logits / calibrated.temperature, axis=1)
-    expected = (logits + plain.bias).argmax(axis=1)
-    np.testing.assert_array_equal(calibrated.decide(p), expected)
-    if calibrated.threshold is not None:
-        np.testing.assert_array_equal(p[:, 1] > calibrated.threshold, expected)
+    assert calibrated.threshold == plain.threshold
+    outputs = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(calibrated.decide(outputs), plain.decide(outputs))
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, lambda ids: np.eye(3)[ids]])
@@ -330,7 +349,9 @@ def test_it_says_whether_an_improvement_is_expected(metric, improves):
 
 
 def test_one_validation_example_is_as_good_as_none():
-    with pytest.raises(ValueError, match="two classes or more to score on; all 1 are"):
+    with pytest.raises(
+        ValueError, match="`metric` .* two classes or more to score on; all 1"
+    ):
         choose_thresholds(gives(2, None), ONE)
 
 
@@ -343,12 +364,29 @@ def test_one_validation_example_is_as_good_as_none():
         ),
         ("roc_auc", "received 'roc_auc', which thresholds do not change"),
         (None, "received None"),
-        ("acc", "`monitor` must be one of"),
+        ("F1", r"`metric` must be one of \('accuracy'.*'F1'. Did you mean 'f1'\?"),
+        ("precision", r"`metric` must be one of .*a Keras metric; received 'precis"),
+        (keras.losses.Hinge(), "`metric` must be a score.*Pass a function that neg"),
+        (lambda labels, outputs: "a", "`metric` '<lambda>' must return one number"),
     ],
 )
 def test_what_no_threshold_moves_raises(metric, message):
     with pytest.raises(ValueError, match=message):
-        choose_thresholds(gives(2, None), ONE, metric)
+        choose_thresholds(gives(2, None), TWO, metric)
+
+
+def test_names_that_are_refused_are_not_listed():
+    with pytest.raises(ValueError, match="must be one of") as error:
+        choose_thresholds(gives(2, None), TWO, "precision")
+    named = [name for name in SCORE_NAMES if f"'{name}'" in str(error.value)]
+    assert named == list(DECISION_SCORES)
+
+
+def test_the_metric_may_be_a_guard():
+    ids, logits = drawn([150, 20])
+    model, data = gives(2, None), (logits.astype("float32"), ids)
+    expected = choose_thresholds(model, data, "f1")
+    assert choose_thresholds(model, data, Guard("f1", confidence=0.9)) == expected
 
 
 def test_outputs_of_no_known_kind_raise():
@@ -366,6 +404,27 @@ def test_outputs_of_no_known_kind_raise():
         predictions_of(lambda x: x, data)
     with pytest.raises(TypeError, match="`data` must be"):
         predictions_of(gives(2, None), "data")
+
+
+@pytest.mark.parametrize("first", [2, 1027])  # in the second batch
+def test_inputs_that_are_nan_are_named(ending, first):
+    model, (x, ids), _, _ = ending
+    x, ids = (np.tile(array, (8, 1)[: array.ndim]) for array in (x, ids))
+    x[[first, first + 1]] = np.nan
+    message = (
+        f"The outputs of '{model.name}' are NaN or infinite in 2 of .*the first is row "
+        f"{first}. So are the inputs of 2 of them, the first is row {first}: clean the"
+    )
+    with pytest.raises(ValueError, match=message):
+        choose_thresholds(model, (x, ids))
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_outputs_that_are_nan_are_not_decided(from_logits):
+    chosen = thresholds(from_logits=from_logits)
+    for method in (chosen.decide, chosen.calibrate):
+        with pytest.raises(ValueError, match="`outputs` are NaN.*the first is row 1"):
+            method([[0.5, 0.5], [np.nan, 0.5]])
 
 
 # ---- To decide, and to print. --------------------------------------------------------
@@ -388,17 +447,54 @@ def thresholds(bias=(0.0, 2.0), temperature=1.0, **changed):
 def test_the_threshold_is_where_both_classes_are_as_good(bias, temperature):
     chosen = thresholds((0.0, bias), temperature)
     p = chosen.threshold
-    assert temperature * np.log(p / (1 - p)) + bias == pytest.approx(0, abs=1e-12)
-    near = np.array([[p - 1e-6], [p + 1e-6]])
-    assert chosen.decide(near).tolist() == [0, 1]
-    assert chosen.decide(np.hstack([1 - near, near])).tolist() == [0, 1]
+    assert np.log(p / (1 - p)) + bias == pytest.approx(0, abs=1e-6)
+    near = np.array([[p - 1e-6], [p], [p + 1e-6]])
+    assert chosen.decide(near).tolist() == [0, 0, 1]
+    assert chosen.decide(np.hstack([1 - near, near])).tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize(("bias", "threshold"), [(1e3, 0.0), (-1e3, 1.0)])
-def test_a_bias_of_any_size_has_a_threshold(bias, threshold):
-    chosen = thresholds((0.0, bias), 0.5)
-    assert chosen.threshold == pytest.approx(threshold)
-    assert f"above a probability of {threshold:g}" in str(chosen)
+@pytest.mark.parametrize(("bias", "threshold"), [(1e3, -1.0), (-1e3, 1.0)])
+def test_a_bias_that_decides_all_says_so(bias, threshold):
+    one = thresholds((0.0, bias), 0.5)
+    assert one.threshold == threshold
+    chosen = int(bias > 0)
+    assert f"Decide for class {chosen}, whatever model.predict" in str(one)
+    everything = np.array([[0.0], [0.5], [1.0]])
+    expected = [chosen] * 3
+    assert one.decide(everything).tolist() == expected
+    assert one.decide(np.hstack([1 - everything, everything])).tolist() == expected
+
+
+def test_probabilities_that_round_to_1_are_decided_by_the_other_class():
+    chosen = thresholds((0.0, -20.0), class_names=("ok", "fraud"))
+    second = np.exp([-19.0, -21.0])[:, None]  # float32 has no 1 minus these
+    p = np.hstack([second, 1 - second]).astype("float32")
+    assert (p[:, 1] == 1).all()
+    assert chosen.decide(p).tolist() == [0, 1]
+    assert chosen.decide(p[:, 1:]).tolist() == [1, 1]
+    assert (p[:, 1] > chosen.threshold).all()
+    assert "more than 0.99999994, or if it has two outputs, 'ok' less than" in str(
+        chosen
+    )
+
+
+def test_logits_are_decided_by_their_difference():
+    chosen = thresholds((0.0, 2.0), 4.0, from_logits=True)
+    logits = np.array([[1.0, -1.5], [1.0, -0.5]])
+    assert chosen.decide(logits).tolist() == [0, 1]
+    assert chosen.decide(logits[:, 1:] - logits[:, :1]).tolist() == [0, 1]
+    expected = scipy.special.softmax(logits / 4, axis=1)
+    np.testing.assert_allclose(chosen.calibrate(logits), expected)
+    assert "exceeds that of class 0, 0 for a single output, by more than -2" in str(
+        chosen
+    )
+
+
+@pytest.mark.parametrize("y", [[[3.0, -1.0]], [[0.7, 0.7]], [[2.0]]])
+def test_logits_for_probabilities_raise(y):
+    for method in (thresholds().decide, thresholds().calibrate):
+        with pytest.raises(ValueError, match="must be probabilities from 0 to 1 whose"):
+            method(y)
 
 
 def test_three_classes_have_no_threshold():
@@ -424,14 +520,15 @@ def test_it_prints_what_to_expect_and_where_to_decide():
     assert text.splitlines()[:3] == [
         "F1 of the minority: 50.0 as it is; expect 62.5 +- 5.0 on new data "
         "(cross-fitted on 1,230 validation examples).",
-        "Decide for 'fraud' above a probability of 0.2086.",
-        "Divide the logits by 1.5 to calibrate.",
+        "Decide for 'fraud' where model.predict gives it more than 0.11920292.",
+        "For calibrated probabilities divide the logits by 1.5, as `calibrate` does; "
+        "decisions are made without.",
     ]
     rows = [line.split() for line in text.splitlines()]
     assert ["ok", "1,200", "+0.000"] in rows
     assert ["fraud", "30", "+2.000"] in rows
     assert "<td" in thresholds()._repr_html_()
-    assert "Divide" not in str(thresholds())
+    assert "divide" not in str(thresholds())
 
 
 def test_a_temperature_of_data_without_a_mistake_is_not_next_to_nothing():

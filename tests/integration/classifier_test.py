@@ -7,12 +7,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
@@ -136,6 +137,28 @@ def test_in_a_pipeline_with_calibration_it_ranks_a_real_table():
     assert balanced_accuracy_score(y[rows], guess) > 0.9
 
 
+class WithoutDecisions(PseudoFeatureClassifier):
+    @property
+    def decision_function(self):
+        raise AttributeError  # so that scikit-learn calibrates probabilities
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [(PseudoFeatureClassifier, True), (WithoutDecisions, False)]
+)
+def test_calibration_by_its_defaults_finds_the_rare_class(kind, found):
+    """A network fitted for long is sure of its mistakes, too."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = x[:, :4], y == 0
+    rows = np.flatnonzero(~y | (np.cumsum(y) <= 25))
+    x, x_test, y, y_test = train_test_split(
+        x[rows], y[rows], test_size=0.5, stratify=y[rows], random_state=0
+    )
+    classifier = make_pipeline(StandardScaler(), kind(epochs=100, random_state=0))
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(x, y)
+    assert (recall_score(y_test, calibrated.predict(x_test)) > 0) == found
+
+
 def test_data_frames_and_string_classes():
     columns = [f"column {i}" for i in range(5)]
     frame = pd.DataFrame(X, columns=columns)
@@ -182,6 +205,25 @@ def test_a_parameter_that_is_none_is_named(params, message):
     assert classifier.get_params() == before
 
 
+def test_a_field_of_a_recipe_that_is_searched_raises():
+    classifier = small(recipe="auto", validation_fraction=0.25)
+    before = classifier.get_params()
+    message = (
+        r"\['recipe__tau'\] are fields of a HeadRecipe, but `recipe` is 'auto'\. Set "
+        r"recipe=HeadRecipe\(\) with them, or leave them out"
+    )
+    with pytest.raises(ValueError, match=message):
+        classifier.set_params(recipe__tau=0.5, epochs=3)
+    assert classifier.get_params() == before
+    with pytest.raises(ValueError, match=message):
+        GridSearchCV(classifier, {"recipe__tau": [0.5]}, error_score="raise").fit(X, Y)
+    with pytest.raises(ValueError, match=message):
+        small().set_params(recipe="auto", recipe__tau=0.5)
+    classifier.set_params(recipe=HeadRecipe(), recipe__tau=0.5)
+    assert classifier.recipe == HeadRecipe(tau=0.5)
+    assert classifier.set_params(recipe=None, recipe__tau=1.0).recipe.tau == 1.0
+
+
 # ---- Training. -----------------------------------------------------------------------
 
 
@@ -222,6 +264,12 @@ def test_a_validation_fraction_guards_and_is_not_trained_on():
         small(recipe="auto").fit(X, Y)
 
 
+def test_a_validation_fraction_without_the_rare_class_raises():
+    labels = np.where(np.arange(200) < 2, "fraud", "ok")
+    with pytest.raises(ValueError, match="class fraud has 2 examples, of which 20 %"):
+        small(validation_fraction=0.2).fit(X, labels)
+
+
 def test_weights_count():
     weight = np.where(Y == 2, 0.0, 1.0)
     report = small(epochs=1).fit(X, Y, sample_weight=weight).report_
@@ -248,6 +296,9 @@ def test_images_logits_and_a_model_of_ones_own():
     np.testing.assert_allclose(p.sum(axis=1), 1)
     guess = classifier.classes_[p.argmax(axis=1)]
     np.testing.assert_array_equal(classifier.predict(images), guess)
+    decisions = classifier.decision_function(images)
+    logits = classifier.model_.predict(images, verbose=0).astype(float)
+    np.testing.assert_allclose(decisions, logits[:, 1] - logits[:, 0], atol=1e-9)
 
 
 def one_output(shape, num_classes):
@@ -268,6 +319,44 @@ def test_one_output_and_a_pickle_decide_alike():
     p = classifier.predict_proba(X)
     np.testing.assert_allclose(again.predict_proba(X), p, atol=1e-6)
     np.testing.assert_array_equal(again.predict(X), p[:, 1] > 0.5)
+    decisions = classifier.decision_function(X)
+    np.testing.assert_allclose(scipy.special.expit(decisions), p[:, 1], rtol=1e-6)
+    np.testing.assert_array_equal(classifier.predict(X), decisions > 0)
+
+
+def test_decisions_of_three_classes_are_logs_of_their_probabilities(fitted):
+    decisions = fitted.decision_function(X)
+    assert decisions.shape == (200, 3)
+    np.testing.assert_allclose(np.exp(decisions), fitted.predict_proba(X), rtol=1e-6)
+    np.testing.assert_array_equal(fitted.predict(X), decisions.argmax(axis=1))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_decisions_are_finite_where_probabilities_are_0_and_1(outputs, monkeypatch):
+    classifier = small(build=one_output, epochs=1).fit(X, Y == 0)
+    p = np.array([[0.0], [1e-30], [0.5], [1.0]], "float32")
+    p = p if outputs == 1 else np.hstack([1 - p, p])
+    monkeypatch.setattr(classifier.model_, "predict", lambda *a, **k: p)
+    decisions = classifier.decision_function(X[:4])
+    assert np.isfinite(decisions).all() and (np.diff(decisions) > 0).all()
+    np.testing.assert_array_equal(classifier.predict(X[:4]), decisions > 0)
+
+
+def no_probabilities(shape, num_classes):
+    model = keras.Sequential(
+        [keras.Input(shape), keras.layers.Dense(num_classes, name="scores")]
+    )
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.mark.parametrize("method", ["predict_proba", "decision_function"])
+def test_outputs_that_are_neither_probabilities_nor_logits_raise(method, fitted):
+    again = pickle.loads(pickle.dumps(fitted))
+    again.model_ = no_probabilities((5,), 3)
+    with pytest.raises(ValueError, match="neither probabilities nor logits. End it"):
+        getattr(again, method)(X)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,28 @@ def test_the_cheapest_remedy_comes_first(diagnosis):
     assert diagnosis.counts == [600, 60]
 
 
+def test_a_frame_has_a_row_for_each_remedy(diagnosis):
+    frame = diagnosis.to_frame()
+    assert frame.index.tolist() == [remedy.name for remedy in diagnosis.remedies]
+    assert frame.index.name == "remedy"
+    assert frame.index[frame["recommended"]] == [diagnosis.recommended.name]
+    for remedy in diagnosis.remedies:
+        row = frame.loc[remedy.name]
+        assert row["score"] == remedy.score == row["balanced_accuracy"]
+        assert row["log_loss"] == remedy.scores["log_loss"]
+        assert (row["cross_fitted"], row["code"]) == (remedy.cross_fitted, remedy.code)
+
+
+def test_a_frame_has_a_row_for_each_trial(diagnosis):
+    tuning = diagnosis.tuning
+    frame = tuning.to_frame()
+    assert frame.index.name == "candidate" and frame.index[0] == "as it is"
+    assert frame.index.is_unique and len(frame) == len(tuning.trials)
+    (chosen,) = frame[frame["chosen"]].itertuples()
+    assert (chosen.blend, chosen.tau) == (tuning.chosen.blend, tuning.chosen.tau)
+    assert frame["score"].tolist() == [trial.score for trial in tuning.trials]
+
+
 def check_scores(received, p, guess):
     ids = VALIDATION[1]
     expected = {

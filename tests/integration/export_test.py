@@ -1,11 +1,13 @@
 """Tests for export.py: what is written is loaded where only TensorFlow is."""
 
 import concurrent.futures
+import dataclasses
 import os
 import pathlib
 import signal
 import textwrap
 import threading
+import warnings
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from keras import layers
 
 from tests import programs
 from tests.each_backend import needs_savedmodel
+from tf_pseudofeat.evaluation.thresholds import Thresholds
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
 from tf_pseudofeat.serving.export import export_classifier, next_version
 
@@ -509,3 +512,25 @@ def test_what_cannot_be_exported_raises(tmp_path, model, settings, message):
     with pytest.raises(ValueError, match=message):
         export_classifier(model, tmp_path / "1", **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_savedmodel
+def test_thresholds_that_bring_nothing_are_exported_with_a_warning(tmp_path):
+    names = ["red", "green", "blue"]
+    good = Thresholds((0.0, 1.0, 0.0), 2.0, "f1", 0.5, 0.6, 0.1, [5, 5, 5])
+    useless = dataclasses.replace(good, estimate=0.25, improves=False)
+    calibrated = dataclasses.replace(useless, bias=(0.0,) * 3)
+    message = r"No improvement of 'f1' .* is 0.5000 without .* 0.2500 is expected with"
+    with pytest.warns(UserWarning, match=message) as record:
+        export(tmp_path, useless, names)
+    assert record[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export(tmp_path, good, names)
+        export(tmp_path, calibrated, names)
+    assert (tmp_path / "3").is_dir()
+
+
+def export(folder, thresholds, names):
+    model = dense_model()
+    return export_classifier(model, folder, class_names=names, thresholds=thresholds)

@@ -114,9 +114,12 @@ def test_names_that_do_not_fit_raise(model, names, message):
 MANY = np.random.default_rng(1).normal(size=(400, 4)).astype("float32")
 
 
-def thresholds_of(bias, temperature=1.0):
+def thresholds_of(bias, temperature=1.0, *, model=None):
     counts, scores = [10] * len(bias), {"estimate": 0.5, "standard_error": 0.1}
-    return Thresholds(tuple(bias), temperature, "f1", 0.5, counts=counts, **scores)
+    last = None if model is None else model.layers[-1].activation
+    linear = last is keras.activations.linear
+    settings = {"counts": counts, "from_logits": linear, **scores}
+    return Thresholds(tuple(bias), temperature, "f1", 0.5, **settings)
 
 
 ENDINGS = [(3, "softmax"), (3, None), (1, "sigmoid"), (1, None)]
@@ -144,7 +147,7 @@ def logits_of(model, x):
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
 def test_classes_are_served_in_the_order_that_thresholds_decide(decided, temperature):
     model, names, bias = decided
-    thresholds = thresholds_of(bias, temperature)
+    thresholds = thresholds_of(bias, temperature, model=model)
     answer = endpoints(model, class_names=names, thresholds=thresholds)[
         "serving_default"
     ](MANY)
@@ -152,7 +155,7 @@ def test_classes_are_served_in_the_order_that_thresholds_decide(decided, tempera
     logits = logits_of(model, MANY)
     p = scipy.special.softmax(logits / temperature, axis=1)
     first = [names.index(row[0]) for row in classes]
-    np.testing.assert_array_equal(first, thresholds.decide(p))
+    np.testing.assert_array_equal(first, thresholds.decide(np.asarray(model(MANY))))
     assert (np.array(first) != p.argmax(axis=1)).any()
     for row, scores, own in zip(classes, answer["scores"].numpy(), p, strict=True):
         assert dict(zip(row, scores, strict=True)) == pytest.approx(
@@ -193,8 +196,11 @@ def test_thresholds_that_were_chosen_are_served_from_a_saved_model(decided, tmp_
     served = tf.saved_model.load(path).signatures["serving_default"]
     answer = served(x=tf.constant(MANY))
     first = [names.index(name.decode()) for name in answer["classes"].numpy()[:, 0]]
-    p = scipy.special.softmax(logits_of(model, MANY) / thresholds.temperature, axis=1)
-    np.testing.assert_array_equal(first, thresholds.decide(p))
+    outputs = model.predict(MANY, verbose=0)
+    np.testing.assert_array_equal(first, thresholds.decide(outputs))
+    calibrated = np.sort(thresholds.calibrate(outputs), axis=1)
+    scores = np.sort(answer["scores"].numpy(), axis=1)
+    np.testing.assert_allclose(scores, calibrated, rtol=1e-5)
     right = np.mean([np.mean(np.equal(first, ids)[ids == c]) for c in set(ids)])
     assert right > thresholds.before
 

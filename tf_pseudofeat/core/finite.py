@@ -14,20 +14,22 @@ __all__ = [
 _CHUNK_ROWS = 4096
 
 
-def check_finite(features, name="The features", inputs=None):
+def check_finite(features, name="The features", inputs=None, start=0):
     """Raises ValueError if features are not real, or are NaN or infinite.
 
     `inputs`, arrays `[N, ...]` in any structure that the features were computed from,
-    tell whether the inputs or the layers are the cause.
+    tell whether the inputs or the layers are the cause. `start` is the row of the data
+    that the first of these rows is.
     """
     check_real(features, name)
     chunks = range(0, len(features), _CHUNK_ROWS)
     if all(np.isfinite(features[i : i + _CHUNK_ROWS]).all() for i in chunks):
         return
     wrong = np.flatnonzero(~_finite_rows(features))
+    rows = f"{len(features)} rows" + (f" from row {start}" if start else "")
     raise ValueError(
-        f"{name} are NaN or infinite in {wrong.size} of {len(features)} rows, the "
-        f"first is row {wrong[0]}. {_where_from(inputs, wrong)}"
+        f"{name} are NaN or infinite in {wrong.size} of {rows}, the first is row "
+        f"{start + wrong[0]}. {_where_from(inputs, wrong, start)}"
     )
 
 
@@ -59,7 +61,7 @@ def _have_finite_inputs(inputs, rows):
     return finite
 
 
-def _where_from(inputs, wrong):
+def _where_from(inputs, wrong, start):
     """The advice for features that are not finite in the rows `wrong`."""
     if inputs is None:
         return "Clean the inputs, or look for an overflow (float16?) before the layer."
@@ -71,7 +73,7 @@ def _where_from(inputs, wrong):
         )
     return (
         f"So are the inputs of {int((~finite).sum())} of them, the first is row "
-        f"{wrong[~finite][0]}: clean the inputs."
+        f"{start + wrong[~finite][0]}: clean the inputs."
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-__all__ = ["check_known", "field_names", "with_fields"]
+__all__ = ["check_known", "did_you_mean", "field_names", "with_fields"]
 
 
 def field_names(kind):
@@ -21,14 +21,19 @@ def check_known(options, names, elsewhere=None):
     """
     for name in options:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(name, names)
             if elsewhere and name in elsewhere:
                 hint = f" Pass {elsewhere[name]}."
             names = ", ".join(dict.fromkeys(names))
             raise TypeError(
                 f"{name!r} is not an option.{hint} The options are {names}."
             )
+
+
+def did_you_mean(name, names):
+    """Returns " Did you mean 'f1'?" if one of `names` is close to `name`, else ""."""
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def with_fields(kind, name, value, options, also=""):

@@ -3,7 +3,7 @@
 import dataclasses
 import html
 
-__all__ = ["Page", "Table"]
+__all__ = ["Page", "Table", "data_frame"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,24 @@ class Table:
     def _cell(self, tag, place, text):
         side = "left" if place < self.left else "right"
         return f'<{tag} style="text-align:{side}">{html.escape(text)}</{tag}>'
+
+
+def data_frame(columns, index, index_name):
+    """Creates a pandas DataFrame, for the methods `to_frame`.
+
+    Args:
+        columns: {name: list of N values}.
+        index: list of N labels.
+        index_name: name of the index.
+
+    Raises:
+        ImportError: If pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("`to_frame` needs pandas: pip install pandas.") from error
+    return pandas.DataFrame(columns, index=pandas.Index(index, name=index_name))
 
 
 class Page:

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
 
 from tf_pseudofeat.core.keras_internals import metric_falls
+from tf_pseudofeat.core.options import did_you_mean
 from tf_pseudofeat.core.validation import check_is_object
 from tf_pseudofeat.evaluation.comparison import (
     LOWER_IS_BETTER,
@@ -55,6 +56,10 @@ class Guard:
         [1] docs/results/deployment, "How sure the guard has to be".
     """
 
+    # The argument that users pass the monitor as, and the names that it can be.
+    _argument: ClassVar[str] = "monitor"
+    _names: ClassVar[tuple[str, ...]] = SCORE_NAMES
+
     monitor: object = "balanced_accuracy"
     confidence: float = 0.8
     max_recall_drop: float | None = 0.5
@@ -65,7 +70,7 @@ class Guard:
         return monitor if isinstance(monitor, cls) else cls(monitor)
 
     def __post_init__(self):
-        _check_monitor(self.monitor)
+        _check_monitor(self.monitor, self._argument, self._names)
         _check_range("confidence", self.confidence, 0.5)
         if self.max_recall_drop is not None:
             _check_range("max_recall_drop", self.max_recall_drop, 0.0)
@@ -105,8 +110,8 @@ class Guard:
             return float(score)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`monitor` {self.name!r} must return one number, where higher is "
-                f"better; received {score!r}."
+                f"`{self._argument}` {self.name!r} must return one number, "
+                f"where higher is better; received {score!r}."
             ) from error
 
     def try_on(self, predictions: Any) -> None:
@@ -121,7 +126,7 @@ class Guard:
             self.score(predictions, [])
         except Exception as error:
             raise ValueError(
-                f"`monitor` {self.name!r} failed on labels of shape "
+                f"`{self._argument}` {self.name!r} failed on labels of shape "
                 f"{list(np.shape(predictions.labels))} and outputs of shape "
                 f"{list(predictions.outputs.shape)}: {error}"
             ) from error
@@ -133,26 +138,28 @@ class Guard:
         present = np.unique(predictions.ids)
         if present.size < 2:
             raise ValueError(
-                f"`monitor` {self.name!r} needs examples of two classes or more to "
-                f"score on; all {predictions.ids.size} are of class {present[0]}."
+                f"`{self._argument}` {self.name!r} needs examples of two "
+                f"classes or more to score on; all {predictions.ids.size} are "
+                f"of class {present[0]}."
             )
         if not math.isnan(self.score(predictions, minority)):
             return
         if not isinstance(self.monitor, str):
             raise ValueError(
-                f"`monitor` {self.name!r} is NaN for the data to score on, "
-                f"{predictions.ids.size} examples of {present.size} classes."
+                f"`{self._argument}` {self.name!r} is NaN for the data to score "
+                f"on, {predictions.ids.size} examples of {present.size} classes."
             )
         unknown = isinstance(self.monitor, str) and predictions.probabilities is None
         if unknown and self.name in PROBABILITY_SCORES:
             raise ValueError(
-                f"`monitor` {self.name!r} needs probabilities, but the model's outputs "
-                f"are neither probabilities nor logits. Monitor a score of decisions."
+                f"`{self._argument}` {self.name!r} needs probabilities, but the "
+                f"model's outputs are neither probabilities nor logits. Choose a "
+                f"score of decisions."
             )
         raise ValueError(
-            f"`monitor` {self.name!r} is undefined: the data to score on have no "
-            f"example of the minority classes {minority}, or no others. Add some, or "
-            f"monitor another score."
+            f"`{self._argument}` {self.name!r} is undefined: the data to score "
+            f"on have no example of the minority classes {minority}, or no others. Add "
+            f"some, or choose another score."
         )
 
     def rollback_reason(self, before: Any, after: Any, minority: Sequence[int]) -> str:
@@ -243,26 +250,30 @@ def _metric_score(metric, predictions):
         metric.reset_state()
 
 
-def _check_monitor(monitor):
+def _check_monitor(monitor, argument, names):
+    also = "a Keras metric, or None" if argument == "monitor" else "or a Keras metric"
     if isinstance(monitor, str):
-        if monitor not in SCORE_NAMES:
+        if monitor not in names:
             raise ValueError(
-                f"`monitor` must be one of {SCORE_NAMES}, a function (labels, outputs) "
-                f"-> float, a Keras metric, or None; received {monitor!r}."
+                f"`{argument}` must be one of {names}, a function (labels, outputs) "
+                f"-> float, {also}; received {monitor!r}.{did_you_mean(monitor, names)}"
             )
         return
-    check_is_object("monitor", monitor, "...")
+    check_is_object(argument, monitor, "...")
     if isinstance(monitor, keras.losses.Loss) or _is_loss_function(monitor):
+        instead = (
+            "Pass 'log_loss' or 'brier_score', or" if "log_loss" in names else "Pass"
+        )
         raise ValueError(
-            "`monitor` must be a score, where higher is better, but this is a loss; "
-            f"received {monitor!r:.200}. Pass 'log_loss' or 'brier_score', or a "
-            f"function that negates it."
+            f"`{argument}` must be a score, where higher is better, but this is a "
+            f"loss; received {monitor!r:.200}. {instead} a function that "
+            f"negates it."
         )
     is_metric = isinstance(monitor, keras.metrics.Metric)
     if monitor is not None and not is_metric and not callable(monitor):
         raise TypeError(
-            f"`monitor` must be the name of a score, a function (labels, outputs) -> "
-            f"float, a Keras metric, or None; received {monitor!r:.200}."
+            f"`{argument}` must be the name of a score, a function (labels, outputs) "
+            f"-> float, {also}; received {monitor!r:.200}."
         )
 
 

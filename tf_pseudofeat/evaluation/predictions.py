@@ -88,6 +88,16 @@ class Predictions:
         return powers / powers.sum(axis=1, keepdims=True)
 
     @functools.cached_property
+    def log_probabilities(self) -> np.ndarray | None:
+        """Logs of the probabilities, float64 `[N, C]`; None if unknown.
+
+        Computed from the logits, so a probability that rounds to 0 has a finite log.
+        """
+        if self.kind is None:
+            return None
+        return special.log_softmax(self.class_logits, axis=1)
+
+    @functools.cached_property
     def log_odds(self) -> np.ndarray | None:
         """Log-odds of each class against the rest, float64 `[N, C]`; None if unknown.
 

@@ -7,12 +7,14 @@ ranking or the probabilities.
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
+from tf_pseudofeat.core.finite import check_finite
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.core.seeds import rng_for
 from tf_pseudofeat.core.tables import Page, Table
@@ -37,10 +39,11 @@ from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.sampling.counts import minority_classes
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
-from tf_pseudofeat.splitting.readings import reading_of
+from tf_pseudofeat.splitting.readings import Reading, reading_of
 
 __all__ = [
     "Thresholds",
+    "above_threshold",
     "choose_thresholds",
     "cross_fitted_decisions",
     "fit_temperature",
@@ -49,15 +52,37 @@ __all__ = [
 
 _FOLDS = 5
 _LOG_TEMPERATURES = (-3.0, 3.0)
+_LARGEST_LOG_ODDS = -math.log(np.finfo(np.float32).tiny)  # of a probability of 1
+_BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))
+_NEAR_1 = 0.999
+
+
+class _Metric(Guard):
+    """The `metric` to choose thresholds by, a score of decisions."""
+
+    _argument, _names = "metric", DECISION_SCORES
+
+    def __post_init__(self):
+        if self.monitor is None or self.monitor in PROBABILITY_SCORES:
+            raise ValueError(
+                f"`metric` must be a score of decisions, one of {DECISION_SCORES}, a "
+                f"function or a Keras metric; received {self.monitor!r}, which "
+                f"thresholds do not change."
+            )
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds(Page):
     """A bias for the logits of each class; prints as a table.
 
+    `decide` and `calibrate` take what `model.predict` returns, and `threshold` is a
+    probability of these outputs. `export_classifier` serves the same decisions.
+
     Attributes:
         bias: added to the logit of each class, a tuple of C; 0 for class 0.
-        temperature: divisor of the logits for calibrated probabilities; 1 for none.
+        temperature: divisor of the logits for calibrated probabilities; 1 for none. It
+            does not change decisions.
         metric: name of the score that was maximized.
         before: score of the original decisions.
         estimate: cross-fitted estimate of the score on new data: each fold of the
@@ -66,6 +91,7 @@ class Thresholds(Page):
         counts: validation examples per class, a list of C.
         class_names: of the C classes, or None.
         improves: whether the estimate is better than `before`.
+        from_logits: whether the model's outputs are logits instead of probabilities.
     """
 
     bias: tuple[float, ...]
@@ -77,37 +103,84 @@ class Thresholds(Page):
     counts: list[int]
     class_names: tuple[str, ...] | None = None
     improves: bool = True
+    from_logits: bool = False
 
     @property
     def threshold(self) -> float | None:
-        """The probability above which class 1 of two is predicted; else None."""
+        """The probability above which class 1 of two is predicted; else None.
+
+        It is a probability of the model, before calibration, and a float32. It is 1 if
+        class 1 is never predicted, and -1 if it always is.
+        """
         if len(self.bias) != 2:
             return None
-        below = (self.bias[0] - self.bias[1]) / self.temperature
-        return float(special.expit(below))
+        if abs(self._edge) >= _LARGEST_LOG_ODDS:
+            return math.copysign(1.0, self._edge)
+        return min(float(np.float32(special.expit(self._edge))), _BELOW_1)
 
-    def decide(self, probabilities: npt.ArrayLike) -> np.ndarray:
+    @property
+    def _edge(self):
+        """The log-odds above which class 1 of two is predicted."""
+        return self.bias[0] - self.bias[1]
+
+    def decide(self, outputs: npt.ArrayLike) -> np.ndarray:
         """Predicts classes.
 
         Args:
-            probabilities: calibrated probabilities `[N, C]`, or `[N, 1]` of class 1.
+            outputs: of the model, as `model.predict` returns them: probabilities, or
+                logits if `from_logits`; `[N, C]`, or `[N, 1]` of class 1 of two.
 
         Returns:
             classes: int64 `[N]`.
 
         Raises:
-            ValueError: If the number of classes differs.
+            ValueError: If the number of classes differs, or outputs are not
+                probabilities where they should be, or are NaN or infinite.
         """
-        p = np.asarray(probabilities, float)
-        if p.ndim == 2 and p.shape[1] == 1:
-            p = np.concatenate([1 - p, p], axis=1)
-        if p.ndim != 2 or p.shape[1] != len(self.bias):
+        outputs = self._checked(outputs)
+        if len(self.bias) == 2 and not self.from_logits:
+            return above_threshold(self, outputs).astype(np.int64)
+        return (self._class_logits(outputs) + self.bias).argmax(axis=1)
+
+    def calibrate(self, outputs: npt.ArrayLike) -> np.ndarray:
+        """Calibrated probabilities: the softmax of `logits / temperature`.
+
+        Args:
+            outputs: see `decide`.
+
+        Returns:
+            probabilities: float64 `[N, C]`.
+
+        Raises:
+            ValueError: See `decide`.
+        """
+        logits = self._class_logits(self._checked(outputs))
+        return special.softmax(logits / self.temperature, axis=1)
+
+    def _checked(self, outputs):
+        """Outputs, float64 `[N, C]` or `[N, 1]`."""
+        y, classes = np.asarray(outputs, float), len(self.bias)
+        if y.ndim != 2 or y.shape[1] not in ((1, 2) if classes == 2 else (classes,)):
             raise ValueError(
-                f"`probabilities` must have shape [N, {len(self.bias)}]; received "
-                f"{list(np.shape(probabilities))}."
+                f"`outputs` must be those of the model, of shape [N, {classes}]; "
+                f"received {list(y.shape)}."
             )
-        logits = np.log(np.maximum(p, np.finfo(np.float32).tiny)) * self.temperature
-        return (logits + self.bias).argmax(axis=1)
+        check_finite(y, "`outputs`")
+        kind = output_kind(Reading("probabilities", 0.5, ""), y)
+        if not self.from_logits and kind is None:
+            raise ValueError(
+                f"`outputs` must be probabilities from 0 to 1 whose rows sum to 1, as "
+                f"the model gives them; received numbers from {y.min():.4g} to "
+                f"{y.max():.4g}. Pass what `model.predict` returns."
+            )
+        return y
+
+    def _class_logits(self, outputs):
+        if self.from_logits:
+            return Predictions(None, outputs, "linear").class_logits
+        if outputs.shape[1] == 1:
+            outputs = np.concatenate([1 - outputs, outputs], axis=1)
+        return np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
 
     def _parts(self):
         before, estimate, error = (
@@ -121,13 +194,13 @@ class Thresholds(Page):
         ]
         if not self.improves:
             lines.append("No improvement is expected: keep the decisions as they are.")
-        if self.threshold is not None:
-            label = class_label(1, self.class_names)
-            lines.append(
-                f"Decide for {label} above a probability of {self.threshold:.4g}."
-            )
+        lines.append(self._rule())
         if self.temperature != 1:
-            lines.append(f"Divide the logits by {self.temperature:.4g} to calibrate.")
+            lines.append(
+                f"For calibrated probabilities divide the logits by "
+                f"{self.temperature:.4g}, as `calibrate` does; decisions are made "
+                f"without."
+            )
         names = self.class_names or map(str, range(len(self.bias)))
         rows = [
             (name, f"{count:,}", f"{bias:+.3f}")
@@ -139,6 +212,50 @@ class Thresholds(Page):
             "\n".join(lines),
             Table(("class", "examples", "added to the logit"), rows),
         ]
+
+    def _rule(self):
+        """A sentence about what decides."""
+        if self.threshold is None:
+            return "`decide` takes what model.predict returns, and adds to its logits:"
+        first, second = (class_label(place, self.class_names) for place in (0, 1))
+        threshold = _shortest(self.threshold)
+        if self.from_logits:
+            return (
+                f"Decide for {second} where its logit of model.predict exceeds that of "
+                f"{first}, 0 for a single output, by more than {_shortest(self._edge)}."
+            )
+        if abs(self.threshold) == 1:
+            chosen = first if self.threshold == 1 else second
+            return f"Decide for {chosen}, whatever model.predict returns."
+        rule = f"Decide for {second} where model.predict gives it more than {threshold}"
+        if self.threshold <= _NEAR_1:
+            return f"{rule}."
+        least = _shortest(special.expit(-self._edge))
+        return f"{rule}, or if it has two outputs, {first} less than {least}."
+
+
+def above_threshold(thresholds: Thresholds, probabilities: Any) -> Any:
+    """Whether class 1 of two is predicted, a mask `[N]`.
+
+    Probabilities of class 1 near 1 round to each other in float32, so two columns are
+    decided by class 0 there.
+
+    Args:
+        thresholds: `Thresholds` of two classes.
+        probabilities: float64 array or tensor `[N, 1]`, of class 1, or `[N, 2]`.
+    """
+    threshold = thresholds.threshold
+    if probabilities.shape[1] == 2 and _NEAR_1 < threshold < 1:
+        least = float(
+            np.float32(special.expit(thresholds.bias[1] - thresholds.bias[0]))
+        )
+        return probabilities[:, 0] < least
+    return probabilities[:, -1] > threshold
+
+
+def _shortest(number):
+    """The fewest digits that are the same number in float32."""
+    return str(np.float32(number))
 
 
 def choose_thresholds(
@@ -175,14 +292,15 @@ def choose_thresholds(
 
     Raises:
         ValueError: If the data do not fit the model; the metric is one of ranking or
-            probabilities, which thresholds do not change; or outputs are neither
-            probabilities nor logits.
+            probabilities, which thresholds do not change; or outputs are NaN, infinite,
+            or neither probabilities nor logits.
         TypeError: If `model` is not a Keras 3 model, or `validation_data` is not
             supported.
 
     Examples:
         >>> thresholds = choose_thresholds(model, val_ds, "f1", temperature=True)
         >>> print(thresholds)
+        >>> decided = thresholds.decide(model.predict(x_test))
         >>> names = [f"digit {number}" for number in range(10)]
         >>> export_classifier(model, "served", class_names=names, thresholds=thresholds)
 
@@ -191,13 +309,7 @@ def choose_thresholds(
         temperature; Platt, "Probabilistic outputs for support vector machines", 1999,
         for its regularization.
     """
-    guard = Guard.of(metric)
-    if guard.monitor is None or guard.monitor in PROBABILITY_SCORES:
-        raise ValueError(
-            f"`metric` must be a score of decisions, one of {DECISION_SCORES}, a "
-            f"function or a Keras metric; received {metric!r}, which thresholds do not "
-            f"change."
-        )
+    guard = _Metric(metric.monitor if isinstance(metric, Guard) else metric)
     if class_names is not None:
         class_names = check_class_names(class_names)
     predictions = predictions_of(model, validation_data, class_names)
@@ -211,8 +323,9 @@ def choose_thresholds(
     guard.check(predictions, minority)
     fitted = cross_fitted_decisions(predictions, guard, minority, seed)
     before, estimate = (guard.score(of, minority) for of in (predictions, fitted))
+    bias = fit_bias(predictions, guard, minority).astype(np.float32)  # as printed
     return Thresholds(
-        bias=tuple(fit_bias(predictions, guard, minority).tolist()),
+        bias=tuple(bias.tolist()),
         temperature=fit_temperature(predictions) if temperature else 1.0,
         metric=guard.name,
         before=before,
@@ -221,6 +334,7 @@ def choose_thresholds(
         counts=counts.tolist(),
         class_names=class_names,
         improves=bool(guard.sign * (estimate - before) > 0),
+        from_logits=predictions.kind == "linear",
     )
 
 
@@ -237,15 +351,11 @@ def predictions_of(model, data, class_names=None):
     check_data(data)
     outputs, labels, weights = [], [], []
     for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
-        outputs.append(np.asarray(predict_batch(model, x)))
+        start = sum(map(len, outputs))
+        outputs.append(_checked_outputs(model, predict_batch(model, x), x, start))
         labels.append(y)
         weights.append(weight)
     outputs = np.concatenate(outputs)
-    if outputs.ndim != 2:
-        raise ValueError(
-            f"A classifier with one output [B, C] is needed; {model.name!r} has "
-            f"outputs of shape {list(outputs.shape)}."
-        )
     reading = reading_of(output_activation(model), getattr(model, "loss", None))
     kind = output_kind(reading, outputs)
     if kind is None:
@@ -258,6 +368,18 @@ def predictions_of(model, data, class_names=None):
     if weight is None:
         return predictions
     return predictions.select(np.flatnonzero(weight))
+
+
+def _checked_outputs(model, outputs, x, start):
+    """Outputs `[B, C]` of a batch of inputs `x`, which starts at row `start`."""
+    outputs = np.asarray(outputs)
+    if outputs.ndim != 2:
+        raise ValueError(
+            f"A classifier with one output [B, C] is needed; {model.name!r} has "
+            f"outputs of shape {list(outputs.shape)}."
+        )
+    check_finite(outputs, f"The outputs of {model.name!r}", x, start)
+    return outputs
 
 
 def cross_fitted_decisions(predictions, guard, minority, seed):

@@ -8,7 +8,6 @@ from typing import Any, Self
 import keras
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -23,6 +22,7 @@ from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.holdout import hold_out
 from tf_pseudofeat.retraining.perceptron import build_perceptron
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.shuffled import ShuffledBatches, as_float32
@@ -33,6 +33,22 @@ from tf_pseudofeat.splitting.readings import reading_of
 __all__ = ["PseudoFeatureClassifier"]
 
 _PARTS: dict[str, Any] = {"recipe": HeadRecipe, "extraction": Extraction}
+
+
+def _base(name, given, current, fields):
+    """The object whose `fields` are to be set: the one `given` with them, or `current`.
+
+    Raises ValueError if it has no fields, as recipe="auto".
+    """
+    part, kind = given.get(name, current), _PARTS[name]
+    part = kind() if part is None else part
+    if not isinstance(part, kind):
+        keys = [f"{name}__{field}" for field in fields]
+        raise ValueError(
+            f"{keys} are fields of a {kind.__name__}, but `{name}` is {part!r:.200}. "
+            f"Set {name}={kind.__name__}() with them, or leave them out."
+        )
+    return part
 
 
 class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
@@ -73,7 +89,8 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         feature_names_in_: their names, where `X` was a DataFrame.
 
     Raises:
-        ValueError: In `fit`, if labels are continuous or have a single class, or the
+        ValueError: In `fit`, if labels are continuous or have a single class,
+            `validation_fraction` leaves no rare example to train or validate on, or the
             model is not compiled; see also `retrain_head`.
         TypeError: In `fit`, if `build` does not return a Keras model.
 
@@ -138,12 +155,12 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                     f"Invalid parameter {field!r} of {name!r}; those are {names}."
                 )
             changed[name][field] = value
-        super().set_params(**plain)
+        parts = {}
         for name, fields in changed.items():
-            part = getattr(self, name)
             if fields:
-                part = part if isinstance(part, _PARTS[name]) else _PARTS[name]()
-                setattr(self, name, dataclasses.replace(part, **fields))
+                part = _base(name, plain, getattr(self, name), fields)
+                parts[name] = dataclasses.replace(part, **fields)
+        super().set_params(**(plain | parts))
         return self
 
     # Training.
@@ -172,13 +189,10 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         parts = [X, ids] if sample_weight is None else [X, ids, sample_weight]
         validation = None
         if self.validation_fraction:
-            split = train_test_split(
-                *parts,
-                test_size=self.validation_fraction,
-                random_state=seeds[0],
-                stratify=ids,
+            parts, validation = hold_out(
+                parts, ids, self.validation_fraction, seeds[0], self.classes_
             )
-            parts, validation = split[::2], tuple(split[1::2])
+            validation = tuple(validation)
         data = tuple(parts)
         model = self._built(X.shape[1:], seeds[1])
         settings = {
@@ -259,13 +273,39 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: If the model's outputs are neither probabilities nor logits.
         """
+        return self._known_predictions(X).probabilities
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-odds of two classes, or log-probabilities of several.
+
+        Probabilities of a network are often so close to 0 and 1 that they round to
+        them; their logarithms still tell examples apart. `CalibratedClassifierCV` and
+        ranking scores such as "roc_auc" use these numbers.
+
+        Args:
+            X: inputs `[N, ...]`.
+
+        Returns:
+            decisions: float64. For two classes `[N]`, the log-odds of `classes_[1]`,
+                which is predicted where they are positive; for several `[N, C]`, the
+                log-probabilities, of which the highest is predicted.
+
+        Raises:
+            ValueError: If the model's outputs are neither probabilities nor logits.
+        """
+        predictions = self._known_predictions(X)
+        if len(self.classes_) == 2:
+            return predictions.log_odds[:, 1]
+        return predictions.log_probabilities
+
+    def _known_predictions(self, X):
         predictions = self._predictions(X)
-        if predictions.probabilities is None:
+        if predictions.kind is None:
             raise ValueError(
                 f"{self.model_.name!r} has outputs that are neither probabilities nor "
                 f"logits. End it in a softmax, or use `predict`."
             )
-        return predictions.probabilities
+        return predictions
 
     def _predictions(self, X):
         check_is_fitted(self, "model_")

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pseudofeat.core.tables import Page, Table
+from tf_pseudofeat.core.tables import Page, Table, data_frame
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.evaluation.candidates import score_error
 from tf_pseudofeat.evaluation.comparison import (
+    SCORE_NAMES,
     beyond_chance,
     difference_error,
     score_decisions,
@@ -88,6 +89,26 @@ class Diagnosis(Page):
     tuning: Tuning
     class_names: tuple[str, ...] | None
     seconds: float
+
+    def to_frame(self) -> Any:
+        """The remedies as a pandas DataFrame, a row for each.
+
+        Returns:
+            frame: indexed by name of the remedy, with the columns "score", the
+                monitored one, "standard_error", "cross_fitted", "recommended", "code",
+                and each score of `classification_scores` and `probability_scores` that
+                is a single number.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        own = ("score", "standard_error", "cross_fitted")
+        columns = {name: [getattr(r, name) for r in self.remedies] for name in own}
+        columns["recommended"] = [r is self.recommended for r in self.remedies]
+        columns["code"] = [remedy.code for remedy in self.remedies]
+        for name in SCORE_NAMES:
+            columns[name] = [remedy.scores[name] for remedy in self.remedies]
+        return data_frame(columns, [r.name for r in self.remedies], "remedy")
 
     def _parts(self):
         shown = [name for name in _SHOWN if name != self.monitor]

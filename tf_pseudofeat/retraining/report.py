@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tf_pseudofeat.core.tables import Page, Table
+from tf_pseudofeat.core.tables import Page, Table, data_frame
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES
 from tf_pseudofeat.evaluation.findings import (
     describe_losses,
@@ -132,10 +132,6 @@ class RetrainingReport(Page):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("`to_frame` needs pandas: pip install pandas.") from error
         classes = range(len(self.real))
         columns = {
             "examples": self.real,
@@ -150,7 +146,7 @@ class RetrainingReport(Page):
             columns[f"{label}_before"] = self.before[name]
             columns[f"{label}_after"] = self.after[name]
         names = self.class_names or classes
-        return pandas.DataFrame(columns, index=pandas.Index(names, name="class"))
+        return data_frame(columns, names, "class")
 
     def _key(self, place):
         return f"class_{place}" if self.class_names is None else self.class_names[place]

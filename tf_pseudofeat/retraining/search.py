@@ -6,8 +6,9 @@ training; so are the original model, and logit adjustment alone.
 
 import dataclasses
 import time
+from typing import Any
 
-from tf_pseudofeat.core.tables import Page, Table
+from tf_pseudofeat.core.tables import Page, Table, data_frame
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.comparison import score_decisions
 from tf_pseudofeat.evaluation.findings import format_score, score_label
@@ -84,6 +85,21 @@ class Tuning(Page):
     seconds: float
 
     lower_is_better: bool = False
+
+    def to_frame(self) -> Any:
+        """All candidates as a pandas DataFrame, a row for each trial.
+
+        Returns:
+            frame: indexed by candidate, with the columns "blend", "tau", "score",
+                "standard_error", "minority_recall", "excluded", "chosen".
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        names = [field.name for field in dataclasses.fields(Trial)]
+        columns = {name: [getattr(t, name) for t in self.trials] for name in names}
+        columns["chosen"] = [trial == self.chosen for trial in self.trials]
+        return data_frame(columns, list(map(str, self.trials)), "candidate")
 
     def _parts(self):
         best = sorted(self.trials, key=lambda trial: trial.score)

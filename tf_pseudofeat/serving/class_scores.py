@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.core.labels import check_class_names
-from tf_pseudofeat.evaluation.thresholds import Thresholds
+from tf_pseudofeat.evaluation.thresholds import Thresholds, above_threshold
 from tf_pseudofeat.splitting.activation import output_activation
 
 __all__ = ["OUTPUT_NAMES", "class_scores"]
@@ -42,7 +42,7 @@ def class_scores(model, network, reading, class_names, thresholds, output_name):
         if thresholds is None:
             scores, order = tf.math.top_k(_scores(y, activation), k=classes)
         else:
-            scores, order = _decided(_logits(y, activation), thresholds)
+            scores, order = _decided(y, activation, thresholds)
         # The constant must be created inside the graph.
         return {
             "classes": tf.gather(tf.constant(list(class_names)), order),
@@ -83,20 +83,30 @@ def _checked_thresholds(thresholds, class_names, classes):
     return thresholds
 
 
-def _logits(y, activation):
-    """Logits `[B, C]`, in float32, of logits or probabilities."""
-    if activation == "linear":
-        y = tf.cast(y, tf.float32)
-        return tf.concat([tf.zeros_like(y), y], axis=-1) if y.shape[-1] == 1 else y
-    return tf.math.log(tf.maximum(_scores(y, activation), np.finfo(np.float32).tiny))
+def _decided(y, activation, thresholds):
+    """Calibrated probabilities `[B, C]` of outputs, and the order of the decision.
 
-
-def _decided(logits, thresholds):
-    """Calibrated probabilities `[B, C]`, and their order by thresholds."""
-    calibrated = tf.nn.softmax(logits / thresholds.temperature)
-    bias = tf.constant(thresholds.bias, tf.float32)
-    _, order = tf.math.top_k(logits + bias, k=len(thresholds.bias))
+    In float64, as `Thresholds` computes, so that both decide alike.
+    """
+    y = tf.cast(y, tf.float64)
+    logits = _logits(y, activation)
+    calibrated = tf.cast(tf.nn.softmax(logits / thresholds.temperature), tf.float32)
+    if len(thresholds.bias) == 2 and activation != "linear":
+        second = tf.cast(above_threshold(thresholds, y), tf.int32)
+        order = tf.stack([second, 1 - second], axis=1)
+    else:
+        bias = tf.constant(thresholds.bias, tf.float64)
+        _, order = tf.math.top_k(logits + bias, k=len(thresholds.bias))
     return tf.gather(calibrated, order, batch_dims=1), order
+
+
+def _logits(y, activation):
+    """Logits `[B, C]` of logits or probabilities, in float64."""
+    binary = _is_binary(y.shape[-1], activation)
+    if activation == "linear":
+        return tf.concat([tf.zeros_like(y), y], axis=-1) if binary else y
+    p = tf.concat([1 - y, y], axis=-1) if binary else y
+    return tf.math.log(tf.maximum(p, np.finfo(np.float32).tiny))
 
 
 def _is_binary(width, activation):

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 
 import keras
@@ -67,7 +68,9 @@ def export_classifier(
             `assets/class_names.txt`. Two for a single sigmoid or logit, the second for
             1. Several logits are treated as those of a softmax.
         thresholds: `Thresholds` of `choose_thresholds`, which determine the order of
-            `classes`. The model's own output does not change. Needs `class_names`.
+            `classes`, as `thresholds.decide` of the model's own output, which does not
+            change; `scores` are those of `thresholds.calibrate`. Needs `class_names`.
+            Warns if no improvement is expected of them.
         encoded_images: serve `encoded`, for a model of one image `[B, height, width,
             1 or 3]` of known size. Files are decoded into the model's number of
             channels and resized to its size (bilinear, antialiased). The model gets
@@ -124,6 +127,8 @@ def export_classifier(
         gaussian=gaussian,
         preprocess=preprocess,
     )
+    if thresholds is not None and any(thresholds.bias) and not thresholds.improves:
+        warnings.warn(_no_gain(thresholds), stacklevel=2)
     name = folder.resolve().name
     requests = [] if warmup is None else warmup_records(functions, warmup, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +161,15 @@ def next_version(folder: str | os.PathLike) -> pathlib.Path:
     found = folder.iterdir() if folder.is_dir() else ()
     taken = [int(path.name) for path in found if _is_version(path)]
     return folder / str(max(taken, default=0) + 1)
+
+
+def _no_gain(thresholds):
+    return (
+        f"No improvement of {thresholds.metric!r} is expected of `thresholds`: it is "
+        f"{thresholds.before:.4f} without them, and {thresholds.estimate:.4f} is "
+        f"expected with them. Export without; or, for the temperature alone, pass "
+        f"dataclasses.replace(thresholds, bias=(0.0,) * {len(thresholds.bias)})."
+    )
 
 
 def _is_version(path):
