@@ -50,6 +50,7 @@ from tf_pseudofeat.retraining.task_split import (
     resolve_split,
 )
 from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.model_inputs import data_as_declared
 from tf_pseudofeat.splitting.separating import usual_layer
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
@@ -145,6 +146,7 @@ def resolve_task(
     output = output_of(model, layer)
     data = with_class_ids(output.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
+    data = data_as_declared(model, data)
     if validation_data is not None:
         with about_validation_data():
             validation_data = resolve_validation(

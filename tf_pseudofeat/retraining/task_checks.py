@@ -16,6 +16,7 @@ from tf_pseudofeat.extraction.feature_sinks import check_cache
 from tf_pseudofeat.head.optimizers import head_optimizer
 from tf_pseudofeat.splitting.equivalence import notes_of_inputs
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
+from tf_pseudofeat.splitting.model_inputs import data_as_declared
 
 __all__ = [
     "check_augmented",
@@ -117,6 +118,7 @@ def resolve_validation(model, chosen, data, class_names):
     data = as_arrays(model, data.data if seen else data)
     data = with_class_ids(chosen.data(data), class_names)
     _check_validation(data)
+    data = data_as_declared(model, data, "validation_data")
     return data if seen else preprocessed(model, data)
 
 
