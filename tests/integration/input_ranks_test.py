@@ -67,6 +67,7 @@ def test_images_without_their_channels(of_images):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.tensorflow(reason="texts in the network")
 def test_texts_of_either_rank_one_after_the_other(of_texts):
     frame = pd.DataFrame({"text": TEXTS, "y": Y})
     kinds = [dataset(TEXTS), dataset(TEXTS[:, None]), (frame.text, frame.y)]
