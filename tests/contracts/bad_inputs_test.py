@@ -15,6 +15,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from imblearn.combine import SMOTEENN, SMOTETomek
@@ -38,6 +39,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 4)).astype("float32")
 Y = RNG.permutation(np.repeat([0, 1, 2], [200, 80, 20]))
 ONE_HOT = np.eye(3, dtype="float32")[Y]
+FRAME = pd.DataFrame(X, columns=list("abcd"))
 NAN, INF = float("nan"), float("inf")
 
 
@@ -205,6 +207,19 @@ KNOWN_AT_ONCE = (
         {"data": ((X, X), Y)},
         ValueError,
         "2 arrays of inputs.* where the model takes 1: 'measures'",
+    ),
+    (
+        "columns in another order",
+        {"data": (FRAME, Y), "validation_data": (FRAME[["b", "a", "c", "d"]], Y)},
+        ValueError,
+        r"^`validation_data` has the columns 'b', 'a', 'c', 'd', where `data` has "
+        r"'a', 'b'.*another order.*validation_data\[0\]\[list\(data\[0\].columns\)\]",
+    ),
+    (
+        "columns of other names",
+        {"data": (FRAME, Y), "validation_data": (FRAME.rename(columns={"a": "z"}), Y)},
+        ValueError,
+        "it lacks 'a'; unknown are 'z'",
     ),
     ("no option", {"ouptut": "x"}, TypeError, "'ouptut' is not an option"),
     ("no labels", {"data": X}, TypeError, "received ndarray"),

@@ -11,6 +11,7 @@ from tf_pseudofeat.core.progress import print_status
 from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
+from tf_pseudofeat.data.frames import check_same_columns
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
 from tf_pseudofeat.evaluation.guard import Guard
@@ -144,6 +145,7 @@ def resolve_task(
         class_names = check_class_names(class_names)
     layer = usual_layer(model) if layer is None else layer
     output = output_of(model, layer)
+    check_same_columns(data, validation_data)
     data = with_class_ids(output.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
     data = data_as_declared(model, data)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_pseudofeat.data.checks import check_batch
 from tf_pseudofeat.data.conversion import arrays_in
+from tf_pseudofeat.data.frames import some_of
 from tf_pseudofeat.data.map_batches import map_as_read
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.splitting.graph import functional, is_optional
@@ -132,8 +133,8 @@ def _check_names(by_name, x, name):
     missing = [key for key in needed if key not in x]
     if missing:
         raise ValueError(
-            f"`{name}` has inputs {_some(x)}, and the model takes inputs "
-            f"{_some(by_name)}: {_some(missing)} are missing. Use the names of the "
+            f"`{name}` has inputs {some_of(x)}, and the model takes inputs "
+            f"{some_of(by_name)}: {some_of(missing)} are missing. Use the names of the "
             f"model's inputs as keys."
         )
 
@@ -144,7 +145,7 @@ def _count_message(graph, leaves, name):
     message = (
         f"`{name}` has {few} {'array' if few == 1 else 'arrays'} of inputs, of "
         f"{'shape' if few == 1 else 'shapes'} {', '.join(map(str, shapes[:5]))}, where "
-        f"the model takes {len(names)}: {_some(names)}. "
+        f"the model takes {len(names)}: {some_of(names)}. "
     )
     if len(names) == 1:
         return f"{message}Pass one array as x, ((x), y)."
@@ -177,7 +178,7 @@ def _change(leaf, tensor, name, several):
         return "" if _is_packed(leaf) else change
     of = f"the input {tensor.name!r}" if several else "inputs"
     columns = getattr(leaf, "columns", None)
-    columns = "" if columns is None else f" (columns {_some(columns)})"
+    columns = "" if columns is None else f" (columns {some_of(columns)})"
     raise ValueError(
         f"`{name}` has {of} of shape {_shown(shape, 'N')}{columns}, where the model "
         f"takes {_shown(declared)}. Prepare the inputs as those that the model was "
@@ -206,9 +207,3 @@ def _shown(shape, batch="None"):
     if shape is None:
         return "unknown"
     return "[" + ", ".join([batch, *map(str, shape[1:])][: len(shape)]) + "]"
-
-
-def _some(names):
-    names = list(names)
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(map(repr, names[:8])) + more
