@@ -58,9 +58,10 @@ def check_search(search, validation_data):
     """Raises for a search of the recipe without validation data."""
     if search and validation_data is None:
         raise ValueError(
-            "recipe='auto' chooses by validation data: what the trunk was trained on "
-            "cannot tell recipes apart. Pass `validation_data`, or leave the recipe "
-            "out: the default was chosen to need none."
+            "`validation_data` is None. recipe='auto' chooses by validation data, as "
+            "`tune` and `diagnose` do: what the trunk was trained on cannot tell "
+            "recipes apart. Pass `validation_data`; retrain_head with another recipe, "
+            "or without one, needs none."
         )
 
 
