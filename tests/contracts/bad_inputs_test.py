@@ -209,6 +209,24 @@ KNOWN_AT_ONCE = (
         "2 arrays of inputs.* where the model takes 1: 'measures'",
     ),
     (
+        "a column of text",
+        {"data": (FRAME.assign(c="red"), Y)},
+        ValueError,
+        r"^`data` has inputs with columns that are no numbers, 'c' \(dtype \w+\)",
+    ),
+    (
+        "a column of text to validate",
+        {"validation_data": (FRAME.assign(c=pd.Categorical(["a"] * 300)), Y)},
+        ValueError,
+        r"^`validation_data` has inputs with .* 'c' \(dtype category\).*Encode it",
+    ),
+    (
+        "texts",
+        {"data": stream(X.astype(str), Y)},
+        ValueError,
+        "`data` has inputs of dtype string, where the model takes numbers",
+    ),
+    (
         "columns in another order",
         {"data": (FRAME, Y), "validation_data": (FRAME[["b", "a", "c", "d"]], Y)},
         ValueError,

@@ -200,3 +200,42 @@ def test_another_number_of_columns(x, message):
 def test_several_inputs(x, message):
     with pytest.raises(ValueError, match=message):
         data_as_declared(two_inputs(), (x, Y))
+
+
+MIXED = pd.DataFrame(ROWS, columns=list("abcd")).assign(b=[True, False] * 3)
+
+
+def test_numbers_that_are_objects_are_read_as_numbers():
+    model = small_classifier(loss=None)
+    expected = np.column_stack([ROWS[:, 0], [1, 0] * 3, ROWS[:, 2:]])
+    iterable = Batches((MIXED[:4], Y[:4]), (MIXED[4:], Y[4:]))
+    for data in ((MIXED, Y), (MIXED.to_numpy(), Y), iterable):
+        inputs = inputs_in(data_as_declared(model, data))
+        assert inputs.dtype.kind == "f"
+        np.testing.assert_array_equal(inputs, expected)
+
+
+def test_texts_stay_texts():
+    model = model_of(keras.Input((2,), dtype="string"))
+    frame = pd.DataFrame({"a": WORDS, "b": WORDS})
+    assert data_as_declared(model, (frame, Y))[0] is frame
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (MIXED.assign(c=WORDS), r"with columns that are no numbers, 'c' \(dtype "),
+        (ROWS.astype(str), "of dtype <U32, where the model takes numbers"),
+        (np.where(ROWS > 0, "a", ROWS.astype(object)), "of dtype object .*'a'"),
+        (tf.constant(ROWS.astype(str)), "of dtype string"),
+    ],
+    ids=["a column", "texts", "objects", "tensor"],
+)
+def test_inputs_that_are_no_numbers(x, message):
+    with pytest.raises(ValueError, match=f"^`data` has inputs {message}"):
+        data_as_declared(small_classifier(loss=None), (x, Y))
+
+
+def test_the_input_that_is_no_number_is_named():
+    with pytest.raises(ValueError, match="^`x` has the input 'pair' of dtype <U1"):
+        batch_as_declared(two_inputs(), (np.full((6, 2), "a"), ROWS[:, :1]), "x")

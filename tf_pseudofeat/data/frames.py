@@ -52,8 +52,8 @@ def _message(names, received, several):
     )
 
 
-def some_of(names):
-    """Names in quotes for an error message, and how many there are if they are many."""
+def some_of(names, shown=repr):
+    """The first names for an error message, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(map(repr, names[:_MOST_NAMES])) + more
+    return ", ".join(map(shown, names[:_MOST_NAMES])) + more

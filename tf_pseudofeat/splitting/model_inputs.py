@@ -1,9 +1,11 @@
-"""The inputs of data beside those that a model declares: their number, rank and shape.
+"""The inputs of data beside those that a model declares: number, dtype, rank, shape.
 
 A Keras model with a graph adds or removes a last axis of 1 of its inputs. What is
 compiled for one rank cannot take another, so data get the declared rank here, before a
 part of the model sees them.
 """
+
+import operator
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from tf_pseudofeat.data.checks import check_batch
 from tf_pseudofeat.data.conversion import arrays_in
 from tf_pseudofeat.data.frames import some_of
 from tf_pseudofeat.data.map_batches import map_as_read
+from tf_pseudofeat.data.numeric_inputs import as_numbers
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.splitting.graph import functional, is_optional
 
@@ -20,7 +23,9 @@ __all__ = ["batch_as_declared", "data_as_declared"]
 
 
 def data_as_declared(model, data, name="data"):
-    """Returns data whose inputs have the ranks that `model` declares.
+    """Returns data whose inputs are as `model` declares them.
+
+    Numbers in objects become floats, and a last axis of 1 is added or removed.
 
     Args:
         model: Keras model. Data for a model without a graph, which declares nothing,
@@ -39,9 +44,12 @@ def data_as_declared(model, data, name="data"):
         return data
     known = None
     if isinstance(data, tuple | list):
-        known = arrays_in(data)[0]
+        x = arrays_in(data)[0]
+        known = _with_numbers(model, x, name)
+        if known is not x:
+            data = (known, *data[1:])
     elif isinstance(data, tf.data.Dataset):
-        known = data.element_spec[0]
+        known = _with_numbers(model, data.element_spec[0], name)
     if known is not None and not any(_changes(model, known, name)):
         return data
 
@@ -57,7 +65,7 @@ def data_as_declared(model, data, name="data"):
 
 
 def batch_as_declared(model, x, name="data"):
-    """Returns one batch of inputs with the ranks that `model` declares.
+    """Returns one batch of inputs as `model` declares them, see `data_as_declared`.
 
     Args:
         model: Keras model; inputs of one without a graph are returned unchanged.
@@ -69,6 +77,7 @@ def batch_as_declared(model, x, name="data"):
     """
     if functional(model) is None:
         return x
+    x = _with_numbers(model, x, name)
     changes = _changes(model, x, name)
     if not any(changes):
         return x
@@ -98,17 +107,45 @@ _CHANGE = {
 }
 
 
+def _with_numbers(model, x, name):
+    """Inputs with numbers where `model` declares them; the same object if it has."""
+    leaves, tensors = _paired(model, x, name)
+    several = len(leaves) > 1
+    numbers = [
+        leaf
+        if leaf is None or tensor is None or tensor.dtype == "string"
+        else as_numbers(leaf, _holder(tensor, name, several))
+        for leaf, tensor in zip(leaves, tensors, strict=True)
+    ]
+    if all(map(operator.is_, numbers, leaves)):
+        return x
+    return keras.tree.pack_sequence_as(x, numbers)
+
+
 def _changes(model, x, name):
     """What to do with each input, a list of keys of `_CHANGE`; raises if none fits."""
-    leaves = keras.tree.flatten(x)
-    if any(leaf is not None and not hasattr(leaf, "shape") for leaf in leaves):
-        return []  # no arrays; the checks of data say so
-    tensors = _declared(functional(model), x, leaves, name)
+    leaves, tensors = _paired(model, x, name)
     several = len(leaves) > 1
     return [
         _change(leaf, tensor, name, several)
         for leaf, tensor in zip(leaves, tensors, strict=True)
     ]
+
+
+def _paired(model, x, name):
+    """The inputs and what is declared for each; two lists, empty if they are no arrays.
+
+    Whatever is no array is for the checks of data to report.
+    """
+    leaves = keras.tree.flatten(x)
+    if any(leaf is not None and not hasattr(leaf, "shape") for leaf in leaves):
+        return [], []
+    return leaves, _declared(functional(model), x, leaves, name)
+
+
+def _holder(tensor, name, several):
+    """The beginning of an error message about one input."""
+    return f"`{name}` has " + (f"the input {tensor.name!r}" if several else "inputs")
 
 
 def _declared(graph, x, leaves, name):
@@ -176,13 +213,12 @@ def _change(leaf, tensor, name, several):
         None in pair or pair[0] == pair[1] for pair in pairs
     ):
         return "" if _is_packed(leaf) else change
-    of = f"the input {tensor.name!r}" if several else "inputs"
     columns = getattr(leaf, "columns", None)
     columns = "" if columns is None else f" (columns {some_of(columns)})"
     raise ValueError(
-        f"`{name}` has {of} of shape {_shown(shape, 'N')}{columns}, where the model "
-        f"takes {_shown(declared)}. Prepare the inputs as those that the model was "
-        f"trained on."
+        f"{_holder(tensor, name, several)} of shape {_shown(shape, 'N')}{columns}, "
+        f"where the model takes {_shown(declared)}. Prepare the inputs as those that "
+        f"the model was trained on."
     )
 
 
