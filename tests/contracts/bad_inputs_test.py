@@ -15,6 +15,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from imblearn.combine import SMOTEENN, SMOTETomek
@@ -38,6 +39,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 4)).astype("float32")
 Y = RNG.permutation(np.repeat([0, 1, 2], [200, 80, 20]))
 ONE_HOT = np.eye(3, dtype="float32")[Y]
+FRAME = pd.DataFrame(X, columns=list("abcd"))
 NAN, INF = float("nan"), float("inf")
 
 
@@ -188,6 +190,55 @@ KNOWN_AT_ONCE = (
     ),
     ("last layer", {"layer": "end"}, ValueError, "output layer.*'features'"),
     ("a layer object", {"layer": 3}, TypeError, "must be the name of the layer.*3"),
+    (
+        "another number of columns",
+        {"data": (X[:, :3], Y)},
+        ValueError,
+        r"^`data` has inputs of shape \[N, 3\], where the model takes \[None, 4\]",
+    ),
+    (
+        "another number of columns to validate",
+        {"validation_data": stream(X[:, :3], Y)},
+        ValueError,
+        r"^`validation_data` has inputs of shape \[N, 3\], where the model takes",
+    ),
+    (
+        "two inputs for one",
+        {"data": ((X, X), Y)},
+        ValueError,
+        "2 arrays of inputs.* where the model takes 1: 'measures'",
+    ),
+    (
+        "a column of text",
+        {"data": (FRAME.assign(c="red"), Y)},
+        ValueError,
+        r"^`data` has inputs with columns that are no numbers, 'c' \(dtype \w+\)",
+    ),
+    (
+        "a column of text to validate",
+        {"validation_data": (FRAME.assign(c=pd.Categorical(["a"] * 300)), Y)},
+        ValueError,
+        r"^`validation_data` has inputs with .* 'c' \(dtype category\).*Encode it",
+    ),
+    (
+        "texts",
+        {"data": stream(X.astype(str), Y)},
+        ValueError,
+        "`data` has inputs of dtype string, where the model takes numbers",
+    ),
+    (
+        "columns in another order",
+        {"data": (FRAME, Y), "validation_data": (FRAME[["b", "a", "c", "d"]], Y)},
+        ValueError,
+        r"^`validation_data` has the columns 'b', 'a', 'c', 'd', where `data` has "
+        r"'a', 'b'.*another order.*validation_data\[0\]\[list\(data\[0\].columns\)\]",
+    ),
+    (
+        "columns of other names",
+        {"data": (FRAME, Y), "validation_data": (FRAME.rename(columns={"a": "z"}), Y)},
+        ValueError,
+        "it lacks 'a'; unknown are 'z'",
+    ),
     ("no option", {"ouptut": "x"}, TypeError, "'ouptut' is not an option"),
     ("no labels", {"data": X}, TypeError, "received ndarray"),
     ("another length", {"data": (X, Y[:-1])}, ValueError, r"lengths \[299, 300\]"),
@@ -509,7 +560,7 @@ KNOWN_AT_ONCE = (
         "auto and tau",
         {"recipe": "auto", "tau": 1},
         ValueError,
-        r"recipe='auto' chooses \['tau'\]",
+        r"\['tau'\] cannot be passed where .* recipe='auto' do",
     ),
     (
         "auto and nothing to judge by",
@@ -648,7 +699,8 @@ def test_callback_before_a_step_is_trained(network, given, error, message):
     ),
     ("nothing", {"validation_data": (X[:0], Y[:0])}, ValueError, r"lengths \[0\]"),
     ("no score", {"monitor": "f2"}, ValueError, "`monitor` must be one of.*'f2'"),
-    ("what it finds", {"blend": 0.5}, ValueError, r"recipe='auto' chooses \['blend'\]"),
+    ("what it finds", {"blend": 0.5}, ValueError, r"\['blend'\] .* `tune`.*leave"),
+    ("class weights", {"class_weight": {0: 1}}, TypeError, "third item of `data`"),
     ("a time budget", {"time_budget": 60}, TypeError, "'time_budget' is not an option"),
     ("unknown layer", {"layer": "featuers"}, ValueError, "Did you mean"),
     ("epochs NaN", {"epochs": NAN}, ValueError, "`epochs`.*received nan"),

@@ -57,6 +57,8 @@ def test_keywords_override_what_is_given():
     given = Extraction(steps=3)
     assert resolve_extraction(given, {"steps": 4}).steps == 4
     assert resolve_extraction(None, {}).steps is None
+    with pytest.raises(TypeError, match=r"Pass weights as the third item"):
+        resolve_extraction(given, {"sample_weight": [1.0]})
     with pytest.raises(TypeError, match="'step' is not an option. Did you mean 'steps"):
         resolve_extraction(given, {"step": 4})
     with pytest.raises(TypeError, match="`extraction` must be of type Extraction"):

@@ -28,7 +28,7 @@ def test_auto_is_a_search_from_the_defaults_and_what_it_chooses_is_not_given():
     recipe, _, search = resolve_options("auto", None, {"epochs": 5})
     assert search and recipe.epochs == 5 and recipe.blend is None
     with pytest.raises(
-        ValueError, match=r"chooses \['blend', 'tau'\]; leave out either"
+        ValueError, match=r"^\['blend', 'tau'\] cannot be passed .*: leave them out"
     ):
         resolve_options("auto", None, {"tau": 1, "blend": 0.5})
 
@@ -39,6 +39,15 @@ def test_what_a_search_chooses_is_no_option_of_it():
     ) as raised:
         resolve_options("auto", None, {"lr": 1e-3})
     assert "optimizer" not in str(raised.value) and "blend" not in str(raised.value)
+
+
+@pytest.mark.parametrize("recipe", [None, "auto"])
+def test_weights_are_part_of_the_data(recipe):
+    third = r"Pass weights as the third item of `data`, \(x, y, sample_weight\)"
+    with pytest.raises(TypeError, match=f"'sample_weight' is not an option. {third}"):
+        resolve_options(recipe, None, {"sample_weight": [1.0]})
+    with pytest.raises(TypeError, match=f"'class_weight'.*{third}.* tau=0 is right"):
+        resolve_options(recipe, None, {"class_weight": {0: 1.0}})
 
 
 def test_the_extraction_follows_the_recipe():

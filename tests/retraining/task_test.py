@@ -217,12 +217,11 @@ def test_a_layer_is_a_name_or_a_split(layer):
     assert "name of the layer" in message and "Split(trunk, head)" in message
 
 
-@pytest.mark.tensorflow(reason="an error of its operations")
 def test_validation_data_that_do_not_fit_are_described():
-    with pytest.raises(ValueError, match="^`validation_data`: ") as raised:
+    with pytest.raises(
+        ValueError, match=r"^`validation_data` has inputs of shape \[N\]"
+    ):
         job(validation_data=(Y, Y))
-    (note,) = raised.value.__notes__
-    assert "received as inputs int64 (40,); it takes" in note
 
 
 @pytest.mark.parametrize("halves", [(keras.Sequential(), None), (None, 3)])

@@ -37,11 +37,16 @@ X, Y = np.zeros((6, 5), "float32"), np.arange(6) % 2
     ids=["labels", "too narrow", "a frame", "a tensor", "strings", "a dict"],
 )
 def test_inputs_that_the_model_does_not_take_are_described(model, inputs, received):
-    with pytest.raises(Exception) as raised:
-        tfpf.split_at(model, "features").check(model, inputs)
+    with pytest.raises(Exception) as raised, notes_of_inputs(model, inputs):
+        model(inputs)
     (note,) = raised.value.__notes__
     assert f"received as inputs {received}; it takes" in note
     assert "float32 (None, 5)" in note
+
+
+def test_a_check_on_inputs_of_another_shape_says_both(model):
+    with pytest.raises(ValueError, match=r"^`x` has .*\[N, 3\], where .*\[None, 5\]"):
+        tfpf.split_at(model, "features").check(model, X[:, :3])
 
 
 def test_a_note_names_inputs_and_has_an_end():

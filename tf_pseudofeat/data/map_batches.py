@@ -6,7 +6,13 @@ import tensorflow as tf
 from tf_pseudofeat.core.labels import ids_of_names
 from tf_pseudofeat.data.checks import is_labeled, is_stream
 
-__all__ = ["first_batches", "map_batches", "map_lazily", "with_class_ids"]
+__all__ = [
+    "first_batches",
+    "map_as_read",
+    "map_batches",
+    "map_lazily",
+    "with_class_ids",
+]
 
 
 def map_batches(data, function):
@@ -43,6 +49,16 @@ def map_lazily(data, function):
     """
     arrays = isinstance(data, tuple | list)
     return _LazyArrays(data, function) if arrays else map_batches(data, function)
+
+
+def map_as_read(data, function):
+    """Like `map_lazily`, but of a `tf.data.Dataset`, too, the function gets values.
+
+    Its batches have shapes that may be unknown before; it is then another iterable.
+    """
+    if isinstance(data, tf.data.Dataset):
+        return _Stream(data, function)
+    return map_lazily(data, function)
 
 
 def with_class_ids(data, class_names):

@@ -26,6 +26,7 @@ from tf_pseudofeat.extraction.options import Extraction, resolve_extraction
 from tf_pseudofeat.extraction.trunk_outputs import features_of
 from tf_pseudofeat.extraction.views import ViewSource, choose_views
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
+from tf_pseudofeat.splitting.model_inputs import data_as_declared
 
 __all__ = [
     "Extracted",
@@ -108,6 +109,7 @@ def extract_features(
     stateless_seed(seed)
     check_is_keras_3(trunk)
     check_stateless(trunk)
+    data = data_as_declared(trunk, data)
     check_lengths(trunk, data)
     with FeatureSinks(extraction.cache_dir, None) as sinks:
         _read(trunk, data, extraction, sinks, seed=seed, verbose=verbose)

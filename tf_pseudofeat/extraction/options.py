@@ -7,7 +7,12 @@ from tf_pseudofeat.core.files import local_path
 from tf_pseudofeat.core.options import check_known, field_names, with_fields
 from tf_pseudofeat.core.validation import check_is_object, whole_number
 
-__all__ = ["Extraction", "resolve_extraction"]
+__all__ = ["ELSEWHERE", "Extraction", "resolve_extraction"]
+
+# What users look for among the options, and what to pass for it.
+ELSEWHERE = {
+    "sample_weight": "weights as the third item of `data`, (x, y, sample_weight)"
+}
 
 _PER_CLASS = 500
 
@@ -128,5 +133,5 @@ def resolve_extraction(extraction, options):
         TypeError: If a name is not a field, or `extraction` is of another type.
         ValueError: If a value is out of range.
     """
-    check_known(options, field_names(Extraction))
+    check_known(options, field_names(Extraction), ELSEWHERE)
     return with_fields(Extraction, "extraction", extraction, options)

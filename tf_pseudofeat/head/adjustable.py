@@ -1,6 +1,7 @@
 """Checks that the outputs of a model can be adjusted."""
 
 from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.computed_shapes import computed_shapes
 from tf_pseudofeat.splitting.graph import check_is_keras_3, functional
 from tf_pseudofeat.splitting.readings import reading_of
 
@@ -27,7 +28,7 @@ def why_not_adjustable(model):
             f"of layers is unknown. Build it if it is Sequential, or wrap its head in "
             f"a functional model."
         )
-    shapes = [list(tensor.shape) for tensor in network.outputs]
+    shapes = list(map(list, computed_shapes(network)))
     if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
         return f"its outputs have shapes {shapes}, expected one output [B, C]."
     activation, width = output_activation(model), shapes[0][1]

@@ -5,13 +5,17 @@ it.
 """
 
 from tf_pseudofeat.core.options import check_known, field_names, with_fields
-from tf_pseudofeat.extraction.options import Extraction
+from tf_pseudofeat.extraction.options import ELSEWHERE, Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
 
 __all__ = ["resolve_options"]
 
 # What users look for by another name, and what to pass for it.
 _ELSEWHERE = {
+    **ELSEWHERE,
+    "class_weight": f"{ELSEWHERE['sample_weight']}, where there are any. A retraining "
+    f"balances the classes by itself; for a model that was trained with class weights "
+    f"tau=0 is right",
     "covariance_type": "gaussian={'covariance_type': 'tied'}",
     "learning_rate": "optimizer=keras.optimizers.Adam(1e-4)",
     "lr": "optimizer=keras.optimizers.Adam(1e-4)",
@@ -36,13 +40,20 @@ def resolve_options(recipe, extraction, options):
     given = [name for name in _SEARCHED if search and name in options]
     if given:
         raise ValueError(
-            f"recipe='auto' chooses {given}; leave out either them or the search."
+            f"{given} cannot be passed where they are chosen on validation data, as "
+            f"`tune`, `diagnose` and recipe='auto' do: leave them out. To set them, "
+            f"use retrain_head without recipe='auto'."
         )
     ours = field_names(HeadRecipe)
     known = [*ours, *field_names(Extraction)]
     if search:
         known = [name for name in known if name not in _SEARCHED]
-    check_known(options, known, {} if search else _ELSEWHERE)
+    elsewhere = {
+        name: advice
+        for name, advice in _ELSEWHERE.items()
+        if not search or advice.partition("=")[0] not in _SEARCHED
+    }
+    check_known(options, known, elsewhere)
     of_recipe = {name: value for name, value in options.items() if name in ours}
     rest = {name: value for name, value in options.items() if name not in ours}
     recipe = None if search else recipe

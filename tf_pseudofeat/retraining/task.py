@@ -12,6 +12,7 @@ from tf_pseudofeat.core.progress import print_status
 from tf_pseudofeat.core.stateless_seed import stateless_seed
 from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
+from tf_pseudofeat.data.frames import check_same_columns
 from tf_pseudofeat.data.map_batches import with_class_ids
 from tf_pseudofeat.data.overlap import share_examples
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
@@ -52,6 +53,7 @@ from tf_pseudofeat.retraining.task_split import (
     resolve_split,
 )
 from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.model_inputs import data_as_declared
 from tf_pseudofeat.splitting.separating import usual_layer
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
@@ -158,8 +160,10 @@ def resolve_task(
     remarks = [_SAME_EXAMPLES] if share_examples(data, validation_data) else []
     layer = usual_layer(model) if layer is None else layer
     output = output_of(model, layer)
+    check_same_columns(data, validation_data)
     data = with_class_ids(output.data(as_arrays(model, data)), class_names)
     check_data(data, extraction.steps)
+    data = data_as_declared(model, data)
     if validation_data is not None:
         with about_validation_data():
             validation_data = resolve_validation(

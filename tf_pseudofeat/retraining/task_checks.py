@@ -16,6 +16,7 @@ from tf_pseudofeat.extraction.feature_sinks import check_cache
 from tf_pseudofeat.head.optimizers import head_optimizer
 from tf_pseudofeat.splitting.equivalence import notes_of_inputs
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
+from tf_pseudofeat.splitting.model_inputs import data_as_declared
 
 __all__ = [
     "check_augmented",
@@ -57,9 +58,10 @@ def check_search(search, validation_data):
     """Raises for a search of the recipe without validation data."""
     if search and validation_data is None:
         raise ValueError(
-            "recipe='auto' chooses by validation data: what the trunk was trained on "
-            "cannot tell recipes apart. Pass `validation_data`, or leave the recipe "
-            "out: the default was chosen to need none."
+            "`validation_data` is None. recipe='auto' chooses by validation data, as "
+            "`tune` and `diagnose` do: what the trunk was trained on cannot tell "
+            "recipes apart. Pass `validation_data`; retrain_head with another recipe, "
+            "or without one, needs none."
         )
 
 
@@ -117,6 +119,7 @@ def resolve_validation(model, chosen, data, class_names):
     data = as_arrays(model, data.data if seen else data)
     data = with_class_ids(chosen.data(data), class_names)
     _check_validation(data)
+    data = data_as_declared(model, data, "validation_data")
     return data if seen else preprocessed(model, data)
 
 

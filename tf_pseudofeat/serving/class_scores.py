@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_pseudofeat.core.labels import check_class_names
 from tf_pseudofeat.evaluation.thresholds import Thresholds, above_threshold
 from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.computed_shapes import computed_shapes
 
 __all__ = ["OUTPUT_NAMES", "class_scores"]
 
@@ -115,7 +116,7 @@ def _is_binary(width, activation):
 
 
 def _check_classifier(model, network, activation, output_name):
-    shapes = [tuple(tensor.shape) for tensor in network.outputs]
+    shapes = computed_shapes(network)
     if len(shapes) > 1 or len(shapes[0]) != 2 or activation not in OUTPUT_NAMES:
         raise ValueError(
             f"`class_names` are for a model with one output [B, C] that ends in a "

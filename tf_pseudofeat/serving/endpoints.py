@@ -12,6 +12,7 @@ from tf_pseudofeat.serving.image_files import image_file_decoder
 from tf_pseudofeat.serving.lowering import Lowering
 from tf_pseudofeat.serving.raw_inputs import check_in_graph, raw_signature
 from tf_pseudofeat.splitting.activation import output_activation
+from tf_pseudofeat.splitting.computed_shapes import computed_shapes
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless, functional
 from tf_pseudofeat.splitting.readings import reading_of
 from tf_pseudofeat.splitting.split_at import split_at
@@ -107,7 +108,8 @@ def _check_gaussian(gaussian, layer_name, model):
             "`gaussian` computes densities of features; pass `layer_name`, the layer "
             "that computes the features."
         )
-    received = tuple(split_at(model, layer_name).trunk.output.shape[1:])
+    (shape,) = computed_shapes(split_at(model, layer_name).trunk)
+    received = shape[1:]
     if gaussian.feature_shape != received:  # raises if not fitted
         raise ValueError(
             f"`gaussian` was fitted to features of shape "

@@ -14,6 +14,7 @@ __all__ = [
     "check_is_keras_3",
     "check_stateless",
     "functional",
+    "is_optional",
     "known_splits",
     "layers_inside",
     "mask",
@@ -42,6 +43,11 @@ def producer(tensor):
     """The node that made `tensor`."""
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
+
+
+def is_optional(tensor):
+    """Whether a model may be called without the input `tensor`."""
+    return getattr(producer(tensor).operation, "optional", False)
 
 
 def sources(node):

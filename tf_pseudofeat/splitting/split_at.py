@@ -10,6 +10,7 @@ import dataclasses
 import keras
 
 from tf_pseudofeat.core.distribution import scope_of
+from tf_pseudofeat.splitting.computed_shapes import computed_shapes
 from tf_pseudofeat.splitting.find_layer import (
     choose_call,
     find_calls,
@@ -97,8 +98,9 @@ def _split(model, call, prefix="", output=None):
 def _split_after(graph, cut):
     """Splits a graph after the call `cut` of a layer."""
     name, features = cut.operation.name, cut.outputs[0]
-    head_input = _input_like(features, name, graph)
     trunk = _model(graph, f"to_{name}", graph.functional.input, features)
+    (shape,) = computed_shapes(trunk)
+    head_input = _input_like(features, name, graph, shape)
     head_output = _outputs_after(graph, cut, head_input)
     return Split(trunk, _model(graph, f"after_{name}", head_input, head_output), name)
 
@@ -108,7 +110,8 @@ def _split_around(graph, cut, nested):
     args, kwargs = cut.arguments.args, cut.arguments.kwargs
     trunk_output = nested.trunk(*args, **kwargs)
     name = nested.layer_name.rpartition("/")[2]
-    head_input = _input_like(nested.head.input, name, graph)
+    features = nested.head.input
+    head_input = _input_like(features, name, graph, features.shape)
     kwargs = {key: kwargs[key] for key in ["training"] if key in kwargs}
     head_output = _outputs_after(graph, cut, nested.head(head_input, **kwargs))
     return Split(
@@ -136,8 +139,8 @@ def _model(graph, suffix, inputs, outputs):
     return keras.Model(inputs, outputs, name=f"{graph.name}_{suffix}")
 
 
-def _input_like(features, layer_name, graph):
+def _input_like(features, layer_name, graph, shape):
     name = f"{layer_name}_output"
     while name in {node.operation.name for node in graph.nodes}:
         name += "_"
-    return keras.Input(batch_shape=features.shape, dtype=features.dtype, name=name)
+    return keras.Input(batch_shape=shape, dtype=features.dtype, name=name)

@@ -20,6 +20,7 @@ from tf_pseudofeat.splitting.equivalence import (
     outputs_of_all,
 )
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
+from tf_pseudofeat.splitting.model_inputs import batch_as_declared
 from tf_pseudofeat.splitting.outputs import Output
 
 __all__ = ["Split"]
@@ -104,7 +105,7 @@ class Split:
     ) -> tuple[float, Any, Any]:
         """Returns `(largest_difference, features, model outputs)`; see `check`."""
         check_stateless(model)
-        inputs = preprocess_batch(model, x)
+        inputs = batch_as_declared(self.trunk, preprocess_batch(model, x), "x")
         features, expected, received = outputs_of_all(self, model, inputs)
         check_floats(features, self.layer_name)
         if not trained:

@@ -1,0 +1,38 @@
+"""The shapes of outputs as a model computes them, where Keras declares others."""
+
+import keras
+import tensorflow as tf
+
+from tf_pseudofeat.splitting.graph import layers_inside
+
+__all__ = ["computed_shapes"]
+
+
+def computed_shapes(model):
+    """Returns the shapes of a model's outputs, a list of tuples `(None, ...)`.
+
+    Keras declares that `TextVectorization` with an output_mode of "multi_hot", "count"
+    or "tf_idf" maps texts [B, 1] to [B, 1, V]; it maps them to [B, V]. Outputs of a
+    model with such a layer have the rank of those for a made-up text.
+
+    Args:
+        model: Keras model with a graph.
+    """
+    declared = [tuple(tensor.shape) for tensor in model.outputs]
+    kind = keras.layers.TextVectorization
+    if not any(isinstance(layer, kind) for layer in layers_inside(model)):
+        return declared
+    made_up = keras.tree.map_structure(_made_up, model.input)
+    outputs = keras.tree.flatten(model(made_up, training=False))
+    return [
+        (shape[0], *output.shape[1:]) if len(output.shape) != len(shape) else shape
+        for shape, output in zip(declared, outputs, strict=True)
+    ]
+
+
+def _made_up(tensor):
+    """One example of an input, with 1 for each open size."""
+    shape = [1, *(1 if size is None else size for size in tensor.shape[1:])]
+    if tensor.dtype == "string":
+        return tf.fill(shape, "")
+    return keras.ops.zeros(shape, tensor.dtype)
