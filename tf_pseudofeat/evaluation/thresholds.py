@@ -300,7 +300,7 @@ def choose_thresholds(
     Examples:
         >>> thresholds = choose_thresholds(model, val_ds, "f1", temperature=True)
         >>> print(thresholds)
-        >>> decided = thresholds.decide(model.predict(x_test))
+        >>> decided = thresholds.decide(model.predict(val_ds))
         >>> names = [f"digit {number}" for number in range(10)]
         >>> export_classifier(model, "served", class_names=names, thresholds=thresholds)
 
