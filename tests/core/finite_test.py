@@ -2,13 +2,16 @@
 
 import ml_dtypes
 import numpy as np
+import pandas
 import pytest
+import tensorflow as tf
 
 from tf_pseudofeat.core.finite import (
     check_finite,
     check_floats,
     check_real,
     check_weights,
+    count_nan_rows,
     mask_overflow,
 )
 
@@ -90,3 +93,13 @@ def test_rows_of_a_later_batch_are_counted_from_the_first():
     message = "in 1 of 5 rows from row 20, the first is row 23. So are the inputs of 1 "
     with pytest.raises(ValueError, match=message + "of them, the first is row 23: cle"):
         check_finite(features, inputs=features, start=20)
+
+
+def test_rows_with_a_nan_are_counted():
+    x = np.ones((9000, 2, 2), "float32")
+    x[[3, 8999], 1, 0] = np.nan
+    assert count_nan_rows(x) == 2
+    assert count_nan_rows({"a": x[:4], "b": np.ones((4, 1), int), "c": ["x"]}) == 1
+    assert count_nan_rows(pandas.DataFrame({"a": [1.0, np.nan, np.nan]})) == 2
+    assert count_nan_rows([np.array(["a"]), tf.constant([np.nan])]) == 0
+    assert count_nan_rows(np.full((2, 1), np.inf)) == 0

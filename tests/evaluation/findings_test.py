@@ -113,6 +113,17 @@ def test_of_ranking_nothing_is_said_without_numbers(after):
     assert describe_ranking(scores(), scores(), {}) == ""
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_of_ranking_it_is_said_what_changed(moved):
+    numbers = "average precision of the minority 50.0 -> 50.0 and ROC-AUC 50.0 -> 50.0"
+    start = "At equal class shares, classes" if moved else "Classes"
+    what = "class shares" if moved else "decision threshold"
+    same = describe_ranking(scores(), scores(), ERROR, moved=moved, decided=False)
+    assert same == f"{start} are ranked as before ({numbers}, within chance)."
+    other = describe_ranking(scores(), scores(), ERROR, moved=moved)
+    assert other == f"{same[:-1]}: only the {what} changed."
+
+
 def test_of_one_number_ranking_goes_by_that():
     after = scores(average_precision=0.7, roc_auc=None)
     assert describe_ranking(scores(), after, ERROR) == (

@@ -264,8 +264,8 @@ def test_a_class_that_is_known_by_heart_is_named():
     known, new = memorized()
     sentence = (
         "The classifier has memorized its training examples of 'fraud' and misses "
-        "others: augmented views (`augment`), or a larger `tau`, help more than "
-        "further training."
+        "others: augmented views of images (`augment`), or a larger `tau`, help more "
+        "than further training."
     )
     linear = Linear(bias=0.0)
     verdict = linear.judge(known, new, Guard(None), draws=False)([0.5], PRIOR)

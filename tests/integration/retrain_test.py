@@ -1075,3 +1075,24 @@ def test_validation_data_that_are_training_data_are_told(call):
     assert [warning.filename for warning in told] == [__file__]
     if call is retrain_head:
         assert any("are examples of the training" in note for note in found.notes)
+
+
+def test_inputs_of_nan_that_a_layer_makes_numbers_of_are_told():
+    x = X.copy()
+    x[[5, 7], 0] = np.nan
+    with pytest.warns(UserWarning, match="NaN is in 2 of the inputs of `data`") as told:
+        report = retrain_head(
+            model_without_nan(), "features", (x, Y), epochs=1, monitor=None, verbose=0
+        )
+    assert any("NaN is in 2 of the" in note for note in report.notes)
+    assert len([w for w in told if "NaN is in" in str(w.message)]) == 1
+
+
+def model_without_nan():
+    """A model to which a number that is none is 0, as to ReLU on some devices."""
+    inputs = keras.Input((4,))
+    x = keras.ops.where(keras.ops.isnan(inputs), 0.0, inputs)
+    x = layers.Dense(5, activation="relu", name="features")(x)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model

@@ -8,6 +8,7 @@ __all__ = [
     "check_floats",
     "check_real",
     "check_weights",
+    "count_nan_rows",
     "mask_overflow",
 ]
 
@@ -41,6 +42,22 @@ def check_floats(features, layer_name):
             f"needs floats. Split after the layer that turns them into floats, such as "
             f"an Embedding."
         )
+
+
+def count_nan_rows(inputs):
+    """Counts the examples with a NaN among arrays `[N, ...]` in any structure.
+
+    Only NumPy arrays and data frames of floats are looked at, a part at a time.
+    """
+    found = 0
+    for leaf in tf.nest.flatten(inputs):
+        array = leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            continue
+        parts = (array[i : i + _CHUNK_ROWS] for i in range(0, len(array), _CHUNK_ROWS))
+        nan = (np.isnan(p).reshape(len(p), -1).any(axis=1) for p in parts)
+        found = max(found, sum(map(np.count_nonzero, nan)))
+    return found
 
 
 def mask_overflow(features, inputs):

@@ -122,7 +122,7 @@ def _worse_classes(name, old, new, error, class_names):
     return [*phrases, others] if more else phrases
 
 
-def describe_ranking(before, after, error, *, moved=False):
+def describe_ranking(before, after, error, *, moved=False, decided=True):
     """Describes whether the ranking of classes changed, or only the decisions.
 
     Args:
@@ -131,6 +131,7 @@ def describe_ranking(before, after, error, *, moved=False):
         error: standard error of each difference.
         moved: whether the scores of three classes or more are those at equal class
             shares, as other shares change the ranking of each class against the rest.
+        decided: whether any decision changed.
 
     Returns:
         sentence: "" if a score is unknown.
@@ -156,7 +157,8 @@ def describe_ranking(before, after, error, *, moved=False):
         verdict = f"{'better' if better else 'worse'}: {numbers}."
     else:
         what = "class shares" if moved else "decision threshold"
-        verdict = f"as before ({numbers}, within chance): only the {what} changed."
+        only = f": only the {what} changed" if decided else ""
+        verdict = f"as before ({numbers}, within chance){only}."
     start = "At equal class shares, classes" if moved else "Classes"
     return f"{start} are ranked {verdict}"
 

@@ -15,8 +15,8 @@ from tf_pseudofeat.evaluation.probability_scores import probability_scores
 from tf_pseudofeat.evaluation.remarks import (
     describe_adjustment,
     describe_as_good,
-    describe_chance,
     describe_data,
+    describe_decisions,
     describe_memorized,
     describe_next_step,
     describe_own_prior,
@@ -103,8 +103,9 @@ class Judge:
         before, errors = verdict["before"], verdict["standard_error"]
         offsets = self._offsets(prior)
         moved = after.num_classes > 2 and after.kind is not None and offsets.any()
+        decided = not np.array_equal(self._before.predicted, after.predicted)
         if not moved:
-            return describe_ranking(before, verdict["after"], errors)
+            return describe_ranking(before, verdict["after"], errors, decided=decided)
         after = after.shifted(offsets)
 
         def difference(rows):
@@ -116,7 +117,7 @@ class Judge:
         errors = dict(zip(_RANKING, errors, strict=True))
         if not np.isfinite(list(ranked.values())).all():
             return ""
-        return describe_ranking(before, ranked, errors, moved=True)
+        return describe_ranking(before, ranked, errors, moved=True, decided=decided)
 
     def _rank(self, predictions):
         scores = probability_scores(predictions, self._minority)
@@ -133,7 +134,7 @@ class Judge:
 
     def _about_change(self, verdict, after):
         before, names = verdict["before"], self._task.class_names
-        yield describe_chance(before, self._before, after)
+        yield describe_decisions(before, self._before, after)
         training = self._on_training
         if training is not None and self._recipe.tau and self._old_prior is None:
             yield describe_own_prior(training, self._material, names)

@@ -13,7 +13,7 @@ from tf_pseudofeat.evaluation.findings import (
 __all__ = [
     "describe_adjustment",
     "describe_as_good",
-    "describe_chance",
+    "describe_decisions",
     "describe_data",
     "describe_memorized",
     "describe_next_step",
@@ -67,10 +67,14 @@ def describe_data(material, recipe, class_names):
         )
 
 
-def describe_chance(scores, before, after):
-    """Describes decisions that did not change, or were chance before."""
-    auc = scores["roc_auc"]
-    parts = []
+def describe_decisions(scores, before, after):
+    """Describes outputs of unknown kind, and decisions that are the same or chance."""
+    auc, parts = scores["roc_auc"], []
+    if before.kind is None:
+        parts.append(
+            "The outputs are neither probabilities nor logits of the loss, so that "
+            "only decisions are scored. Of logits, from_logits=True tells the loss."
+        )
     if np.array_equal(before.predicted, after.predicted):
         parts.append("No decision changed.")
     if auc is not None and auc < _CHANCE:
@@ -135,7 +139,7 @@ def describe_memorized(known, recalls, minority, class_names):
     return (
         f"The classifier has memorized its training examples of "
         f"{_names(places, class_names)} and misses others: augmented views "
-        f"(`augment`), or a larger `tau`, help more than further training."
+        f"of images (`augment`), or a larger `tau`, help more than further training."
     )
 
 

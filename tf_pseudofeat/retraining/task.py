@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from tf_pseudofeat.core.distribution import model_strategy
-from tf_pseudofeat.core.finite import check_weights
+from tf_pseudofeat.core.finite import check_weights, count_nan_rows
 from tf_pseudofeat.core.labels import check_class_names, class_ids
 from tf_pseudofeat.core.progress import print_status
 from tf_pseudofeat.core.stateless_seed import stateless_seed
@@ -157,7 +157,7 @@ def resolve_task(
     check_model(model)
     if class_names is not None:
         class_names = check_class_names(class_names)
-    remarks = [_SAME_EXAMPLES] if share_examples(data, validation_data) else []
+    remarks = list(_remarks(data, validation_data))
     layer = usual_layer(model) if layer is None else layer
     output = output_of(model, layer)
     check_same_columns(data, validation_data)
@@ -220,6 +220,19 @@ def resolve_task(
         guard=guard,
         remarks=remarks,
     )
+
+
+def _remarks(data, validation_data):
+    """Sentences on data that are no error, but rarely meant."""
+    if share_examples(data, validation_data):
+        yield _SAME_EXAMPLES
+    for name, each in (("data", data), ("validation_data", validation_data)):
+        rows = count_nan_rows(each[0]) if isinstance(each, tuple | list) else 0
+        if rows:
+            yield (
+                f"NaN is in {rows:,} of the inputs of `{name}`. Layers such as ReLU "
+                f"make numbers of it: clean the inputs."
+            )
 
 
 class _Sample:
