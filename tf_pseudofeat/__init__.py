@@ -6,6 +6,7 @@ Learning", arXiv 1807.06538, 2018.
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.core.stored_array import StoredArray
+from tf_pseudofeat.evaluation.choose_thresholds import choose_thresholds
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.metrics import (
     BalancedAccuracy,
@@ -27,7 +28,7 @@ from tf_pseudofeat.evaluation.scores import (
     mean_minority_accuracy,
     min_class_accuracy,
 )
-from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
+from tf_pseudofeat.evaluation.thresholds import Thresholds
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.extraction.shard_reader import load_features

@@ -17,8 +17,8 @@ from examples.deployment_tables import Runs, p_value, read_runs, report
 from examples.natural_sets import Split, bundled_sets
 from examples.naturally_imbalanced import network_of
 from tests.few_steps import heads_train_briefly  # noqa: F401
+from tf_pseudofeat.evaluation.choose_thresholds import predictions_of
 from tf_pseudofeat.evaluation.comparison import score_predictions
-from tf_pseudofeat.evaluation.thresholds import predictions_of
 
 pytestmark = pytest.mark.usefixtures("heads_train_briefly")
 

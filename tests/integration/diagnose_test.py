@@ -10,10 +10,13 @@ from sklearn import metrics
 import tf_pseudofeat as tfpf
 from tests.model_state import weights
 from tests.small_fraud import NAMES, classifier, payments, word
+from tf_pseudofeat.evaluation.choose_thresholds import (
+    cross_fitted_decisions,
+    predictions_of,
+)
 from tf_pseudofeat.evaluation.comparison import beyond_chance, difference_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
-from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions, predictions_of
 from tf_pseudofeat.retraining.diagnose import _recommend, diagnose
 
 TRAINING, VALIDATION = payments(0), payments(1, (600, 60))

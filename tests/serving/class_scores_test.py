@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras import layers
 
 from tests.ending_in import model_ending_in
-from tf_pseudofeat.evaluation.thresholds import Thresholds, choose_thresholds
+from tf_pseudofeat.evaluation.choose_thresholds import choose_thresholds
+from tf_pseudofeat.evaluation.thresholds import Thresholds
 from tf_pseudofeat.serving.endpoints import endpoints
 from tf_pseudofeat.serving.export import export_classifier
 

@@ -11,6 +11,7 @@ import numpy as np
 from tf_pseudofeat.core.tables import Page, Table, data_frame
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.evaluation.candidates import score_error
+from tf_pseudofeat.evaluation.choose_thresholds import cross_fitted_decisions
 from tf_pseudofeat.evaluation.comparison import (
     SCORE_NAMES,
     beyond_chance,
@@ -24,7 +25,6 @@ from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     probability_scores,
 )
-from tf_pseudofeat.evaluation.thresholds import cross_fitted_decisions
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.retraining.search import Tuning, search_task
 from tf_pseudofeat.retraining.task import resolve_task
