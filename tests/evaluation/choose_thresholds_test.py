@@ -16,6 +16,7 @@ from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.choose_thresholds import (
     choose_thresholds,
     cross_fitted_decisions,
+    fit_temperature,
     predictions_of,
 )
 from tf_pseudofeat.evaluation.comparison import SCORE_NAMES, folds_of
