@@ -50,7 +50,8 @@ from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
 from tf_pseudofeat.retraining.callback import PseudoFeatureHeadRetrainer
 from tf_pseudofeat.retraining.classifier import PseudoFeatureClassifier
-from tf_pseudofeat.retraining.diagnose import Diagnosis, Remedy, diagnose
+from tf_pseudofeat.retraining.diagnose import Diagnosis, diagnose
+from tf_pseudofeat.retraining.remedies import Remedy
 from tf_pseudofeat.retraining.report import RetrainingReport
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.search import Trial, Tuning
