@@ -262,7 +262,18 @@ KNOWN_AT_ONCE = (
         ValueError,
         r"`validation_data` is infinite.*validation_data.take\(n\)",
     ),
-    ("no data", {"validation_data": "test"}, TypeError, "received str"),
+    (
+        "no data",
+        {"validation_data": "test"},
+        TypeError,
+        "^`validation_data` must be a tf.data.Dataset.*received str",
+    ),
+    (
+        "inputs alone",
+        {"validation_data": X},
+        TypeError,
+        r"^`validation_data` must .*received ndarray, inputs without labels",
+    ),
     (
         "negative weight",
         {"data": (X, Y, changed(np.ones(300), 7, -1.0))},
@@ -1049,7 +1060,7 @@ def test_load_moments(tmp_path, given, error, message):
 
 
 @table(
-    ("unknown", "evrything", ValueError, "needs to be one of.*'evrything'"),
+    ("unknown", "evrything", ValueError, "must be one of 'auto'.*'evrything'"),
     (
         "nothing",
         None,

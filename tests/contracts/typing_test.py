@@ -64,7 +64,7 @@ WRONG = {
     'tfpf.HeadRecipe(epochs="3")': 'expected "int | None"',
     'tfpf.Extraction(views="two")': 'expected "int | None"',
     "tfpf.pseudo_counts([0, 1], [5, 5])": 'expected "str | float',
-    'tfpf.split_at(None, ["features"])': 'expected "str"',
+    'tfpf.split_at(None, ["features"])': 'expected "str | None"',
     "tfpf.export_classifier(None, 3)": 'expected "str | PathLike[Any]"',
     'tfpf.export_classifier(None, "a", class_names=3)': "expected",
     'tfpf.adjust_logits(None, [1, 2], tau="1")': 'expected "float"',

@@ -11,6 +11,7 @@ from tf_pseudofeat.core.labels import (
     class_ids,
     ids_of_names,
     labels_like,
+    numbers_in,
 )
 
 IDS = np.array([2, 0, 1, 1, 0])
@@ -77,10 +78,28 @@ def test_one_label_is_enough():
     np.testing.assert_array_equal(class_ids([[0, 0, 1]]), [2])
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [int, float, bool])
+def test_ids_that_are_objects_are_ids(form, dtype):
+    labels = FORMS[form].astype(dtype)
+    objects = labels.astype(object)
+    assert numbers_in(objects).dtype == labels.dtype
+    np.testing.assert_array_equal(class_ids(objects), class_ids(labels))
+
+
+@pytest.mark.parametrize("values", [["a", 1], [None, 1], [[1], [1, 2]], ["1"]])
+def test_objects_that_are_no_numbers_stay_as_they_are(values):
+    objects = np.empty(len(values), object)
+    objects[:] = values
+    assert numbers_in(objects) is objects
+
+
 @pytest.mark.parametrize(
     ("labels", "num_classes", "message"),
     [
         (["cat", "dog"], None, r"must be numbers.*dtype <U3.*Map class names to ids"),
+        (np.array([0, None]), None, "dtype object, and label 1 is None"),
+        (np.array([0, "cat"], object), None, "object, and label 1 is 'cat'. Map class"),
         ([0, 1, -1], None, r"class ids 0, 1, 2, .*; example 2 has label -1 \(1 such"),
         ([0, 3, 3], 3, r"class ids 0 to 2; example 1 has label 3 \(2 such .* of 3\)"),
         ([0.0, 0.5], None, r"example 1 has label 0.5"),

@@ -20,6 +20,11 @@ def dataset(*parts):
     return tf.data.Dataset.from_tensor_slices(parts)
 
 
+def batches():
+    """A generator function, which is no data before it is called."""
+    yield X, Y
+
+
 class Stream:
     """Can be read again and again, as a torch DataLoader can."""
 
@@ -55,7 +60,18 @@ def test_datasets_of_batches_are_data_and_without_an_end_with_steps():
         (dataset(X).batch(2), ValueError, r"must yield \(x, y\) .*received tuple of 1"),
         (iter([(X, Y)]), TypeError, "iterated over only once. Collect its batches"),
         ("train.csv", TypeError, "iterable of .x, y. batches, .*received str"),
-        (X, TypeError, "received ndarray"),
+        (X, TypeError, r"received ndarray, inputs without labels. Pass both, \(x, y\)"),
+        (batches, TypeError, r"received function. Pass .*from_generator\(batches, out"),
+        (
+            tf.data.Dataset.from_tensor_slices(X).batch(2),
+            ValueError,
+            r"received a tensor of shape \(None, 2\). Pass the labels, too; .*zip\(",
+        ),
+        (
+            (X, X, X, Y),
+            ValueError,
+            r"tuple of 4. Several inputs are one item, \(\(a, b",
+        ),
         ({"x": X, "y": Y}, TypeError, "received dict"),
     ],
 )

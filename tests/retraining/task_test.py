@@ -224,10 +224,19 @@ def test_validation_data_that_do_not_fit_are_described():
         job(validation_data=(Y, Y))
 
 
-@pytest.mark.parametrize("halves", [(keras.Sequential(), None), (None, 3)])
-def test_a_split_has_two_halves(halves):
-    with pytest.raises(TypeError, match="keras.Model"):
+@pytest.mark.parametrize(
+    "halves, name",
+    [
+        ((keras.Sequential(), None), "head"),
+        ((None, 3), "trunk"),
+        ((keras.Sequential(), layers.Dense(3)), "head"),
+    ],
+)
+def test_a_split_has_two_halves(halves, name):
+    with pytest.raises(TypeError, match=f"^`{name}` must be a keras.Model") as raised:
         Split(*halves)
+    is_layer = isinstance(halves[1], layers.Layer) and name == "head"
+    assert ("pass keras.Sequential([" in str(raised.value)) == is_layer
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,11 @@ def test_multiply_minority_steers_samplers_of_imbalanced_learn():
         ({3: 7.5}, r"asks for 7.5 examples of class 3.*whole numbers"),
         ({3: np.nan}, r"asks for nan examples of class 3"),
         (lambda labels: {1: 2}, r"asks for 2 examples of class 1, which .* has 12"),
-        ("majority", r"'majority' cannot be used with over-sampler"),
-        ("everything", r"needs to be one of"),
+        ("majority", r"must be one of 'auto', .*; received 'majority'"),
+        (
+            "smote",
+            r"must be one of 'auto', .* received 'smote'. .*SMOTE\(\).* `sampler`",
+        ),
         (0.5, r"only when the type of target is binary"),
     ],
 )

@@ -190,6 +190,21 @@ def test_usual_layer_is_that_of_the_table_or_says_what_to_pass():
         usual_layer("network")
 
 
+def test_the_usual_layer_of_one_output_and_what_is_split_at_none():
+    inputs = keras.Input((6,))
+    first = layers.Dense(4, name="first")(inputs)
+    second = layers.Dense(5, name="second")(inputs)
+    ends = [layers.Dense(2, name=name) for name in ("one", "two")]
+    model = keras.Model(inputs, [ends[0](first), ends[1](second)])
+    assert usual_layer(model, "two") == "second"
+    assert split_at(model, None, output="one").layer_name == "first"
+    assert split_at(plain(), None).layer_name == "features"
+    with pytest.raises(ValueError, match="has 2 outputs, 'one', 'two'"):
+        split_at(model, None)
+    with pytest.raises(ValueError, match="call_index=1 .*Pass the name of the layer"):
+        split_at(plain(), None, call_index=1)
+
+
 def test_long_table_shows_the_last_rows_and_the_usual_choice():
     x = inputs = keras.Input((4,))
     x = layers.Dense(6, name="flat")(x)

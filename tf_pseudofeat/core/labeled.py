@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tf_pseudofeat.core.finite import check_finite, check_weights
-from tf_pseudofeat.core.labels import class_ids
+from tf_pseudofeat.core.labels import class_ids, numbers_in
 from tf_pseudofeat.core.stored_array import StoredArray
 
 __all__ = ["LabeledFeatures"]
@@ -156,7 +156,7 @@ def _native(array):
     """Converts an array to native byte order, and floats to at most float64."""
     if isinstance(array, StoredArray):
         return array
-    array = np.asarray(array)
+    array = numbers_in(np.asarray(array))
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)

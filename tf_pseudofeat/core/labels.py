@@ -6,13 +6,20 @@ keep the form of the input, which the loss of the model expects.
 """
 
 import collections.abc
+import numbers
 
 import numpy as np
 import tensorflow as tf
 
 from tf_pseudofeat.core.validation import whole_number
 
-__all__ = ["check_class_names", "class_ids", "ids_of_names", "labels_like"]
+__all__ = [
+    "check_class_names",
+    "class_ids",
+    "ids_of_names",
+    "labels_like",
+    "numbers_in",
+]
 
 
 def class_ids(labels, num_classes=None):
@@ -35,12 +42,12 @@ def class_ids(labels, num_classes=None):
     """
     if num_classes is not None:
         num_classes = whole_number("num_classes", num_classes)
-    labels = np.asarray(labels)
+    labels = numbers_in(np.asarray(labels))
     if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
         raise ValueError(
             f"Labels must be numbers (class ids or one-hot rows); received dtype "
-            f"{labels.dtype}. Map class names to ids from 0 first, or pass "
-            f"`class_names` to a function that takes them."
+            f"{labels.dtype}{_first_of_objects(labels)}. Map class names to ids from "
+            f"0 first, or pass `class_names` to a function that takes them."
         )
     if labels.ndim == 2 and labels.shape[1] > 1:
         return _ids_of_one_hot(labels, num_classes)
@@ -53,6 +60,21 @@ def class_ids(labels, num_classes=None):
         )
     _check_ids(labels, num_classes)
     return labels.astype(np.int64)
+
+
+def numbers_in(labels):
+    """Converts an array of objects that are all numbers to a numeric dtype.
+
+    Labels of a data frame with a missing value, or of mixed columns, are such objects.
+    Other arrays are returned unchanged.
+    """
+    if labels.dtype.kind != "O":
+        return labels
+    try:
+        converted = np.asarray(labels.tolist())
+    except ValueError:  # lists of different lengths
+        return labels
+    return converted if converted.dtype.kind in "biuf" else labels
 
 
 def labels_like(ids, labels, num_classes):
@@ -144,6 +166,16 @@ def ids_of_names(labels, class_names):
         )
     ids = [places[name] for name in names]
     return np.array(ids, np.int64).reshape(array.shape)
+
+
+def _first_of_objects(labels):
+    """Which object is no number, for an error message; "" for another dtype."""
+    if labels.dtype.kind != "O":
+        return ""
+    for place, label in enumerate(labels.ravel().tolist()):
+        if not isinstance(label, numbers.Real):
+            return f", and label {place} is {label!r:.50}"
+    return ""
 
 
 def _ids_of_one_hot(labels, num_classes):

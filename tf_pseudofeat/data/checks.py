@@ -1,6 +1,7 @@
 """Checks training data before anything is read."""
 
 import collections.abc
+import inspect
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = ["check_batch", "check_data", "is_labeled", "is_one_pass", "is_stream"
 
 # What labels are called in dicts.
 _LABELS = ("label", "labels", "y", "target", "targets", "class")
+_ZIP = "; those of a dataset as tf.data.Dataset.zip((inputs, labels))"
 # Iterables that are not streams of batches.
 _NO_STREAM = str | bytes | collections.abc.Mapping | collections.abc.Set
 
@@ -42,16 +44,29 @@ def is_one_pass(data):
 def _check_kind(data):
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset) or is_stream(data):
         return
-    once = is_one_pass(data) and (
-        ", which can be iterated over only once. Collect its batches in arrays, or "
-        "pass tf.data.Dataset.from_generator(...), or an object whose `__iter__` "
-        "starts from the beginning"
-    )
     raise TypeError(
         f"`data` must be a tf.data.Dataset, a keras.utils.PyDataset or another "
         f"iterable of (x, y) batches, such as a torch DataLoader, or a tuple of "
-        f"arrays (x, y); received {type(data).__name__}{once or ''}."
+        f"arrays (x, y); received {type(data).__name__}{_why_not(data)}."
     )
+
+
+def _why_not(data):
+    """What is wrong with data of another type, and what to do; or ""."""
+    if is_one_pass(data):
+        return (
+            ", which can be iterated over only once. Collect its batches in arrays, or "
+            "pass tf.data.Dataset.from_generator(...), or an object whose `__iter__` "
+            "starts from the beginning"
+        )
+    if inspect.isroutine(data):
+        return (
+            f". Pass tf.data.Dataset.from_generator({data.__name__}, "
+            f"output_signature=...), or an object whose `__iter__` yields the batches"
+        )
+    if hasattr(data, "shape"):
+        return ", inputs without labels. Pass both, (x, y)"
+    return ""
 
 
 def is_stream(data):
@@ -119,8 +134,18 @@ def _described(elements):
             f"a dict of {[*elements]!s:.200}. Map it to a tuple, such as "
             f"(batch[{x!r}], batch[{y!r}])"
         )
-    size = f" of {len(elements)}" if hasattr(elements, "__len__") else ""
-    return f"{type(elements).__name__}{size}"
+    if isinstance(elements, tuple | list):
+        advice = (
+            "Several inputs are one item, ((a, b), y) or ({name: array}, y)"
+            if len(elements) > 1
+            else f"Pass the labels, too{_ZIP}"
+        )
+        return f"{type(elements).__name__} of {len(elements)}. {advice}"
+    if hasattr(elements, "shape"):
+        is_tensor = tf.is_tensor(elements) or isinstance(elements, tf.TypeSpec)
+        kind = "a tensor" if is_tensor else type(elements).__name__
+        return f"{kind} of shape {elements.shape}. Pass the labels, too{_ZIP}"
+    return type(elements).__name__
 
 
 def check_batch(batch, name):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pseudofeat.core.labels import numbers_in
 from tf_pseudofeat.data.sparse_rows import as_dense
 
 __all__ = ["arrays_in", "as_array", "first_leaf", "for_keras", "num_rows_of"]
@@ -66,5 +67,8 @@ def _leaf_for_keras(leaf):
 
 
 def as_array(values):
-    """Converts a tensor of any backend, a list or a sparse matrix to an array."""
-    return np.asarray(keras.ops.convert_to_numpy(as_dense(values)))
+    """Converts a tensor of any backend, a list or a sparse matrix to an array.
+
+    Objects that are all numbers get a numeric dtype.
+    """
+    return numbers_in(np.asarray(keras.ops.convert_to_numpy(as_dense(values))))

@@ -107,7 +107,7 @@ def extract_features(
     extraction = resolve_extraction(extraction, options).literal()
     check_data(data, extraction.steps)
     stateless_seed(seed)
-    check_is_keras_3(trunk)
+    check_is_keras_3(trunk, "trunk")
     check_stateless(trunk)
     data = data_as_declared(trunk, data)
     check_lengths(trunk, data)
@@ -156,7 +156,10 @@ def about_validation_data():
         if "validation_data" in str(error):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        about = kind(f"`validation_data`: {error}")
+        message = str(error).replace("`data`", "`validation_data`")
+        if "validation_data" not in message:
+            message = f"`validation_data`: {message}"
+        about = kind(message)
         for note in getattr(error, "__notes__", ()):
             about.add_note(note)
         raise about from error

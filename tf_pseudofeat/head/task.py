@@ -63,7 +63,7 @@ class Task:
     def __post_init__(self):
         count = whole_number("num_classes", self.num_classes)
         object.__setattr__(self, "num_classes", count)
-        check_is_keras_3(self.head)
+        check_is_keras_3(self.head, "head")
         check_one_worker(self.head)
         check_loss_name(self.loss)
         if self.class_names is not None:

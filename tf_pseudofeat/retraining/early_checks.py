@@ -12,7 +12,12 @@ from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.data.batches import arrays_of
 from tf_pseudofeat.gaussians.covariance import check_examples, moment_kind
 from tf_pseudofeat.gaussians.moments import check_memory
-from tf_pseudofeat.sampling.counts import check_several_classes, pseudo_counts
+from tf_pseudofeat.sampling.counts import (
+    STRATEGIES,
+    check_several_classes,
+    check_strategy_name,
+    pseudo_counts,
+)
 from tf_pseudofeat.sampling.oversamplers import GaussianOverSampler
 
 __all__ = ["check_before_extraction", "known_counts"]
@@ -92,6 +97,7 @@ def _check_sampler(sampler, ids, size):
     strategy = getattr(sampler, "sampling_strategy", None)
     if kind is None or strategy is None:
         return  # not one of imbalanced-learn's
+    check_strategy_name(strategy, (*STRATEGIES, "majority"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the sampler will warn
         filled = check_sampling_strategy(strategy, ids, kind)

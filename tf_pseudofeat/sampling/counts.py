@@ -12,13 +12,18 @@ from imblearn.utils import check_sampling_strategy
 from tf_pseudofeat.core.labels import class_ids
 
 __all__ = [
+    "STRATEGIES",
     "check_several_classes",
     "check_strategy",
+    "check_strategy_name",
     "class_counts",
     "minority_classes",
     "multiply_minority",
     "pseudo_counts",
 ]
+
+# imbalanced-learn's names of strategies; an over-sampler does not take "majority".
+STRATEGIES = ("auto", "minority", "not minority", "not majority", "all")
 
 
 def class_counts(labels: npt.ArrayLike, num_classes: int | None = None) -> np.ndarray:
@@ -203,7 +208,19 @@ def check_strategy(sampling_strategy, num_classes):
             )
 
 
+def check_strategy_name(strategy, names=STRATEGIES):
+    """Raises ValueError if a strategy is a string that is not one of `names`."""
+    if isinstance(strategy, str) and strategy not in names:
+        raise ValueError(
+            f"`sampling_strategy` must be one of {', '.join(map(repr, names))}, a "
+            f"ratio, totals {{class: number}}, or a function from labels to such "
+            f"totals; received {strategy!r}. An over-sampler, such as SMOTE(), is "
+            f"passed as `sampler`."
+        )
+
+
 def _check_kind(strategy):
+    check_strategy_name(strategy)
     if isinstance(strategy, numbers.Real) and not 0 < strategy <= 1:
         raise ValueError(
             f"A ratio as `sampling_strategy` must be in (0, 1]; received "

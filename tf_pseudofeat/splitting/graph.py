@@ -231,16 +231,21 @@ def validation_data_of_fit(model):
     return data, None if steps is None else int(steps)
 
 
-def check_is_keras_3(model):
-    """Raises TypeError if `model` is not a Keras 3 model."""
+def check_is_keras_3(model, name="model"):
+    """Raises TypeError if `model`, passed as the argument `name`, is not of Keras 3."""
     if isinstance(model, keras.Model):
         return
     if any(base.__module__.startswith("tf_keras") for base in type(model).__mro__):
         raise TypeError(
-            f"This is a tf_keras (Keras 2) model, {type(model).__name__}; a Keras 3 "
-            "model is needed. Load or rebuild it with `keras`."
+            f"`{name}` is a tf_keras (Keras 2) model, {type(model).__name__}; a Keras "
+            "3 model is needed. Load or rebuild it with `keras`."
         )
-    raise TypeError(f"`model` must be a keras.Model, not {type(model).__name__}.")
+    alone = isinstance(model, keras.layers.Layer) and (
+        " For a single layer pass keras.Sequential([keras.Input(shape), layer])."
+    )
+    raise TypeError(
+        f"`{name}` must be a keras.Model, not {type(model).__name__}.{alone or ''}"
+    )
 
 
 def check_stateless(model):

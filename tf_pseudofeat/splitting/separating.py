@@ -118,15 +118,20 @@ def separating_layers(
     return SeparatingLayers(_cuts(graph_to(model, chosen), {}, set(), (0, 1)))
 
 
-def usual_layer(model):
+def usual_layer(model, output=None):
     """Returns the name of `SeparatingLayers.usual` of a model.
+
+    Args:
+        model: Keras model.
+        output: name of one of several outputs.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If there is no such layer, or the model has several outputs.
+        ValueError: If there is no such layer or output, or there are several outputs
+            and no name.
     """
-    choose_output(model, None)  # there is one
-    usual = separating_layers(model).usual
+    choose_output(model, output)  # raises for several without a name
+    usual = separating_layers(model, output=output).usual
     if usual is None or usual.call_index is not None:
         raise ValueError(
             f"{model.name!r} has no usual layer to split at. Pass one of "

@@ -18,6 +18,7 @@ from tf_pseudofeat.splitting.find_layer import (
 )
 from tf_pseudofeat.splitting.graph import known_splits, repeat_call
 from tf_pseudofeat.splitting.outputs import choose_output, graph_to
+from tf_pseudofeat.splitting.separating import usual_layer
 from tf_pseudofeat.splitting.split_checks import (
     check_arguments,
     check_features,
@@ -30,7 +31,7 @@ __all__ = ["split_at"]
 
 def split_at(
     model: keras.Model,
-    layer_name: str,
+    layer_name: str | None,
     *,
     call_index: int | None = None,
     output: str | None = None,
@@ -45,7 +46,8 @@ def split_at(
     Args:
         model: a Keras model, Functional or Sequential, built.
         layer_name: name of the layer (or operation) whose output is the features;
-            "backbone/features" for a layer in a nested model, to any depth.
+            "backbone/features" for a layer in a nested model, to any depth. None for
+            the usual one, `separating_layers(model).usual`.
         call_index: for a layer that the model calls several times, the call to split
             after, counted from 0 in the order of the graph.
         output: for a model with several outputs, the name of the one that the head
@@ -66,6 +68,8 @@ def split_at(
         >>> head.fit(trunk.predict(images), labels)  # trains the layers of `model`
     """
     check_arguments(model, layer_name, call_index)
+    if layer_name is None:
+        layer_name = usual_layer(model, output)
     chosen = None if output is None else choose_output(model, output)
     calls = find_calls(graph_to(model, chosen), layer_name)
     call = without_last_layer(choose_call(calls, layer_name, call_index))

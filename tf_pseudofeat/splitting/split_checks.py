@@ -10,13 +10,19 @@ __all__ = ["check_arguments", "check_features", "check_separates", "masked_messa
 def check_arguments(model, layer_name, call_index):
     """Raises for arguments of another type, and for a model without a graph."""
     check_is_keras_3(model)
-    if not isinstance(layer_name, str):
+    if not isinstance(layer_name, str | None):
         raise TypeError(
-            "`layer_name` must be a string, 'features' or 'backbone/features', not "
-            f"{type(layer_name).__name__}. For a layer object pass layer.name."
+            "`layer_name` must be a string, 'features' or 'backbone/features', or None "
+            f"for the usual layer, not {type(layer_name).__name__}. For a layer object "
+            f"pass layer.name."
         )
     if not isinstance(call_index, int | None) or isinstance(call_index, bool):
         raise TypeError(f"`call_index` must be an int or None, not {call_index!r}.")
+    if layer_name is None and call_index is not None:
+        raise ValueError(
+            f"call_index={call_index} is the call of a layer, and `layer_name` is "
+            f"None. Pass the name of the layer, too."
+        )
     if functional(model) is not None:
         return
     if isinstance(model, keras.Sequential) and not model.built:

@@ -52,8 +52,8 @@ class Split:
     output: Output | str | None = None
 
     def __post_init__(self):
-        for half in self:
-            check_is_keras_3(half)
+        check_is_keras_3(self.trunk, "trunk")
+        check_is_keras_3(self.head, "head")
         if self.layer_name is None:
             object.__setattr__(self, "layer_name", self.trunk.name)
 
