@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.data.numeric_inputs import as_numbers
+from tf_pseudofeat.data.numeric_inputs import as_numbers, check_texts
 
 ROWS = np.arange(6.0).reshape(3, 2)
 FRAME = pd.DataFrame(ROWS, columns=["a", "b"])
@@ -84,3 +84,38 @@ def test_what_is_no_number_is_named(values, message):
     with pytest.raises(ValueError, match=f"^`x` has inputs .*{message}") as raised:
         as_numbers(values, "`x` has inputs")
     assert "Encode it as numbers" in str(raised.value)
+
+
+TEXTS = np.array([["x"], ["y"]])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        TEXTS,
+        TEXTS.astype(object),
+        TEXTS.astype(bytes),
+        pd.DataFrame(TEXTS),
+        pd.DataFrame(TEXTS, dtype="category"),
+        tf.constant(TEXTS),
+        tf.TensorSpec((None, 1), tf.string),
+        tf.RaggedTensorSpec((None, None), tf.string),
+    ],
+)
+def test_texts_are_the_same_object(values):
+    assert check_texts(values, "`data` has inputs") is values
+
+
+@pytest.mark.parametrize(
+    "values, dtype",
+    [
+        (ROWS, "float64"),
+        (FRAME.astype("int8"), "int8"),
+        (FRAME.assign(b="x"), "float64"),
+        (tf.constant([1]), "int32"),
+        (tf.TensorSpec((None,), tf.bool), "bool"),
+    ],
+)
+def test_numbers_are_no_texts(values, dtype):
+    with pytest.raises(ValueError, match=f"^`x` has inputs of dtype {dtype}, where"):
+        check_texts(values, "`x` has inputs")

@@ -188,7 +188,7 @@ def test_another_number_of_columns(x, message):
         (pd.DataFrame(ROWS), r"Pass the columns.*by name, \(dict\(frame\), y\)"),
         (
             {"pair": ROWS[:, :2]},
-            "has inputs 'pair', and the model takes .*'single' are",
+            "has inputs 'pair', and the model .*; missing: 'single'.",
         ),
         (
             (ROWS[:, :3], ROWS[:, :1]),

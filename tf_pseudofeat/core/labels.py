@@ -46,8 +46,8 @@ def class_ids(labels, num_classes=None):
     if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
         raise ValueError(
             f"Labels must be numbers (class ids or one-hot rows); received dtype "
-            f"{labels.dtype}{_first_of_objects(labels)}. Map class names to ids from 0 "
-            f"first, or pass `class_names` to a function that takes them."
+            f"{labels.dtype}{_first_of_objects(labels)}. Map class names to ids from "
+            f"0 first, or pass `class_names` to a function that takes them."
         )
     if labels.ndim == 2 and labels.shape[1] > 1:
         return _ids_of_one_hot(labels, num_classes)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_pseudofeat.data.frames import some_of
 
-__all__ = ["as_numbers"]
+__all__ = ["as_numbers", "check_texts"]
 
 _ADVICE = (
     "Encode it as numbers, as for the training of the model. A model with an input of "
@@ -41,6 +41,25 @@ def as_numbers(values, holder):
     except (TypeError, ValueError) as error:
         raise ValueError(_message(holder, f"{dtype} ({error})")) from error
     raise ValueError(_message(holder, dtype))
+
+
+def check_texts(values, holder):
+    """Returns inputs unchanged; raises ValueError if they are numbers.
+
+    Args:
+        values: what `as_numbers` takes.
+        holder: beginning of the error message, "`data` has inputs".
+    """
+    dtypes = [getattr(values, "dtype", None), *getattr(values, "dtypes", ())]
+    for dtype in dtypes:
+        if isinstance(dtype, tf.DType):
+            dtype = np.dtype(dtype.as_numpy_dtype)
+        if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
+            raise ValueError(
+                f"{holder} of dtype {dtype}, where the model takes texts (dtype "
+                f"string). Pass texts, as for its training."
+            )
+    return values
 
 
 def _message(holder, dtype):

@@ -15,7 +15,7 @@ from tf_pseudofeat.data.checks import check_batch
 from tf_pseudofeat.data.conversion import arrays_in
 from tf_pseudofeat.data.frames import some_of
 from tf_pseudofeat.data.map_batches import map_as_read
-from tf_pseudofeat.data.numeric_inputs import as_numbers
+from tf_pseudofeat.data.numeric_inputs import as_numbers, check_texts
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.splitting.graph import functional, is_optional
 
@@ -108,15 +108,19 @@ _CHANGE = {
 
 
 def _with_numbers(model, x, name):
-    """Inputs with numbers where `model` declares them; the same object if it has."""
+    """Inputs with numbers where `model` declares them; the same object if it has them.
+
+    Raises ValueError for texts in place of numbers, and for numbers in place of texts.
+    """
     leaves, tensors = _paired(model, x, name)
     several = len(leaves) > 1
-    numbers = [
-        leaf
-        if leaf is None or tensor is None or tensor.dtype == "string"
-        else as_numbers(leaf, _holder(tensor, name, several))
-        for leaf, tensor in zip(leaves, tensors, strict=True)
-    ]
+    numbers = []
+    for leaf, tensor in zip(leaves, tensors, strict=True):
+        if leaf is not None and tensor is not None:
+            holder = _holder(tensor, name, several)
+            convert = check_texts if tensor.dtype == "string" else as_numbers
+            leaf = convert(leaf, holder)
+        numbers.append(leaf)
     if all(map(operator.is_, numbers, leaves)):
         return x
     return keras.tree.pack_sequence_as(x, numbers)
@@ -171,7 +175,7 @@ def _check_names(by_name, x, name):
     if missing:
         raise ValueError(
             f"`{name}` has inputs {some_of(x)}, and the model takes inputs "
-            f"{some_of(by_name)}: {some_of(missing)} are missing. Use the names of the "
+            f"{some_of(by_name)}; missing: {some_of(missing)}. Use the names of the "
             f"model's inputs as keys."
         )
 
