@@ -181,6 +181,11 @@ def test_the_code_of_the_recommended_runs(diagnosis, model):
     assert diagnosis.remedies[-1].code.endswith('recipe="auto")')
 
 
+def test_a_recipe_is_none_of_its_arguments(model):
+    with pytest.raises(TypeError, match="`diagnose` does not take a `recipe`"):
+        run(model, recipe="auto")
+
+
 # ---- What is recommended. ------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from tests.trained import Trained, compiled
+from tf_pseudofeat.evaluation.choose_thresholds import choose_thresholds
 from tf_pseudofeat.retraining.retrain import retrain_head
 
 RNG = np.random.default_rng(0)
@@ -76,3 +77,12 @@ def test_texts_of_either_rank_one_after_the_other(of_texts):
         for data, validation_data in itertools.product(kinds, kinds)
     }
     assert len(scores) == 1
+
+
+@pytest.mark.tensorflow(reason="texts in the network")
+def test_thresholds_are_chosen_for_texts_of_either_rank(of_texts):
+    frame = pd.DataFrame({"text": TEXTS, "y": Y})
+    kinds = [dataset(TEXTS), dataset(TEXTS[:, None]), (frame.text, frame.y)]
+    model = of_texts.again()
+    first, *others = (choose_thresholds(model, data) for data in kinds)
+    assert others == [first] * 2

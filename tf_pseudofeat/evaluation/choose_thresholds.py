@@ -30,6 +30,7 @@ from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.sampling.counts import minority_classes
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
+from tf_pseudofeat.splitting.model_inputs import data_as_declared
 from tf_pseudofeat.splitting.readings import reading_of
 
 __all__ = [
@@ -149,6 +150,7 @@ def predictions_of(model, data, class_names=None):
     check_stateless(model)
     data = with_class_ids(as_arrays(model, data), class_names)
     check_data(data)
+    data = data_as_declared(model, data, "validation_data")
     outputs, labels, weights = [], [], []
     for x, y, weight in batches_of(data, Extraction(batch_size=1024)):
         start = sum(map(len, outputs))

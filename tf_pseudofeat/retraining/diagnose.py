@@ -144,6 +144,10 @@ def diagnose(
     Examples:
         >>> print(diagnose(model, "features", train_ds, val_ds, monitor="f1"))
     """
+    if "recipe" in options:
+        raise TypeError(
+            "`diagnose` does not take a `recipe`: it compares those that there are."
+        )
     began = time.perf_counter()
     resolved = resolve_task(
         model,
