@@ -101,5 +101,8 @@ def test_rows_with_a_nan_are_counted():
     assert count_nan_rows(x) == 2
     assert count_nan_rows({"a": x[:4], "b": np.ones((4, 1), int), "c": ["x"]}) == 1
     assert count_nan_rows(pandas.DataFrame({"a": [1.0, np.nan, np.nan]})) == 2
+    nullable = pandas.DataFrame({"a": [1, None], "b": ["x", "y"]}).convert_dtypes()
+    assert count_nan_rows(nullable) == count_nan_rows(nullable.a) == 1
+    assert count_nan_rows(x, np.arange(9000) != 3) == 1
     assert count_nan_rows([np.array(["a"]), tf.constant([np.nan])]) == 0
     assert count_nan_rows(np.full((2, 1), np.inf)) == 0

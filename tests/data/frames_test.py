@@ -10,6 +10,7 @@ from tf_pseudofeat.data.frames import check_same_columns, some_of
 FRAME = pd.DataFrame(np.zeros((3, 3)), columns=["age", "income", "debt"])
 Y = np.array([0, 1, 0])
 TURNED = FRAME[["income", "age", "debt"]]
+SELECTED = "Pass validation_data[0][list(data[0].columns)] as its inputs."
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,14 @@ def test_columns_that_are_the_same_or_unknown(data, validation_data):
 @pytest.mark.parametrize(
     "frame, words",
     [
-        (TURNED, ["'income', 'age', 'debt'", "'age', 'income', 'debt'", "order"]),
-        (FRAME.drop(columns="debt"), ["it lacks 'debt'."]),
-        (FRAME.assign(label=1), ["unknown are 'label'."]),
+        (
+            TURNED,
+            ["'income', 'age', 'debt'", "'age', 'income', 'debt'", "order", SELECTED],
+        ),
+        (FRAME.drop(columns="debt"), ["it lacks 'debt'.", "Pass the same columns"]),
+        (FRAME.assign(label=1), ["unknown are 'label'.", SELECTED]),
         (pd.DataFrame(np.zeros((3, 3))), ["has the columns 0, 1, 2", "it lacks 'age'"]),
-        (FRAME[["age", "age", "income", "debt"]], ["some names repeat"]),
+        (FRAME[["age", "age", "income", "debt"]], ["some names repeat", SELECTED]),
     ],
     ids=["order", "fewer", "more", "numbers", "repeated"],
 )
@@ -45,8 +49,15 @@ def test_columns_that_differ(frame, words):
     for given, other in [(FRAME, frame), ({"x": FRAME}, {"x": frame})]:
         with pytest.raises(ValueError, match="^`validation_data`") as raised:
             check_same_columns((given, Y), (other, Y))
-        for word in [*words, "validation_data[0][list(data[0].columns)]"]:
+        for word in words:
             assert word in str(raised.value)
+
+
+def test_numbers_and_their_digits_are_different_names():
+    numbers = pd.DataFrame(np.zeros((2, 2)))
+    digits = numbers.rename(columns=str)
+    with pytest.raises(ValueError, match="it lacks 0, 1; unknown are '0', '1'"):
+        check_same_columns((numbers, Y), (digits, Y))
 
 
 def test_the_input_of_several_is_named():

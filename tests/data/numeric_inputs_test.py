@@ -12,6 +12,7 @@ from tf_pseudofeat.data.numeric_inputs import as_numbers, check_texts
 
 ROWS = np.arange(6.0).reshape(3, 2)
 FRAME = pd.DataFrame(ROWS, columns=["a", "b"])
+BIG = 2**60 + np.arange(2)  # float64 has one number for both
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,21 @@ def test_a_column_is_read_as_keras_reads_it(column):
     assert numbers.dtype == np.float64
     identity = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
     np.testing.assert_array_equal(numbers, identity.predict(frame, verbose=0))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.DataFrame({"id": pd.array(BIG, dtype="Int64")}),
+        pd.DataFrame({"id": BIG}, dtype=object),
+        pd.DataFrame({"id": pd.array(BIG, dtype="Int64"), "x": [True, False]}),
+        BIG[:, None].astype(object),
+    ],
+    ids=["nullable", "objects", "beside booleans", "array of objects"],
+)
+def test_whole_numbers_stay_whole(values):
+    read = as_numbers(values, "`data` has inputs")
+    assert read[:, 0].astype("int64").tolist() == BIG.tolist()
 
 
 def test_objects_of_an_array_and_names_that_repeat():

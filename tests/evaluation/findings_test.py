@@ -96,13 +96,16 @@ def test_what_has_no_value_or_no_error_is_not_worse():
 )
 def test_ranking_is_better_worse_or_as_before(precision, area, verdict):
     after = scores(average_precision=precision, roc_auc=area)
-    numbers = (
-        f"average precision of the minority 50.0 -> {100 * precision:.1f} and ROC-AUC "
-        f"50.0 -> {100 * area:.1f}"
-    )
-    end = ", within chance): only the decision threshold changed."
-    end = end if "before" in verdict else "."
-    assert describe_ranking(scores(), after, ERROR) == f"{verdict}{numbers}{end}"
+    first = f"average precision of the minority 50.0 -> {100 * precision:.1f}"
+    second = f"ROC-AUC 50.0 -> {100 * area:.1f}"
+    numbers = f"{first} and {second}."
+    if "before" in verdict:
+        numbers = (
+            f"{numbers[:-1]}, within chance): only the decision threshold changed."
+        )
+    elif area == 0.5:
+        numbers = f"{first} ({second}, within chance)."
+    assert describe_ranking(scores(), after, ERROR) == f"{verdict}{numbers}"
 
 
 @pytest.mark.parametrize("after", [scores(), scores(average_precision=None)])

@@ -22,16 +22,17 @@ MATERIAL = types.SimpleNamespace(minority=[1, 2], population=np.array([80, 12, 8
 
 
 def said(shares, weight=None, kind="softmax"):
-    """`Predictions` that give each example the same probabilities."""
-    outputs = np.tile(shares, (4, 1))
-    return Predictions(np.array([0, 0, 1, 2]), outputs, kind, weight)
+    """`Predictions` of all but the same probabilities, a little more for the class."""
+    labels = np.array([0, 0, 1, 2])
+    outputs = 0.999 * np.tile(shares, (4, 1)) + 0.001 * np.eye(3)[labels]
+    return Predictions(labels, outputs, kind, weight)
 
 
 @pytest.mark.parametrize(
     ("shares", "percent"),
-    [([0.59, 0.21, 0.2], "41.0"), ([0.55, 0.4, 0.05], "45.0"), ([0.61, 0.2, 0.19], "")],
+    [([0.59, 0.21, 0.2], "41.0"), ([0.55, 0.4, 0.05], "45.0"), ([0.67, 0.2, 0.13], "")],
 )
-def test_rare_classes_that_get_twice_their_share_are_named(shares, percent):
+def test_rare_classes_that_get_twice_their_odds_are_named(shares, percent):
     sentence = describe_own_prior(said(shares), MATERIAL, None)
     start = f"The original classifier gives class 1 and class 2 {percent} percent in "
     assert sentence.startswith(start) if percent else sentence == ""
@@ -44,6 +45,11 @@ def test_shares_are_weighted():
     assert describe_own_prior(predictions, MATERIAL, None) == ""
     predictions = Predictions(np.array([1, 0]), outputs, "softmax")
     assert "50.0 percent in all" in describe_own_prior(predictions, MATERIAL, None)
+
+
+def test_probabilities_of_chance_say_nothing_of_the_prior():
+    chance = Predictions(np.array([0, 0, 1, 2]), np.full((4, 3), 1 / 3), "softmax")
+    assert describe_own_prior(chance, MATERIAL, None) == ""
 
 
 def test_numbers_that_are_no_probabilities_have_no_shares():

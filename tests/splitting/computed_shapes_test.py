@@ -64,3 +64,36 @@ def test_texts_as_numbers_keep_what_keras_declares():
     texts = keras.Input((1,), dtype="string")
     model = keras.Model(texts, layers.Embedding(8, 3)(words(texts)))
     assert computed_shapes(model) == [(None, None, 3)]
+
+
+@pytest.mark.tensorflow(reason="texts in the network")
+@pytest.mark.parametrize(
+    "after",
+    [
+        [layers.LSTM(4)],
+        [layers.Conv1D(4, 7), layers.GlobalMaxPooling1D()],
+        [keras.layers.Lambda(lambda x: x[:, :2]), layers.Reshape((6,))],
+    ],
+    ids=["LSTM", "Conv1D", "Reshape"],
+)
+def test_what_takes_more_than_an_empty_text_is_not_asked(after):
+    words = layers.TextVectorization()
+    words.adapt(TEXTS)
+    x = texts = keras.Input((1,), dtype="string")
+    for layer in [words, layers.Embedding(8, 3), *after]:
+        x = layer(x)
+    x = layers.Dense(5, name="features")(x)
+    model = keras.Model(texts, layers.Dense(2)(x))
+    assert split_at(model, "features").head.input.shape == (None, 5)
+
+
+@pytest.mark.tensorflow(reason="texts in the network")
+def test_beside_what_cannot_be_made_up_shapes_are_as_declared():
+    image = keras.Input((None, None, 1))
+    x = layers.GlobalMaxPooling2D()(layers.Conv2D(2, 3)(image))
+    words = layers.TextVectorization(max_tokens=8, output_mode="multi_hot")
+    words.adapt(TEXTS)
+    texts = keras.Input((), dtype="string")
+    model = keras.Model([texts, image], layers.Concatenate()([words(texts), x]))
+    (shape,) = computed_shapes(model)
+    assert shape == tuple(model.output.shape)

@@ -239,3 +239,16 @@ def test_inputs_that_are_no_numbers(x, message):
 def test_the_input_that_is_no_number_is_named():
     with pytest.raises(ValueError, match="^`x` has the input 'pair' of dtype <U1"):
         batch_as_declared(two_inputs(), (np.full((6, 2), "a"), ROWS[:, :1]), "x")
+
+
+def test_inputs_in_a_structure_are_matched_by_their_place():
+    a, b, c = (keras.Input((size,), name=f"i{size}") for size in (1, 2, 3))
+    outputs = layers.Dense(2)(layers.Concatenate()([a, b, c]))
+    model = keras.Model({"u": a, "v": {"b": b, "c": [c]}}, outputs)
+    x = {"u": np.ones(4), "v": {"b": np.ones((4, 2)), "c": [np.ones((4, 3))]}}
+    fitted = batch_as_declared(model, x)
+    assert fitted["u"].shape == (4, 1)
+    assert fitted["v"]["b"] is x["v"]["b"]
+    x["v"]["c"] = [np.ones((4, 2))]
+    with pytest.raises(ValueError, match=r"input 'i3' of shape \[N, 2\]"):
+        batch_as_declared(model, x)

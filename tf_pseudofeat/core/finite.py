@@ -44,20 +44,34 @@ def check_floats(features, layer_name):
         )
 
 
-def count_nan_rows(inputs):
+def count_nan_rows(inputs, sample_weight=None):
     """Counts the examples with a NaN among arrays `[N, ...]` in any structure.
 
-    Only NumPy arrays and data frames of floats are looked at, a part at a time.
+    Only NumPy arrays of floats and data frames are looked at, a part at a time.
+    Examples of weight 0 do not count.
     """
-    found = 0
+    found = None
     for leaf in tf.nest.flatten(inputs):
-        array = leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            continue
-        parts = (array[i : i + _CHUNK_ROWS] for i in range(0, len(array), _CHUNK_ROWS))
-        nan = (np.isnan(p).reshape(len(p), -1).any(axis=1) for p in parts)
-        found = max(found, sum(map(np.count_nonzero, nan)))
-    return found
+        rows = _nan_rows(leaf)
+        if rows is not None:
+            found = rows if found is None else found | rows
+    if found is None:
+        return 0
+    weight = True if sample_weight is None else np.asarray(sample_weight).ravel() > 0
+    return int(np.count_nonzero(found & weight))
+
+
+def _nan_rows(leaf):
+    """A mask `[N]`; None of what is no array of floats."""
+    if hasattr(leaf, "isna"):  # of pandas
+        rows = leaf.isna().to_numpy()
+        return rows if rows.ndim == 1 else rows.any(axis=1)
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.kind != "f" or not leaf.ndim:
+        return None
+    parts = (leaf[i : i + _CHUNK_ROWS] for i in range(0, len(leaf), _CHUNK_ROWS))
+    return np.concatenate(
+        [np.isnan(part).reshape(len(part), -1).any(axis=1) for part in parts]
+    )
 
 
 def mask_overflow(features, inputs):

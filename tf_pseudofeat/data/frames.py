@@ -34,7 +34,7 @@ def _inputs(data):
 
 
 def _message(names, received, several):
-    if sorted(map(str, names)) == sorted(map(str, received)):
+    if sorted(map(repr, names)) == sorted(map(repr, received)):
         differ = "the same in another order"
     else:
         lacking = [name for name in names if name not in received]
@@ -44,11 +44,12 @@ def _message(names, received, several):
             for what, which in (("it lacks", lacking), ("unknown are", new))
             if which
         )
+    known = set(map(repr, names)) <= set(map(repr, received))
+    how = "validation_data[0][list(data[0].columns)]" if known else "the same columns"
     return (
         f"`validation_data`{several} has the columns {some_of(received)}, where `data` "
         f"has {some_of(names)}: {differ or 'some names repeat'}. The model takes "
-        f"columns by position. Pass validation_data[0][list(data[0].columns)] as its "
-        f"inputs."
+        f"columns by position. Pass {how} as its inputs."
     )
 
 

@@ -21,8 +21,8 @@ def as_numbers(values, holder):
         holder: beginning of the error message, "`data` has inputs".
 
     Returns:
-        numbers: the same object if its dtype is numeric, otherwise a float64 array,
-            with NaN for missing values of nullable columns.
+        numbers: the same object if its dtype is numeric, otherwise an int64 array of
+            integers, or a float64 array, with NaN for missing values.
 
     Raises:
         ValueError: If a value is no number. The message names the column of a data
@@ -37,7 +37,7 @@ def as_numbers(values, holder):
         return values
     try:
         if dtype.kind == "O":
-            return values.astype(np.float64)
+            return _of_objects(values)
     except (TypeError, ValueError) as error:
         raise ValueError(_message(holder, f"{dtype} ({error})")) from error
     raise ValueError(_message(holder, dtype))
@@ -86,6 +86,19 @@ def _of_frame(frame, holder):
 
 
 def _of_column(frame, place, name):
-    if hasattr(frame, "iloc"):  # of pandas, where names may repeat
-        return frame.iloc[:, place].astype("float64").to_numpy()
-    return np.asarray(frame[name], np.float64)
+    if not hasattr(frame, "iloc"):
+        return np.asarray(frame[name], np.float64)
+    column = frame.iloc[:, place]  # of pandas, where names may repeat
+    dtype = column.dtype
+    if dtype.kind == "O":
+        return _of_objects(column.to_numpy())
+    if dtype.kind == "u" and isinstance(dtype, np.dtype):
+        return column.to_numpy()
+    whole = dtype.kind in "iub" and not column.isna().any()  # float64 ends at 2 ** 53
+    return column.astype("int64" if whole else "float64").to_numpy()
+
+
+def _of_objects(values):
+    """Numbers in an array of objects: int64 if all are integers, otherwise float64."""
+    whole = all(isinstance(v, int | np.integer) for v in values.ravel())
+    return values.astype(np.int64 if whole else np.float64)

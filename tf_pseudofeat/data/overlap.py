@@ -11,7 +11,8 @@ _MOST_WORK = 10_000  # of `np.shares_memory`; views by slices take less
 def share_examples(data, validation_data):
     """Whether two sets are one object, or arrays of inputs that share memory.
 
-    Copies of the same examples are not found, such as those of fancy indexing.
+    Copies of the same examples are not found, such as those of fancy indexing. Sets
+    of which no example has a weight in both are parts of one.
 
     Args:
         data: as `check_data` takes it.
@@ -25,7 +26,11 @@ def share_examples(data, validation_data):
     if not all(isinstance(each, tuple | list) for each in sets):
         return False
     inputs = [keras.tree.flatten(each[0]) for each in sets]
-    return len(inputs[0]) == len(inputs[1]) and all(map(_share_memory, *inputs))
+    if len(inputs[0]) != len(inputs[1]) or not all(map(_share_memory, *inputs)):
+        return False
+    weights = [np.ravel(each[2]) > 0 for each in sets if len(each) > 2]
+    apart = len(weights) == 2 and len(weights[0]) == len(weights[1])
+    return not (apart and not (weights[0] & weights[1]).any())
 
 
 def _share_memory(one, other):

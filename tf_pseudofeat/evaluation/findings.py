@@ -142,23 +142,28 @@ def describe_ranking(before, after, error, *, moved=False, decided=True):
             gains[name] = after[name] - before[name]
     if not error or "average_precision" not in gains:
         return ""
-    numbers = join_words(
-        [
-            f"{score_label(name)} {format_score(before[name])} -> "
-            f"{format_score(after[name])}"
-            for name in gains
-        ]
-    )
     better = [n for n, g in gains.items() if beyond_chance(g, error[n], _CONFIDENCE)]
     worse = [n for n, g in gains.items() if beyond_chance(-g, error[n], _CONFIDENCE)]
+    sure, unsure = better + worse, [n for n in gains if n not in better + worse]
+
+    def numbers(names):
+        return join_words(
+            [
+                f"{score_label(name)} {format_score(before[name])} -> "
+                f"{format_score(after[name])}"
+                for name in names
+            ]
+        )
+
     if better and worse:
-        verdict = f"differently, better and worse: {numbers}."
-    elif better or worse:
-        verdict = f"{'better' if better else 'worse'}: {numbers}."
+        verdict = f"differently, better and worse: {numbers(gains)}."
+    elif sure:
+        chance = f" ({numbers(unsure)}, within chance)" if unsure else ""
+        verdict = f"{'better' if better else 'worse'}: {numbers(sure)}{chance}."
     else:
         what = "class shares" if moved else "decision threshold"
         only = f": only the {what} changed" if decided else ""
-        verdict = f"as before ({numbers}, within chance){only}."
+        verdict = f"as before ({numbers(gains)}, within chance){only}."
     start = "At equal class shares, classes" if moved else "Classes"
     return f"{start} are ranked {verdict}"
 

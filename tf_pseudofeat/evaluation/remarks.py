@@ -9,6 +9,7 @@ from tf_pseudofeat.evaluation.findings import (
     losses,
     score_label,
 )
+from tf_pseudofeat.evaluation.probability_scores import probability_scores
 
 __all__ = [
     "describe_adjustment",
@@ -24,7 +25,7 @@ __all__ = [
 _MEMORIZED, _MISSED = 0.95, 0.5  # recalls on training and validation data
 _BALANCED = 2.0  # largest class over smallest
 _CHANCE = 0.55  # ROC-AUC up to which classes are not distinguished
-_FAR_ABOVE = 2.0  # predicted share of the minority over that of the data
+_FAR_ABOVE = 2.0  # predicted odds of the minority over those in the data
 _MOST_CLASSES = 4  # named in one sentence
 
 
@@ -69,7 +70,7 @@ def describe_data(material, recipe, class_names):
 
 def describe_decisions(scores, before, after):
     """Describes outputs of unknown kind, and decisions that are the same or chance."""
-    auc, parts = scores["roc_auc"], []
+    parts = []
     if before.kind is None:
         parts.append(
             "The outputs are neither probabilities nor logits of the loss, so that "
@@ -77,10 +78,10 @@ def describe_decisions(scores, before, after):
         )
     if np.array_equal(before.predicted, after.predicted):
         parts.append("No decision changed.")
-    if auc is not None and auc < _CHANCE:
+    if _is_chance(scores):
         parts.append(
             f"The original classifier was hardly better than chance (ROC-AUC "
-            f"{format_score(auc)}): check its training and the layer."
+            f"{format_score(scores['roc_auc'])}): check its training and the layer."
         )
     return " ".join(parts)
 
@@ -88,7 +89,8 @@ def describe_decisions(scores, before, after):
 def describe_own_prior(predictions, material, class_names):
     """Describes outputs that do not assume the class shares of the training data.
 
-    The probabilities of a classifier that was trained on them have those means.
+    The probabilities of a classifier that was trained on them have those means; one
+    that is no better than chance says nothing by them.
 
     Args:
         predictions: `Predictions` of the original head on the training data, weighted
@@ -97,17 +99,18 @@ def describe_own_prior(predictions, material, class_names):
         class_names: of the C classes, or None.
     """
     rare, p = material.minority, predictions.probabilities
-    if p is None or not rare:
+    if p is None or not rare or _is_chance(probability_scores(predictions, rare)):
         return ""
     said = np.average(p, axis=0, weights=predictions.sample_weight)[rare].sum()
     share = material.population[rare].sum() / material.population.sum()
-    if said < _FAR_ABOVE * share:
+    if said * (1 - share) < _FAR_ABOVE * share * (1 - said):
         return ""
     return (
         f"The original classifier gives {_names(rare, class_names)} "
         f"{format_score(said)} percent in all where the training data have "
-        f"{format_score(share)}, as after class weights or balanced batches. If it was "
-        f"trained so, pass tau=0 and prior='uniform': its prior was subtracted twice."
+        f"{format_score(share)}, as after class weights, balanced batches, label "
+        f"smoothing or a focal loss. If weights or batches balanced its classes, pass "
+        f"tau=0 and prior='uniform': the prior was subtracted twice."
     )
 
 
@@ -169,6 +172,10 @@ def describe_next_step():
         'recipe="auto" chooses among heads that pass the guard; `diagnose` compares '
         "them with thresholds and with the model as it is."
     )
+
+
+def _is_chance(scores):
+    return scores["roc_auc"] is not None and scores["roc_auc"] < _CHANCE
 
 
 def _names(places, class_names):

@@ -116,10 +116,10 @@ class PseudoFeatureHeadRetrainer(keras.callbacks.Callback):
         noted = self._reported
         if noted is not None and noted != fingerprint(self.model.weights):
             warnings.warn(
-                "The model's weights have changed since this report. If there was no "
-                "further training, a callback after this one has put others back, as "
-                "EarlyStopping(restore_best_weights=True) does: put the retrainer "
-                "last.",
+                "The model's weights have changed since this report. If that was "
+                "neither further training nor your own doing, a callback after this "
+                "one has put others back, as EarlyStopping(restore_best_weights=True) "
+                "does: put the retrainer last.",
                 stacklevel=2,
             )
         return self._report

@@ -157,7 +157,7 @@ def resolve_task(
     check_model(model)
     if class_names is not None:
         class_names = check_class_names(class_names)
-    remarks = list(_remarks(data, validation_data))
+    given = data, validation_data
     layer = usual_layer(model) if layer is None else layer
     output = output_of(model, layer)
     check_same_columns(data, validation_data)
@@ -169,6 +169,7 @@ def resolve_task(
             validation_data = resolve_validation(
                 model, output, validation_data, class_names
             )
+    remarks = list(_remarks(*given))
     stateless_seed(seed)
     check_new_optimizer(model, recipe.optimizer)
     guard = Guard.of(monitor)
@@ -227,11 +228,12 @@ def _remarks(data, validation_data):
     if share_examples(data, validation_data):
         yield _SAME_EXAMPLES
     for name, each in (("data", data), ("validation_data", validation_data)):
-        rows = count_nan_rows(each[0]) if isinstance(each, tuple | list) else 0
+        tuples = isinstance(each, tuple | list)
+        rows = count_nan_rows(each[0], *each[2:]) if tuples else 0
         if rows:
             yield (
-                f"NaN is in {rows:,} of the inputs of `{name}`. Layers such as ReLU "
-                f"make numbers of it: clean the inputs."
+                f"NaN is in {rows:,} of the inputs of `{name}`. Unless the model "
+                f"handles it, clean the inputs: layers such as ReLU make numbers of it."
             )
 
 

@@ -19,15 +19,22 @@ def computed_shapes(model):
         model: Keras model with a graph.
     """
     declared = [tuple(tensor.shape) for tensor in model.outputs]
-    kind = keras.layers.TextVectorization
-    if not any(isinstance(layer, kind) for layer in layers_inside(model)):
+    if not any(map(_declares_another_rank, layers_inside(model))):
         return declared
     made_up = keras.tree.map_structure(_made_up, model.input)
-    outputs = keras.tree.flatten(model(made_up, training=False))
+    try:
+        outputs = keras.tree.flatten(model(made_up, training=False))
+    except Exception:  # another input may need more than one row or column
+        return declared
     return [
         (shape[0], *output.shape[1:]) if len(output.shape) != len(shape) else shape
         for shape, output in zip(declared, outputs, strict=True)
     ]
+
+
+def _declares_another_rank(layer):
+    kind = keras.layers.TextVectorization
+    return isinstance(layer, kind) and layer.get_config()["output_mode"] != "int"
 
 
 def _made_up(tensor):

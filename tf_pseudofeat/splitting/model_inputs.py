@@ -156,6 +156,9 @@ def _declared(graph, x, leaves, name):
     """The declared input for each leaf of `x`; None where it is not known."""
     if isinstance(x, dict):
         by_key = isinstance(graph.input, dict)
+        if by_key and any(map(keras.tree.is_nested, graph.input.values())):
+            known = dict(keras.tree.flatten_with_path(graph.input))
+            return [known.get(path) for path, _ in keras.tree.flatten_with_path(x)]
         by_name = graph.input if by_key else {one.name: one for one in graph.inputs}
         _check_names(by_name, x, name)
         paths = [path for path, _ in keras.tree.flatten_with_path(x)]
