@@ -127,6 +127,13 @@ def test_of_ranking_it_is_said_what_changed(moved):
     assert other == f"{same[:-1]}: only the {what} changed."
 
 
+def test_a_change_that_does_not_show_is_none():
+    error = ERROR | {"average_precision": 1e-6, "roc_auc": 1e-6}
+    after = scores(average_precision=0.5002, roc_auc=0.4998)
+    sentence = describe_ranking(scores(), after, error)
+    assert sentence.startswith("Classes are ranked as before (")
+
+
 def test_of_one_number_ranking_goes_by_that():
     after = scores(average_precision=0.7, roc_auc=None)
     assert describe_ranking(scores(), after, ERROR) == (

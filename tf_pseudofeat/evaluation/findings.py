@@ -139,7 +139,8 @@ def describe_ranking(before, after, error, *, moved=False, decided=True):
     gains = {}
     for name in ("average_precision", "roc_auc"):
         if before[name] is not None and after[name] is not None:
-            gains[name] = after[name] - before[name]
+            shown = format_score(before[name]) != format_score(after[name])
+            gains[name] = after[name] - before[name] if shown else 0.0
     if not error or "average_precision" not in gains:
         return ""
     better = [n for n, g in gains.items() if beyond_chance(g, error[n], _CONFIDENCE)]
