@@ -30,6 +30,8 @@ FRAME = pd.DataFrame(X)
         ((X, Y, Y), (X, Y, 1 - Y), False),
         ((X, Y, Y), (X, Y, np.ones(10)), True),
         ((X, Y, Y), (X[:5], Y[:5], 1 - Y[:5]), True),
+        ((X, Y, {"a": Y}), (X, Y, {"a": 1 - Y}), True),
+        ((X, Y, [Y, Y]), (X, Y, Y), True),
         (DATASET, DATASET, True),
         (DATASET, DATASET.take(1), False),
         (DATASET, (X, Y), False),

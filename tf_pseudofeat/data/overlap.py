@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-__all__ = ["share_examples"]
+__all__ = ["sample_weight_of", "share_examples"]
 
 _MOST_WORK = 10_000  # of `np.shares_memory`; views by slices take less
 
@@ -28,9 +28,21 @@ def share_examples(data, validation_data):
     inputs = [keras.tree.flatten(each[0]) for each in sets]
     if len(inputs[0]) != len(inputs[1]) or not all(map(_share_memory, *inputs)):
         return False
-    weights = [np.ravel(each[2]) > 0 for each in sets if len(each) > 2]
-    apart = len(weights) == 2 and len(weights[0]) == len(weights[1])
-    return not (apart and not (weights[0] & weights[1]).any())
+    weights = [sample_weight_of(each) for each in sets]
+    if any(w is None for w in weights) or len(weights[0]) != len(weights[1]):
+        return True
+    return bool(((weights[0] > 0) & (weights[1] > 0)).any())
+
+
+def sample_weight_of(data):
+    """The weights `[N]` in a tuple `(x, y, sample_weight)`.
+
+    None without any, and of a model with several outputs, where each has its own.
+    """
+    weight = data[2] if len(data) > 2 else None
+    if weight is None or keras.tree.is_nested(weight):
+        return None
+    return np.ravel(weight)
 
 
 def _share_memory(one, other):

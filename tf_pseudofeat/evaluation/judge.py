@@ -11,7 +11,7 @@ from tf_pseudofeat.evaluation.comparison import (
     standard_errors,
 )
 from tf_pseudofeat.evaluation.findings import describe_ranking
-from tf_pseudofeat.evaluation.probability_scores import probability_scores
+from tf_pseudofeat.evaluation.probability_scores import ranking_scores
 from tf_pseudofeat.evaluation.remarks import (
     describe_adjustment,
     describe_as_good,
@@ -54,7 +54,7 @@ class Judge:
             task.check(scoring, "scoring")
             self._before = task.predict(scoring)
             guard.check(self._before, self._minority)
-            if isinstance(material.features.features, np.ndarray):
+            if self._own_prior_matters or (errors and not material.viewed):
                 known = material.weighted_as_population(material.features)
                 self._on_training = task.predict(known)
         elif guard.monitor is not None:
@@ -95,6 +95,11 @@ class Judge:
         notes += self._about_change(verdict, after)
         return {**verdict, "notes": [note for note in notes if note]}
 
+    @property
+    def _own_prior_matters(self):
+        """Whether the prior of the training data was subtracted, without being told."""
+        return bool(self._recipe.tau) and self._old_prior is None
+
     def _ranking(self, verdict, after, prior):
         """Whether classes are ranked better, at the shares that the old head assumed.
 
@@ -120,8 +125,8 @@ class Judge:
         return describe_ranking(before, ranked, errors, moved=True, decided=decided)
 
     def _rank(self, predictions):
-        scores = probability_scores(predictions, self._minority)
-        return np.array([scores[name] for name in _RANKING], float)  # None is NaN
+        scores = ranking_scores(predictions, self._minority)
+        return np.array([scores.get(name) for name in _RANKING], float)  # None is NaN
 
     def _offsets(self, prior):
         """Log of the class shares that outputs assume now, minus those of before."""
@@ -136,7 +141,7 @@ class Judge:
         before, names = verdict["before"], self._task.class_names
         yield describe_decisions(before, self._before, after)
         training = self._on_training
-        if training is not None and self._recipe.tau and self._old_prior is None:
+        if self._own_prior_matters:
             yield describe_own_prior(training, self._material, names)
         if not self._errors:
             errors = standard_errors(
@@ -144,7 +149,7 @@ class Judge:
             )
             yield describe_training_losses(before, verdict["after"], errors, names)
             return
-        if training is not None and not self._material.viewed:
+        if not self._material.viewed:
             known = score_decisions(training, self._minority)["recall"]
             yield describe_memorized(known, before["recall"], self._minority, names)
         rival = self._rival()

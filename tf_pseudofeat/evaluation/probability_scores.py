@@ -13,7 +13,13 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
-__all__ = ["PROBABILITY_SCORES", "expected_calibration_error", "probability_scores"]
+__all__ = [
+    "PROBABILITY_SCORES",
+    "expected_calibration_error",
+    "probability_score",
+    "probability_scores",
+    "ranking_scores",
+]
 
 PROBABILITY_SCORES = (
     "average_precision",
@@ -47,7 +53,7 @@ def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, A
     scores["class_average_precision"] = [None] * predictions.num_classes
     return (
         scores
-        | _ranking_scores(predictions, minority)
+        | ranking_scores(predictions, minority)
         | _calibration_scores(predictions)
     )
 
@@ -56,7 +62,7 @@ def probability_score(name, predictions, minority):
     """Computes a single score by name, without the cost of the others."""
     of_ranking = name in ("average_precision", "roc_auc")
     if of_ranking:
-        return _ranking_scores(predictions, minority).get(name)
+        return ranking_scores(predictions, minority).get(name)
     return _calibration_scores(predictions).get(name)
 
 
@@ -94,8 +100,8 @@ def expected_calibration_error(predictions: Any, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / weight.sum())
 
 
-def _ranking_scores(predictions, minority):
-    """Scores of ranking; {} if there is nothing to rank, or too much."""
+def ranking_scores(predictions, minority):
+    """The ranking scores alone; {} if there is nothing to rank, or too much."""
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
     odds, weight = predictions.log_odds, predictions.sample_weight

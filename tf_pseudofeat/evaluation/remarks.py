@@ -9,7 +9,7 @@ from tf_pseudofeat.evaluation.findings import (
     losses,
     score_label,
 )
-from tf_pseudofeat.evaluation.probability_scores import probability_scores
+from tf_pseudofeat.evaluation.probability_scores import ranking_scores
 
 __all__ = [
     "describe_adjustment",
@@ -99,7 +99,7 @@ def describe_own_prior(predictions, material, class_names):
         class_names: of the C classes, or None.
     """
     rare, p = material.minority, predictions.probabilities
-    if p is None or not rare or _is_chance(probability_scores(predictions, rare)):
+    if p is None or not rare or _is_chance(ranking_scores(predictions, rare)):
         return ""
     said = np.average(p, axis=0, weights=predictions.sample_weight)[rare].sum()
     share = material.population[rare].sum() / material.population.sum()
@@ -175,7 +175,8 @@ def describe_next_step():
 
 
 def _is_chance(scores):
-    return scores["roc_auc"] is not None and scores["roc_auc"] < _CHANCE
+    area = scores.get("roc_auc")
+    return area is not None and area < _CHANCE
 
 
 def _names(places, class_names):

@@ -14,7 +14,7 @@ from tf_pseudofeat.data.batches import first_batch, known_labels
 from tf_pseudofeat.data.checks import check_data
 from tf_pseudofeat.data.frames import check_same_columns
 from tf_pseudofeat.data.map_batches import with_class_ids
-from tf_pseudofeat.data.overlap import share_examples
+from tf_pseudofeat.data.overlap import sample_weight_of, share_examples
 from tf_pseudofeat.data.preprocessing import as_arrays, preprocess_batch, preprocessed
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.extraction.chosen import take_rows
@@ -228,8 +228,9 @@ def _remarks(data, validation_data):
     if share_examples(data, validation_data):
         yield _SAME_EXAMPLES
     for name, each in (("data", data), ("validation_data", validation_data)):
-        tuples = isinstance(each, tuple | list)
-        rows = count_nan_rows(each[0], *each[2:]) if tuples else 0
+        if not isinstance(each, tuple | list):
+            continue
+        rows = count_nan_rows(each[0], sample_weight_of(each))
         if rows:
             yield (
                 f"NaN is in {rows:,} of the inputs of `{name}`. Unless the model "
