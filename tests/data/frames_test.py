@@ -28,7 +28,7 @@ SELECTED = "Pass validation_data[0][list(data[0].columns)] as its inputs."
     ],
 )
 def test_columns_that_are_the_same_or_unknown(data, validation_data):
-    check_same_columns(data, validation_data)
+    assert check_same_columns(data, validation_data) is None
 
 
 @pytest.mark.parametrize(

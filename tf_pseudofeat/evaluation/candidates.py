@@ -10,6 +10,7 @@ from tf_pseudofeat.evaluation.comparison import (
     folds_of,
     score_decisions,
 )
+from tf_pseudofeat.evaluation.predictions import prior_offsets
 from tf_pseudofeat.evaluation.scores import (
     DECISION_SCORES,
     decision_errors,
@@ -48,7 +49,8 @@ class Candidates:
         movable = task.has_logit_bias and (population > 0).all()
         self._taus = sorted({*_TAUS, tau}) if movable else (0.0,)
         self._log_prior = np.log(np.maximum(population, 1e-9) / population.sum())
-        self._moved = _moved_prior(material, prior)
+        old = population if prior is None else prior
+        self._moved = prior_offsets(old, material.mix)
         self._fold = folds_of(validation.ids, _FOLDS, rng_for("folds", seed))
         self._heads, self.keys, self._scores, self.excluded = {}, [], [], {}
         self.add(1.0)
@@ -119,14 +121,6 @@ class Candidates:
             rows = self._fold == k
             outputs[rows] = predictions(*key).outputs[rows]
         return dataclasses.replace(self._heads[1.0], outputs=outputs)
-
-
-def _moved_prior(material, prior):
-    """Log of the shares that a new head assumes, minus those of the old one, `[C]`."""
-    old, mix = material.population if prior is None else np.asarray(prior), material.mix
-    if not ((old > 0) & (mix > 0)).all():
-        return np.zeros(mix.size)
-    return np.log(mix / mix.sum()) - np.log(old / old.sum())
 
 
 def score_error(predictions, guard, minority):

@@ -7,6 +7,7 @@ from tf_pseudofeat.evaluation.comparison import (
     SCORE_NAMES,
     beyond_chance,
 )
+from tf_pseudofeat.evaluation.probability_scores import RANKING_SCORES
 
 __all__ = [
     "class_label",
@@ -137,7 +138,7 @@ def describe_ranking(before, after, error, *, moved=False, decided=True):
         sentence: "" if a score is unknown.
     """
     gains = {}
-    for name in ("average_precision", "roc_auc"):
+    for name in RANKING_SCORES:
         if before[name] is not None and after[name] is not None:
             shown = format_score(before[name]) != format_score(after[name])
             gains[name] = after[name] - before[name] if shown else 0.0

@@ -11,7 +11,8 @@ from tf_pseudofeat.evaluation.comparison import (
     standard_errors,
 )
 from tf_pseudofeat.evaluation.findings import describe_ranking
-from tf_pseudofeat.evaluation.probability_scores import ranking_scores
+from tf_pseudofeat.evaluation.predictions import prior_offsets
+from tf_pseudofeat.evaluation.probability_scores import RANKING_SCORES, ranking_scores
 from tf_pseudofeat.evaluation.remarks import (
     describe_adjustment,
     describe_as_good,
@@ -24,8 +25,6 @@ from tf_pseudofeat.evaluation.remarks import (
 )
 
 __all__ = ["Judge"]
-
-_RANKING = ("average_precision", "roc_auc")
 
 
 class Judge:
@@ -106,7 +105,10 @@ class Judge:
         For two classes the shares make no difference.
         """
         before, errors = verdict["before"], verdict["standard_error"]
-        offsets = self._offsets(prior)
+        old = self._old_prior
+        offsets = prior_offsets(
+            self._material.population if old is None else old, prior
+        )
         moved = after.num_classes > 2 and after.kind is not None and offsets.any()
         decided = not np.array_equal(self._before.predicted, after.predicted)
         if not moved:
@@ -118,24 +120,17 @@ class Judge:
             return second - first
 
         errors = difference_error(difference, after.ids)
-        ranked = dict(zip(_RANKING, self._rank(after), strict=True))
-        errors = dict(zip(_RANKING, errors, strict=True))
+        ranked = dict(zip(RANKING_SCORES, self._rank(after), strict=True))
+        errors = dict(zip(RANKING_SCORES, errors, strict=True))
         if not np.isfinite(list(ranked.values())).all():
             return ""
         return describe_ranking(before, ranked, errors, moved=True, decided=decided)
 
     def _rank(self, predictions):
         scores = ranking_scores(predictions, self._minority)
-        return np.array([scores.get(name) for name in _RANKING], float)  # None is NaN
-
-    def _offsets(self, prior):
-        """Log of the class shares that outputs assume now, minus those of before."""
-        old = self._old_prior
-        old = self._material.population if old is None else np.asarray(old)
-        prior = np.asarray(prior, float)
-        if not ((old > 0) & (prior > 0)).all():
-            return np.zeros(prior.size)
-        return np.log(prior / prior.sum()) - np.log(old / old.sum())
+        return np.array(
+            [scores.get(name) for name in RANKING_SCORES], float
+        )  # None is NaN
 
     def _about_change(self, verdict, after):
         before, names = verdict["before"], self._task.class_names
@@ -155,19 +150,15 @@ class Judge:
         rival = self._rival()
         if verdict["reason"]:
             yield self._next_step(rival)
-        elif rival is not None:
+        elif rival is not None and not self._guard.collapse(self._before, rival):
             yield self._as_good(rival, after)
 
     def _rival(self):
-        """`Predictions` of logit adjustment, which needs no training; or None.
-
-        None also where the guard would not keep it for the loss of a class.
-        """
+        """`Predictions` of logit adjustment, which needs no training; or None."""
         population = self._material.population
         if self._before.kind is None or not (population > 0).all():
             return None
-        rival = self._before.shifted(np.log(population / population.sum()))
-        return None if self._guard.collapse(self._before, rival) else rival
+        return self._before.shifted(np.log(population / population.sum()))
 
     def _next_step(self, rival):
         """What to do after a rollback."""

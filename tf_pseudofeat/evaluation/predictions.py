@@ -12,7 +12,7 @@ from scipy import special
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.splitting.activation import logits_behind
 
-__all__ = ["Predictions", "output_kind"]
+__all__ = ["Predictions", "output_kind", "prior_offsets"]
 
 _SUM_TOLERANCE = 1e-2  # of probabilities in half precision
 
@@ -154,6 +154,22 @@ class Predictions:
         else:
             outputs = logits
         return dataclasses.replace(self, outputs=outputs)
+
+
+def prior_offsets(old, new):
+    """Log of class shares `[C]` minus that of others, for `Predictions.shifted`.
+
+    Args:
+        old: counts or shares `[C]` that outputs should assume.
+        new: those that they assume.
+
+    Returns:
+        offsets: `[C]`; all 0 if a share is not positive.
+    """
+    old, new = np.asarray(old, float), np.asarray(new, float)
+    if not ((old > 0) & (new > 0)).all():
+        return np.zeros(new.size)
+    return np.log(new / new.sum()) - np.log(old / old.sum())
 
 
 def output_kind(reading, outputs):

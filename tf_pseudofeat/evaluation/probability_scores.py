@@ -15,15 +15,16 @@ from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
 __all__ = [
     "PROBABILITY_SCORES",
+    "RANKING_SCORES",
     "expected_calibration_error",
     "probability_score",
     "probability_scores",
     "ranking_scores",
 ]
 
+RANKING_SCORES = ("average_precision", "roc_auc")
 PROBABILITY_SCORES = (
-    "average_precision",
-    "roc_auc",
+    *RANKING_SCORES,
     "log_loss",
     "brier_score",
     "calibration_error",
@@ -60,8 +61,7 @@ def probability_scores(predictions: Any, minority: Sequence[int]) -> dict[str, A
 
 def probability_score(name, predictions, minority):
     """Computes a single score by name, without the cost of the others."""
-    of_ranking = name in ("average_precision", "roc_auc")
-    if of_ranking:
+    if name in RANKING_SCORES:
         return ranking_scores(predictions, minority).get(name)
     return _calibration_scores(predictions).get(name)
 

@@ -14,8 +14,8 @@ from tf_pseudofeat.evaluation.probability_scores import ranking_scores
 __all__ = [
     "describe_adjustment",
     "describe_as_good",
-    "describe_decisions",
     "describe_data",
+    "describe_decisions",
     "describe_memorized",
     "describe_next_step",
     "describe_own_prior",
@@ -99,11 +99,13 @@ def describe_own_prior(predictions, material, class_names):
         class_names: of the C classes, or None.
     """
     rare, p = material.minority, predictions.probabilities
-    if p is None or not rare or _is_chance(ranking_scores(predictions, rare)):
+    if p is None or not rare:
         return ""
     said = np.average(p, axis=0, weights=predictions.sample_weight)[rare].sum()
     share = material.population[rare].sum() / material.population.sum()
     if said * (1 - share) < _FAR_ABOVE * share * (1 - said):
+        return ""
+    if _is_chance(ranking_scores(predictions, rare)):
         return ""
     return (
         f"The original classifier gives {_names(rare, class_names)} "

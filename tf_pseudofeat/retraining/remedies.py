@@ -9,12 +9,12 @@ from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.evaluation.probability_scores import (
     PROBABILITY_SCORES,
     probability_scores,
+    ranking_scores,
 )
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["Remedy", "beginning_of_call", "find_remedies", "scored_remedy"]
 
-_RANKING = ("average_precision", "roc_auc", "class_average_precision")
 _THRESHOLD, _BIAS = "a threshold of its own", "a bias per class"
 
 
@@ -141,12 +141,12 @@ def scored_remedy(name, found, excluded, guard, minority):
         guard: `Guard`.
         minority: list of class ids.
     """
-    ranked = probability_scores(found.ranking, minority)
     if name in (_BIAS, _THRESHOLD):  # thresholds do not change probabilities
-        scores = score_decisions(found.predictions, minority) | ranked
+        scores = score_decisions(found.predictions, minority)
+        scores |= probability_scores(found.ranking, minority)
     else:
         scores = score_predictions(found.predictions, minority)
-        scores |= {key: ranked[key] for key in _RANKING}
+        scores |= ranking_scores(found.ranking, minority)
     return Remedy(
         name=name,
         code=found.code,

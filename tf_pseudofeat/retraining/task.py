@@ -1,6 +1,7 @@
 """Resolves and checks the arguments of a retraining before any work is done."""
 
 import dataclasses
+import functools
 import warnings
 
 import numpy as np
@@ -79,7 +80,7 @@ class RetrainingTask:
         data: training data, with the labels of the chosen output, preprocessed.
         validation_data: the same for validation, or None.
         guard: `Guard`.
-        remarks: list of sentences on the data.
+        given: the training and the validation data as they were passed.
     """
 
     split: Split
@@ -90,7 +91,12 @@ class RetrainingTask:
     data: object
     validation_data: object
     guard: Guard
-    remarks: list
+    given: tuple
+
+    @functools.cached_property
+    def remarks(self):
+        """Sentences on the data; reads all arrays, so not a part of the checks."""
+        return list(_remarks(*self.given))
 
     def extract(self, *, seed, verbose):
         """Runs Step 2; returns `Extracted` and the validation features, or None."""
@@ -169,7 +175,6 @@ def resolve_task(
             validation_data = resolve_validation(
                 model, output, validation_data, class_names
             )
-    remarks = list(_remarks(*given))
     stateless_seed(seed)
     check_new_optimizer(model, recipe.optimizer)
     guard = Guard.of(monitor)
@@ -219,7 +224,7 @@ def resolve_task(
         data=data,
         validation_data=validation_data,
         guard=guard,
-        remarks=remarks,
+        given=given,
     )
 
 
