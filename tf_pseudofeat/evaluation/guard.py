@@ -114,6 +114,20 @@ class Guard:
                 f"where higher is better; received {score!r}."
             ) from error
 
+    def gain(self, before: Any, after: Any, minority: Sequence[int]) -> float:
+        """How much better `after` scores than `before`, positive for better."""
+        old, new = (self.score(each, minority) for each in (before, after))
+        return self.sign * (new - old)
+
+    def gain_error(self, before: Any, after: Any, minority: Sequence[int]) -> float:
+        """The standard error of the gain, see `difference_error`."""
+
+        def difference(rows):
+            pair = (each.select(rows) for each in (before, after))
+            return np.array(self.gain(*pair, minority))
+
+        return float(difference_error(difference, before.ids))
+
     def try_on(self, predictions: Any) -> None:
         """Checks that a custom function or metric works on `Predictions`.
 
@@ -186,14 +200,9 @@ class Guard:
         if gain < 0:
             return f"{words} {'fell' if new < old else 'rose'} {change}"
 
-        def difference(rows):
-            pair = (self.score(p.select(rows), minority) for p in (before, after))
-            old, new = pair
-            return np.array(self.sign * (new - old))
-
         if self.confidence == 0.5:
             return ""
-        error = float(difference_error(difference, before.ids))
+        error = self.gain_error(before, after, minority)
         if beyond_chance(gain, error, self.confidence):
             return ""
         return (

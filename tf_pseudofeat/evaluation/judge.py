@@ -175,14 +175,8 @@ class Judge:
         guard = self._guard
         judge = guard if guard.monitor is not None else type(guard)()
 
-        def gain(rows=slice(None)):
-            scores = [
-                judge.score(p.select(rows), self._minority) for p in (rival, after)
-            ]
-            return np.array(judge.sign * (scores[1] - scores[0]))
-
-        gained = float(gain())
-        if beyond_chance(gained, float(difference_error(gain, after.ids))):
+        compared = rival, after, self._minority
+        if beyond_chance(judge.gain(*compared), judge.gain_error(*compared)):
             return ""
         scores = (judge.score(p, self._minority) for p in (rival, after))
         return describe_as_good(judge.name, *scores)

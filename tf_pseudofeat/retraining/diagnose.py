@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from tf_pseudofeat.core.tables import Page, Table, data_frame
 from tf_pseudofeat.data.preprocessing import preprocesses
 from tf_pseudofeat.evaluation.comparison import (
     SCORE_NAMES,
     beyond_chance,
-    difference_error,
 )
 from tf_pseudofeat.evaluation.findings import describe_few, format_score, score_label
 from tf_pseudofeat.extraction.options import Extraction
@@ -211,14 +209,8 @@ def _recommend(predicted, guard, minority):
     def gain(new, old):
         """The gain of one over the other, and whether it is significant."""
 
-        def difference(rows=slice(None)):
-            scores = [
-                guard.score(predicted[n].select(rows), minority) for n in (new, old)
-            ]
-            return np.array(guard.sign * (scores[0] - scores[1]))
-
-        gained = float(difference())
-        error = float(difference_error(difference, predicted[first].ids))
+        compared = predicted[old], predicted[new], minority
+        gained, error = guard.gain(*compared), guard.gain_error(*compared)
         return gained, beyond_chance(gained, error, guard.confidence)
 
     label = score_label(guard.name)
