@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from tf_pseudofeat.evaluation.ranking import rank_class
 from tf_pseudofeat.evaluation.scores import known_mean, rare_places
 
 __all__ = [
@@ -71,12 +71,12 @@ def _calibration_scores(predictions):
     p, weight = predictions.probabilities, predictions.sample_weight
     if p is None:
         return {}
-    classes = range(predictions.num_classes)
-    squares = np.square(p - np.eye(len(classes))[predictions.ids]).sum(axis=1)
+    ids = predictions.ids
+    squares = np.square(p - np.eye(predictions.num_classes)[ids]).sum(axis=1)
+    known = p[np.arange(ids.size), ids]
+    losses = -np.log(np.maximum(known, np.finfo(p.dtype).eps))  # as scikit-learn's
     return {
-        "log_loss": float(
-            log_loss(predictions.ids, p, labels=classes, sample_weight=weight)
-        ),
+        "log_loss": float(np.average(losses, weights=weight)),
         "brier_score": float(np.average(squares, weights=weight)),
         "calibration_error": expected_calibration_error(predictions),
     }
@@ -104,24 +104,20 @@ def ranking_scores(predictions, minority):
     """The ranking scores alone; {} if there is nothing to rank, or too much."""
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
-    odds, weight = predictions.log_odds, predictions.sample_weight
+    odds, ids, weight = predictions.log_odds, predictions.ids, predictions.sample_weight
+    weight = np.ones(len(ids)) if weight is None else weight
+    odds, ids, weight = odds[weight > 0], ids[weight > 0], weight[weight > 0]
     classes = predictions.num_classes
-    truth = np.eye(classes)[predictions.ids]  # [N, C]
-    counted = truth if weight is None else truth[weight > 0]
-    examples = counted.sum(axis=0)
-    known = np.flatnonzero((examples > 0) & (examples < len(counted)))
-    if not known.size:
+    examples = np.bincount(ids, minlength=classes)
+    precisions, areas = np.full((2, classes), np.nan)
+    for c in np.flatnonzero((examples > 0) & (examples < ids.size)):
+        precisions[c], areas[c] = rank_class(odds[:, c], ids == c, weight)
+    if np.isnan(areas).all():
         return {}
-    truth, odds = truth[:, known], odds[:, known]
-    precisions = np.full(classes, np.nan)
-    precisions[known] = average_precision_score(
-        truth, odds, average=None, sample_weight=weight
-    )
-    area = roc_auc_score(truth, odds, average="macro", sample_weight=weight)
     mean = float(known_mean(precisions[rare_places(minority, classes)]))
     return {
         "average_precision": None if np.isnan(mean) else mean,
-        "roc_auc": float(area),
+        "roc_auc": float(np.nanmean(areas)),
         "class_average_precision": [
             None if np.isnan(value) else float(value) for value in precisions
         ],
