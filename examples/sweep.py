@@ -15,7 +15,6 @@ import pathlib
 import sys
 import time
 
-import keras
 import numpy as np
 from absl import app, flags
 
@@ -274,7 +273,6 @@ def _gaussian(features, labels, material, num_classes):
 
 def _trained_head(file, features, labels, seed, gaussian=None, counts=None):
     """Kernel `[D, C]` and bias `[C]` of the head after `fit_head`, not blended."""
-    keras.backend.clear_session()
     head = file.head()
     task = tfpf.Task(head, file.num_classes, "sparse_categorical_crossentropy")
     data = tfpf.LabeledFeatures(features, labels)

@@ -10,7 +10,6 @@ folders of networks of `examples/compare.py`; each head is a line of --results.
 import functools
 
 import imblearn.over_sampling
-import keras
 import numpy as np
 from absl import app, flags
 
@@ -102,7 +101,6 @@ def _few_scores(file, recipe, data, totals, entry):
     priors["what is left"][entry["class"]] = entry["left"]
     counted = priors["what is left"]
     if isinstance(recipe, tfpf.HeadRecipe):
-        keras.backend.clear_session()
         try:
             material = tfpf.prepare_material(
                 data, recipe, file.num_classes, totals=counted, viewed=True
