@@ -247,6 +247,9 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
     # Graph rewrites find nothing to optimize, and copy the features on each iteration.
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
+    # Deleting an iterator before its end, as after an interrupt, may wait for the next
+    # period of the autotuner, up to a minute.
+    options.autotune.enabled = False
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
