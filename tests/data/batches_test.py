@@ -370,7 +370,7 @@ def test_an_item_that_stops_the_iteration_is_named(workers):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_threads_end_where_the_reader_fails(error):
     class Trunk(keras.Sequential):
-        def predict_on_batch(self, x):
+        def call(self, *args, **kwargs):
             raise error("no more")
 
     data = Items(500, wait=0.001, workers=4)

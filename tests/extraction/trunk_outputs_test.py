@@ -25,6 +25,7 @@ def test_features_of_a_batch_are_an_array(trunk):
 
 @pytest.mark.parametrize("multiple", [2, 4, 7, 10])
 def test_a_batch_is_padded_to_a_multiple_of_the_devices(monkeypatch, multiple):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(trunk_outputs, "batch_multiple", lambda: multiple)
     received = []
 
@@ -42,5 +43,6 @@ def test_a_batch_is_padded_to_a_multiple_of_the_devices(monkeypatch, multiple):
 def test_of_several_workers_each_computes_its_own(trunk, monkeypatch):
     monkeypatch.setattr(trunk_outputs, "spans_workers", lambda model: True)
     monkeypatch.setattr(keras.Model, "predict", None)
+    monkeypatch.setattr(trunk_outputs, "inference", None)
     monkeypatch.setattr(keras.Model, "predict_on_batch", None)
     np.testing.assert_array_equal(features_of(trunk, X), 2 * X)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pseudofeat.core.tracing import compiled, forward, without_retracing_warnings
+from tf_pseudofeat.core.tracing import (
+    compiled,
+    forward,
+    inference,
+    without_retracing_warnings,
+)
 from tf_pseudofeat.retraining.retrain import retrain_head
 
 RETRACED = "5 out of the last 5 calls to <function> triggered tf.function retracing."
@@ -54,21 +59,20 @@ def test_all_other_warnings_pass_and_the_filter_goes_with_an_error(warned):
     assert warned() == ["something else", RETRACED]
 
 
-@pytest.mark.parametrize("method", ["fit", "predict_on_batch"])
-def test_a_retraining_does_not_warn_of_its_own_models(method, warned, monkeypatch):
-    called, original = [], getattr(keras.Model, method)
+def test_a_retraining_does_not_warn_of_its_own_models(warned, monkeypatch):
+    called, fit = [], keras.Model.fit
 
     def warns(self, *args, **kwargs):
         called.append(self.name)
         logging.getLogger("tensorflow").warning(RETRACED)
-        return original(self, *args, **kwargs)
+        return fit(self, *args, **kwargs)
 
     layers = [keras.layers.Dense(4, name="features"), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((3,)), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
     x, y = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0, 1], [30, 10])
-    monkeypatch.setattr(keras.Model, method, warns)
+    monkeypatch.setattr(keras.Model, "fit", warns)
     retrain_head(model, "features", (x, y), verbose=0, epochs=2)
     assert called
     assert not warned()
@@ -104,3 +108,63 @@ def test_forward_gives_the_first_of_several_outputs():
     outputs = [keras.layers.Dense(1)(inputs), keras.layers.Dense(5)(inputs)]
     model = keras.Model(inputs, outputs)
     assert forward(model, 4)(np.ones((6, 2), "float32")).shape == (6, 1)
+
+
+class Traced(keras.layers.Layer):
+    """Counts how often its `call` is traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def call(self, x):
+        self.shapes.append(tuple(x.shape))
+        return 2 * x
+
+
+@pytest.mark.tensorflow(reason="elsewhere nothing is traced")
+def test_one_trace_serves_batches_of_any_size():
+    model = keras.Sequential([keras.Input((3,)), Traced()])
+    del model.layers[0].shapes[:]  # of the building
+    for rows in (4, 4, 1, 7):
+        x = np.full((rows, 3), rows, "float32")
+        np.testing.assert_array_equal(inference(model)(x), 2 * x)
+    assert model.layers[0].shapes == [(None, 3)]
+
+
+@pytest.mark.tensorflow(reason="elsewhere nothing is traced")
+def test_sequences_of_every_length_do_not_warn(warned):
+    inputs = {"a": keras.Input((None, 2), name="a"), "b": keras.Input((1,), name="b")}
+    model = keras.Model(inputs, keras.layers.GlobalMaxPooling1D()(inputs["a"]))
+    for length in range(1, 9):
+        x = {"a": np.ones((4, length, 2), "float32"), "b": np.ones((4, 1), "float32")}
+        np.testing.assert_array_equal(inference(model)(x), np.ones((4, 2)))
+    assert not warned()
+
+
+@pytest.mark.tensorflow(reason="quantization of a compiled model")
+def test_a_quantized_model_is_traced_anew():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    x = np.random.default_rng(0).normal(size=(5, 8)).astype("float32")
+    exact = inference(model)(x)
+    model.quantize("int8")
+    quantized = inference(model)(x)
+    np.testing.assert_array_equal(quantized, model(x))
+    assert not np.array_equal(quantized, exact)
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_a_mask_of_the_outputs_is_noted(mask_zero):
+    embedding = keras.layers.Embedding(5, 2, mask_zero=mask_zero)
+    model = keras.Sequential([keras.Input((3,)), embedding])
+    inference(model)(np.ones((2, 3), "int32"))
+    assert inference(model).is_masked == mask_zero
+
+
+@pytest.mark.tensorflow(reason="texts as inputs")
+def test_texts_are_inputs():
+    lookup = keras.layers.StringLookup(vocabulary=["a", "b"])
+    model = keras.Sequential([keras.Input((1,), dtype="string"), lookup])
+    for dtype in (object, str):
+        texts = np.array([["b"], ["c"], ["a"]], dtype)
+        np.testing.assert_array_equal(inference(model)(texts), [[2], [0], [1]])

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["compiled", "forward", "without_retracing_warnings"]
+__all__ = ["compiled", "forward", "inference", "without_retracing_warnings"]
 
 
 def compiled(function):
@@ -26,7 +26,63 @@ def compiled(function):
         return function
     # No autograph, which leaves files behind; a new partial, whose traces TensorFlow
     # counts separately.
-    return tf.function(functools.partial(function), autograph=False)
+    return tf.function(
+        functools.partial(function), autograph=False, reduce_retracing=True
+    )
+
+
+def inference(model):
+    """Returns the `Inference` of a model, which is kept with it."""
+    variables = model.variables  # quantization puts others in their place
+    known = getattr(model, "_pseudofeat_inference", None)
+    if known is None or list(map(id, known[0])) != list(map(id, variables)):
+        known = variables, Inference(model)
+        # Bypasses Keras, which would track the layers in it.
+        object.__setattr__(model, "_pseudofeat_inference", known)
+    return known[1]
+
+
+class Inference:
+    """`model(x, training=False)` of a batch, compiled on TensorFlow.
+
+    It is traced once for batches of any size; `predict_on_batch` would trace the model
+    again for the last one.
+
+    Attributes:
+        is_masked: whether an output of the last trace or call has a Keras mask.
+    """
+
+    def __init__(self, model):
+        self.is_masked = False
+        self._model, self._call = model, compiled(self._run)
+        self._is_traced = self._call == self._run
+
+    def __call__(self, x):
+        """Returns the model's outputs, as tensors."""
+        if not self._is_traced:
+            with contextlib.suppress(_NoBatchSize):
+                specs = keras.tree.map_structure(_of_any_size, x)
+                self._call.get_concrete_function(specs)
+            self._is_traced = True
+        return self._call(x)
+
+    def _run(self, x):
+        outputs = self._model(x, training=False)
+        masks = (getattr(o, "_keras_mask", None) for o in keras.tree.flatten(outputs))
+        self.is_masked = any(mask is not None for mask in masks)
+        return outputs
+
+
+class _NoBatchSize(Exception):
+    """An input is no dense batch."""
+
+
+def _of_any_size(leaf):
+    """The `TensorSpec` of an array `[B, ...]`, for any B."""
+    if not isinstance(leaf, np.ndarray | tf.Tensor) or not leaf.ndim:
+        raise _NoBatchSize
+    row = tf.convert_to_tensor(leaf[:1])
+    return tf.TensorSpec([None, *row.shape[1:]], row.dtype)
 
 
 def forward(model, batch_size):
@@ -41,11 +97,12 @@ def forward(model, batch_size):
             return keras.tree.flatten(predicted)[0]
 
         return outputs
-    call = compiled(lambda batch: keras.tree.flatten(model(batch, training=False))[0])
+    call = inference(model)
 
     def outputs(x):
         starts = range(0, len(x), batch_size)
-        return np.concatenate([call(x[i : i + batch_size]) for i in starts])
+        parts = [keras.tree.flatten(call(x[i : i + batch_size]))[0] for i in starts]
+        return np.concatenate(parts)
 
     return outputs
 

@@ -8,6 +8,7 @@ from tf_pseudofeat.core.distribution import (
     model_strategy,
     spans_workers,
 )
+from tf_pseudofeat.core.tracing import inference
 from tf_pseudofeat.data.conversion import as_array
 
 __all__ = ["features_of"]
@@ -20,8 +21,10 @@ def features_of(trunk, x):
         return as_array(trunk(x, training=False))
     strategy = model_strategy(trunk)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
-        # `predict_on_batch` passes the whole batch to every replica.
+        # A call passes the whole batch to every replica.
         return np.asarray(trunk.predict(x, verbose=0))
+    if keras.backend.backend() == "tensorflow":
+        return as_array(inference(trunk)(x))
     return _on_even_batch(trunk.predict_on_batch, x)
 
 

@@ -1,14 +1,13 @@
 """Whether the two halves of a split model compute what the model computes."""
 
 import contextlib
-import operator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.tracing import compiled
-from tf_pseudofeat.splitting.graph import Graph, functional, layers_inside, mask
+from tf_pseudofeat.core.tracing import inference
+from tf_pseudofeat.splitting.graph import Graph, functional, layers_inside
 from tf_pseudofeat.splitting.split_checks import masked_message
 
 __all__ = [
@@ -23,17 +22,17 @@ _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # other dtypes: 1e-4
 
 def outputs_of_all(split, model, x):
     """Returns features, outputs of the model and outputs of the head, as arrays."""
-    asked = split.trunk, split.head, split.output
-    known = getattr(model, "_pseudofeat_check", None)
-    if known is None or any(map(operator.is_not, known[0], asked)):
-        known = asked, *_together(split, model)
-        # Bypasses Keras, which would track the layers in it.
-        object.__setattr__(model, "_pseudofeat_check", known)
-    _, run, masked = known
+    trunk = inference(split.trunk)
     with notes_of_inputs(model, x):
-        outputs = run(x)
-    if masked[-1]:
+        features = trunk(x)
+    if trunk.is_masked:
         raise ValueError(masked_message(split.layer_name))
+    with notes_of_inputs(model, x):
+        expected = inference(model)(x)
+        if split.output is not None:
+            expected = split.output.of(expected, "model(x)")
+        received = inference(split.head)(features)
+    outputs = features, keras.tree.flatten(expected), keras.tree.flatten(received)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
@@ -61,24 +60,6 @@ def _described(inputs):
         return f"{dtype} {getattr(leaf, 'shape', '')!s}"
 
     return keras.tree.map_structure(of_leaf, inputs)
-
-
-def _together(split, model):
-    """A compiled function of a batch, and a list that ends in whether it is masked."""
-    masked = []
-
-    def run(x):
-        features = split.trunk(x, training=False)
-        masked.append(mask(features) is not None)
-        if masked[-1]:
-            return features, [], []
-        expected = model(x, training=False)
-        if split.output is not None:
-            expected = split.output.of(expected, "model(x)")
-        received = split.head(features, training=False)
-        return features, keras.tree.flatten(expected), keras.tree.flatten(received)
-
-    return compiled(run), masked
 
 
 def default_tolerance(model):
