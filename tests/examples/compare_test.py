@@ -177,6 +177,7 @@ def compared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_program_trains_caches_and_goes_on(compared, tmp_path):
     shutil.copytree(compared, tmp_path, dirs_exist_ok=True)  # with the times
     trained = list(tmp_path.glob("trunks/*/trained.keras"))
@@ -191,6 +192,7 @@ def test_the_program_trains_caches_and_goes_on(compared, tmp_path):
     assert len(pictures) == 1
 
 
+@pytest.mark.slow
 def test_a_network_from_scratch_is_trained_on_as_many_of_each_class(compared):
     (path,) = compared.glob("trunks/*/features.npz")
     file = FeatureFile.read(path)

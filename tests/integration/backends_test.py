@@ -70,6 +70,7 @@ def test_the_main_path_gives_what_it_gives_on_tensorflow(backend, on_tensorflow)
         assert "'torch'" in words and "KERAS_BACKEND=tensorflow" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [needs("jax")])
 def test_devices_that_share_batches_give_what_one_gives(backend, on_tensorflow):
     two_devices = "--xla_force_host_platform_device_count=2"
@@ -92,6 +93,7 @@ def test_the_main_job_without_a_savedmodel_says_the_way_to_one(backend, tmp_path
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [needs("jax")])
 def test_the_main_job_in_mixed_precision_is_served_from_here(backend, tmp_path):
     flags = (*SMALL, "--mixed_precision", f"--output_dir={tmp_path}")

@@ -68,6 +68,7 @@ def digits_model(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_two_worker_processes_extract_what_one_process_does(digits_model, tmp_path):
     model = keras.models.load_model(digits_model)
     path = export_classifier(model, tmp_path / "served", layer_name="features")

@@ -144,7 +144,11 @@ class WithoutDecisions(PseudoFeatureClassifier):
 
 
 @pytest.mark.parametrize(
-    ("kind", "found"), [(PseudoFeatureClassifier, True), (WithoutDecisions, False)]
+    ("kind", "found"),
+    [
+        (PseudoFeatureClassifier, True),
+        pytest.param(WithoutDecisions, False, marks=pytest.mark.slow),
+    ],
 )
 def test_calibration_by_its_defaults_finds_the_rare_class(kind, found):
     """A network fitted for long is sure of its mistakes, too."""

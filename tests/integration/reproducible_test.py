@@ -49,6 +49,7 @@ def stir():
 # Processes.
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same_bits():
     mine = stages([ALL_THAT_DRAWS], epochs=1)
     environment = {"PYTHONHASHSEED": "7", "TF_NUM_INTEROP_THREADS": "1"}

@@ -117,6 +117,7 @@ def test_what_is_half_there_is_counted_as_lost(tmp_path):
     assert "left behind: ['whole.keras']" in job.losses
 
 
+@pytest.mark.slow
 @needs_savedmodel
 def test_the_main_job_goes_on_after_kills(tmp_path):
     kills = [

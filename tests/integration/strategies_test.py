@@ -54,6 +54,7 @@ def devices(tmp_path_factory):
         return dict(results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", ["even", "odd"])
 def test_every_example_is_extracted_once_whatever_the_last_batch(devices, batches):
     """Two devices share a batch; what is left of a last one goes to one of them."""
@@ -67,6 +68,7 @@ def test_every_example_is_extracted_once_whatever_the_last_batch(devices, batche
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["count", "mean", "scatter"])
 @pytest.mark.parametrize("batches", ["even", "odd"])
 def test_statistics_of_two_devices_are_those_of_one(devices, batches, field):
@@ -79,6 +81,7 @@ def test_statistics_of_two_devices_are_those_of_one(devices, batches, field):
     np.testing.assert_array_equal(received, exact)  # of these features, to the bit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["two", "inside"])
 def test_head_of_two_devices_is_that_of_one(devices, where):
     """Also where `retrain_head` is called inside the scope of the strategy.
@@ -95,6 +98,7 @@ def test_head_of_two_devices_is_that_of_one(devices, where):
     np.testing.assert_allclose(*recalls, atol=0.1)
 
 
+@pytest.mark.slow
 def test_callback_under_the_strategy_does_what_it_does_alone(devices):
     for where in ("one", "two"):
         assert devices[f"fit/{where}/kept"] and devices[f"fit/{where}/steps"] == 4
@@ -150,6 +154,7 @@ def workers(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["retrain_head", "tune", "callback", "fit_head"])
 def test_what_keras_cannot_train_raises_by_each_worker_alone(workers, what):
     error = str(workers[0][f"error/{what}"])
@@ -158,6 +163,7 @@ def test_what_keras_cannot_train_raises_by_each_worker_alone(workers, what):
     assert workers[0]["unchanged"]
 
 
+@pytest.mark.slow
 def test_keras_does_not_come_to_the_first_step(workers):
     """When this fails, Keras trains on several workers: look at `check_one_worker`."""
     for result in workers:
@@ -165,6 +171,7 @@ def test_keras_does_not_come_to_the_first_step(workers):
         assert not result["reached"]  # so no callback is asked either
 
 
+@pytest.mark.slow
 def test_statistics_of_both_workers_are_those_of_one_process(workers):
     model, data = on_two_workers.build(), (on_two_workers.X, on_two_workers.Y)
     trunk = split_at(model, "features").trunk
@@ -182,6 +189,7 @@ def test_statistics_of_both_workers_are_those_of_one_process(workers):
         np.testing.assert_array_equal(result["loc"], result["mean"].astype("float32"))
 
 
+@pytest.mark.slow
 def test_head_of_a_copy_is_brought_back_alike_on_both_workers(workers):
     model, data = on_two_workers.build(), (on_two_workers.X, on_two_workers.Y)
     start = model.get_weights()

@@ -131,6 +131,7 @@ def test_views_are_shifts_and_flips_by_an_eighth(flip):
     assert len(seen) == (50 if flip else 25)
 
 
+@pytest.mark.slow
 def test_the_experiment_finds_a_network_that_predicts_the_same(digits, trained):
     _, output_dir, pace = trained
     for recipe, tolerance in ((_LONG, 0.0015), (_MIXED, 0.03)):
@@ -149,6 +150,7 @@ def test_the_experiment_finds_a_network_that_predicts_the_same(digits, trained):
     assert pace[str(_MIXED)]["dtype"] == "mixed_bfloat16"
 
 
+@pytest.mark.slow
 def test_its_features_are_extracted_and_not_trained_again(digits, trained):
     _, output_dir, pace = trained
     file = network_features(_LONG, digits, output_dir / "trunks")
@@ -157,6 +159,7 @@ def test_its_features_are_extracted_and_not_trained_again(digits, trained):
     assert abs(accuracy - pace[str(_LONG)]["training_accuracy"]) < 0.01
 
 
+@pytest.mark.slow
 def test_a_compiled_loop_trains_as_fit_does(digits, trained):
     _, output_dir, _ = trained
     still, short = (
@@ -194,6 +197,7 @@ def test_a_compiled_loop_trains_as_fit_does(digits, trained):
         np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_pace_is_that_of_the_steps_after_the_first_loop(trained):
     _, _, pace = trained
     line = pace[str(_LONG)]
@@ -205,6 +209,7 @@ def test_the_pace_is_that_of_the_steps_after_the_first_loop(trained):
     assert 0 < line["share_of_matmul"] < 1.5
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_trained_again(trained):
     packed, output_dir, pace = trained
     place = output_dir / "trunks" / str(_SHORT) / "trained.keras"
@@ -216,6 +221,7 @@ def test_what_is_there_is_not_trained_again(trained):
     assert len((output_dir / "pace.jsonl").read_text().splitlines()) == len(pace)
 
 
+@pytest.mark.slow
 def test_another_backend_raises(trained):
     packed, output_dir, _ = trained
     flags = flags_of(packed, output_dir)
