@@ -49,6 +49,17 @@ def test_ranking_is_scikit_learns_of_one_class_against_the_rest(weight):
     assert 0.5 < received["roc_auc"] < 1  # there is something to compare
 
 
+def test_small_weights_are_summed_in_float64():
+    truth = np.arange(3000) % 4
+    logits = np.random.default_rng(0).normal(size=(3000, 4)) + np.eye(4)[truth]
+    scores = [
+        probability_scores(Predictions(truth, logits, "linear", weight), MINORITY)
+        for weight in (None, np.ones(3000, "float16"))
+    ]
+    for name, score in scores[0].items():
+        assert scores[1][name] == pytest.approx(score), name
+
+
 def test_losses_are_scikit_learns(weight):
     received = probability_scores(predictions(weight=weight), MINORITY)
     expected = log_loss(IDS, P, sample_weight=weight)

@@ -272,3 +272,49 @@ def test_features_of_any_length():
     split = split_at(model, "features")
     for length in (2, 7):
         assert split.check(model, numbers(5, 3)[:, :length]) <= 1e-6
+
+
+# Models that are changed between two retrainings.
+
+
+@pytest.mark.parametrize("one_after_the_other", [(False, True), (True, False)])
+def test_a_layer_without_weights_comes_or_goes_between_two(one_after_the_other):
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, name="features"), layers.Dense(3)]
+    )
+    for has_softmax in one_after_the_other:
+        if has_softmax:
+            model.add(layers.Softmax())
+        elif isinstance(model.layers[-1], layers.Softmax):
+            model.pop()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not has_softmax)
+        model.compile("sgd", loss)
+        x = numbers(4)
+        data, settings = (x, LABELS), {"monitor": None, **QUIET}
+        report = retrain_head(model, "features", data, validation_data=data, **settings)
+        expected = model.evaluate(x, LABELS, verbose=0)
+        assert report.after["log_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+class Shift(layers.Layer):
+    """Adds what is no variable."""
+
+    shift = np.zeros(3, "float32")
+
+    def call(self, x):
+        return x + self.shift
+
+
+def test_scores_are_those_of_the_head_as_it_is_now():
+    shift = Shift()
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, name="features"), layers.Dense(3), shift]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    data, settings = (numbers(4), LABELS), {"monitor": None, **QUIET}
+    for number in (0, 3):
+        shift.shift = np.array([number, 0, -number], "float32")
+        report = retrain_head(model, "features", data, validation_data=data, **settings)
+        predicted = ops.convert_to_numpy(model(data[0])).argmax(axis=1)
+        assert report.after["accuracy"] == pytest.approx(np.mean(predicted == LABELS))

@@ -153,6 +153,36 @@ def test_a_quantized_model_is_traced_anew():
     assert not np.array_equal(quantized, exact)
 
 
+class Static(keras.layers.Layer):
+    """A layer that needs the number of rows when it is traced."""
+
+    def call(self, x):
+        return tf.reshape(x, (x.shape[0], 4, 1))
+
+
+class InNumPy(keras.layers.Layer):
+    """A layer that needs values, so functions must run eagerly."""
+
+    def call(self, x):
+        return tf.constant(x.numpy()) if hasattr(x, "numpy") else 1 / 0
+
+
+@pytest.mark.tensorflow(reason="elsewhere nothing is traced")
+def test_a_model_of_a_known_number_of_rows_is_traced_for_it():
+    model = keras.Sequential([keras.Input(batch_shape=(3, 2, 2)), Static()])
+    x = np.ones((3, 2, 2), "float32")
+    np.testing.assert_array_equal(inference(model)(x), np.ones((3, 4, 1)))
+
+
+@pytest.mark.tensorflow(reason="elsewhere nothing is traced")
+def test_nothing_is_traced_where_functions_run_eagerly():
+    tf.config.run_functions_eagerly(True)
+    try:
+        np.testing.assert_array_equal(inference(InNumPy())(np.ones((3, 2))), 1)
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("mask_zero", [False, True])
 def test_a_mask_of_the_outputs_is_noted(mask_zero):
     embedding = keras.layers.Embedding(5, 2, mask_zero=mask_zero)

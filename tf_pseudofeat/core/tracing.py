@@ -14,39 +14,58 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["compiled", "forward", "inference", "without_retracing_warnings"]
+__all__ = [
+    "compiled",
+    "forward",
+    "inference",
+    "same_objects",
+    "without_retracing_warnings",
+]
 
 
-def compiled(function):
+def compiled(function, **options):
     """Compiles a function of a batch on TensorFlow; returns it unchanged elsewhere.
 
     In eager mode a recurrent layer takes a second or more per batch.
+
+    Args:
+        function: function of tensors.
+        **options: of `tf.function`.
     """
     if keras.backend.backend() != "tensorflow":
         return function
     # No autograph, which leaves files behind; a new partial, whose traces TensorFlow
     # counts separately.
-    return tf.function(
-        functools.partial(function), autograph=False, reduce_retracing=True
-    )
+    return tf.function(functools.partial(function), autograph=False, **options)
 
 
-def inference(model):
-    """Returns the `Inference` of a model, which is kept with it."""
+def inference(model, anew=False):
+    """Returns the `Inference` of a model, which is kept with it.
+
+    Args:
+        model: Keras model.
+        anew: whether to trace the model again: a trace does not see new layers, or new
+            values of attributes that are no variables.
+    """
     variables = model.variables  # quantization puts others in their place
     known = getattr(model, "_pseudofeat_inference", None)
-    if known is None or list(map(id, known[0])) != list(map(id, variables)):
+    if anew or known is None or not same_objects(known[0], variables):
         known = variables, Inference(model)
         # Bypasses Keras, which would track the layers in it.
         object.__setattr__(model, "_pseudofeat_inference", known)
     return known[1]
 
 
+def same_objects(these, those):
+    """Whether two lists have the same objects in the same order."""
+    return list(map(id, these)) == list(map(id, those))
+
+
 class Inference:
     """`model(x, training=False)` of a batch, compiled on TensorFlow.
 
-    It is traced once for batches of any size; `predict_on_batch` would trace the model
-    again for the last one.
+    It is traced once for batches of any size, if the model allows; `predict_on_batch`
+    would trace the model again for the last one.
 
     Attributes:
         is_masked: whether an output of the last trace or call has a Keras mask.
@@ -54,13 +73,14 @@ class Inference:
 
     def __init__(self, model):
         self.is_masked = False
-        self._model, self._call = model, compiled(self._run)
-        self._is_traced = self._call == self._run
+        self._model = model
+        self._call = compiled(self._run, reduce_retracing=True)
+        self._is_traced = self._call == self._run or tf.config.functions_run_eagerly()
 
     def __call__(self, x):
         """Returns the model's outputs, as tensors."""
         if not self._is_traced:
-            with contextlib.suppress(_NoBatchSize):
+            with contextlib.suppress(Exception):  # the call below raises it
                 specs = keras.tree.map_structure(_of_any_size, x)
                 self._call.get_concrete_function(specs)
             self._is_traced = True
@@ -73,14 +93,8 @@ class Inference:
         return outputs
 
 
-class _NoBatchSize(Exception):
-    """An input is no dense batch."""
-
-
 def _of_any_size(leaf):
-    """The `TensorSpec` of an array `[B, ...]`, for any B."""
-    if not isinstance(leaf, np.ndarray | tf.Tensor) or not leaf.ndim:
-        raise _NoBatchSize
+    """The `TensorSpec` of a dense array `[B, ...]`, for any B."""
     row = tf.convert_to_tensor(leaf[:1])
     return tf.TensorSpec([None, *row.shape[1:]], row.dtype)
 
@@ -97,12 +111,11 @@ def forward(model, batch_size):
             return keras.tree.flatten(predicted)[0]
 
         return outputs
-    call = inference(model)
+    call = compiled(lambda batch: keras.tree.flatten(model(batch, training=False))[0])
 
     def outputs(x):
         starts = range(0, len(x), batch_size)
-        parts = [keras.tree.flatten(call(x[i : i + batch_size]))[0] for i in starts]
-        return np.concatenate(parts)
+        return np.concatenate([call(x[i : i + batch_size]) for i in starts])
 
     return outputs
 

@@ -105,7 +105,7 @@ def ranking_scores(predictions, minority):
     if predictions.kind is None or predictions.outputs.size > _MOST_RANKED:
         return {}
     odds, ids, weight = predictions.log_odds, predictions.ids, predictions.sample_weight
-    weight = np.ones(len(ids)) if weight is None else weight
+    weight = np.ones(len(ids)) if weight is None else np.asarray(weight, np.float64)
     odds, ids, weight = odds[weight > 0], ids[weight > 0], weight[weight > 0]
     classes = predictions.num_classes
     examples = np.bincount(ids, minlength=classes)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.tracing import inference
+from tf_pseudofeat.core.tracing import compiled, inference, same_objects
 from tf_pseudofeat.splitting.graph import Graph, functional, layers_inside
 from tf_pseudofeat.splitting.split_checks import masked_message
 
@@ -22,18 +22,35 @@ _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # other dtypes: 1e-4
 
 def outputs_of_all(split, model, x):
     """Returns features, outputs of the model and outputs of the head, as arrays."""
-    trunk = inference(split.trunk)
+    trunk, model_and_head = _functions(split, model)
     with notes_of_inputs(model, x):
         features = trunk(x)
     if trunk.is_masked:
         raise ValueError(masked_message(split.layer_name))
     with notes_of_inputs(model, x):
-        expected = inference(model)(x)
-        if split.output is not None:
-            expected = split.output.of(expected, "model(x)")
-        received = inference(split.head)(features)
-    outputs = features, keras.tree.flatten(expected), keras.tree.flatten(received)
+        expected, received = model_and_head(x, features)
+    outputs = features, expected, received
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def _functions(split, model):
+    """Compiled functions of the trunk and of model and head, kept until one changes."""
+    asked = split.trunk, split.head, split.output, *model.variables
+    known = getattr(model, "_pseudofeat_check", None)
+    if known is None or not same_objects(known[0], asked):
+        inference(split.trunk, anew=True)
+
+        def model_and_head(x, features):
+            expected = model(x, training=False)
+            if split.output is not None:
+                expected = split.output.of(expected, "model(x)")
+            received = split.head(features, training=False)
+            return keras.tree.flatten(expected), keras.tree.flatten(received)
+
+        known = asked, compiled(model_and_head)
+        # Bypasses Keras, which would track the layers in it.
+        object.__setattr__(model, "_pseudofeat_check", known)
+    return inference(split.trunk), known[1]
 
 
 @contextlib.contextmanager
