@@ -174,6 +174,7 @@ FROM_LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
         ("log_softmax", None, np.log(HALF), "linear"),
         ("linear", None, HALF, "linear"),  # whatever the numbers look like
         (None, FROM_LOGITS, HALF, "linear"),
+        (None, FROM_LOGITS, HALF * np.nan, None),
         (None, None, HALF, "softmax"),
         (None, None, HALF * 1.1, None),
         (None, None, HALF * [[1.5, 0.5]], "softmax"),
@@ -202,3 +203,18 @@ def test_log_odds_are_against_all_the_others(classes, scale):
         others = np.delete(logits, place, axis=1)
         expected = logits[:, place] - scipy.special.logsumexp(others, axis=1)
         np.testing.assert_allclose(received[:, place], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_nan_is_no_output():
+    outputs = LOGITS.copy()
+    outputs[[3, 7], 1] = np.nan
+    with pytest.raises(ValueError, match=r"NaN for 2 of 40 examples, first .* 3\."):
+        Predictions(IDS, outputs, "linear")
+    assert Predictions(IDS, outputs, None).log_odds is None
+
+
+def test_a_masked_class_is_an_output():
+    outputs = LOGITS.copy()
+    outputs[:, 2] = -np.inf
+    probabilities = Predictions(IDS, outputs, "linear").probabilities
+    np.testing.assert_array_equal(probabilities[:, 2], 0)

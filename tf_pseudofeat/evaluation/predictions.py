@@ -29,6 +29,9 @@ class Predictions:
         sample_weight: weights of the examples `[N]`, or None.
         threshold: a single output above it means class 1; by default 0 for logits, else
             0.5.
+
+    Raises:
+        ValueError: If an output of known kind is NaN.
     """
 
     labels: np.ndarray
@@ -41,6 +44,13 @@ class Predictions:
         outputs = np.asarray(self.outputs)
         if outputs.dtype.name in ("float16", "bfloat16"):
             outputs = outputs.astype(np.float32)
+        wrong = np.flatnonzero(np.isnan(outputs).any(axis=-1))
+        if wrong.size and self.kind is not None:
+            raise ValueError(
+                f"`outputs` of the classifier are NaN for {wrong.size:,} of "
+                f"{len(outputs):,} examples, first for example {wrong[0]:,}. Look for "
+                f"NaN in its inputs and weights."
+            )
         object.__setattr__(self, "outputs", outputs)
         if self.threshold is None:
             threshold = 0.0 if self.kind == "linear" else 0.5
@@ -183,7 +193,8 @@ def output_kind(reading, outputs):
         kind: "softmax", "sigmoid", "linear" or None.
     """
     if reading.meaning != "probabilities":
-        return "linear" if reading.meaning == "logits" else None
+        is_known = reading.meaning == "logits" and not np.isnan(outputs).any()
+        return "linear" if is_known else None
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
     if outputs.shape[1] == 1:
         return "sigmoid" if inside else None
