@@ -319,3 +319,27 @@ def test_scores_are_those_of_the_head_as_it_is_now():
         report = retrain_head(model, "features", data, validation_data=data, **settings)
         predicted = ops.convert_to_numpy(model(data[0])).argmax(axis=1)
         assert report.after["accuracy"] == pytest.approx(np.mean(predicted == LABELS))
+
+
+@pytest.mark.tensorflow(reason="on jax `predict` keeps what it has compiled")
+@pytest.mark.parametrize("change", ["quantize", "enable_lora", "adapt"])
+def test_a_trunk_that_was_changed_is_extracted_as_it_is_now(change):
+    x, normalization = numbers(4), layers.Normalization()
+    normalization.adapt(x)
+    dense = layers.Dense(8, name="features")
+    model = keras.Sequential([keras.Input((4,)), normalization, dense, layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    settings = {"validation_data": (x, LABELS), "monitor": None, **QUIET}
+    retrain_head(model, "features", (x, LABELS), **settings)
+    if change == "quantize":
+        dense.quantize("int8")
+    elif change == "adapt":
+        normalization.adapt(3 * x + 5)
+    else:
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones((2, 8)))
+    model.compile("sgd", loss)
+    report = retrain_head(model, "features", (x, LABELS), **settings)
+    expected = keras.ops.convert_to_numpy(loss(LABELS, model(x, training=False)))
+    assert report.after["log_loss"] == pytest.approx(float(expected), rel=1e-5)

@@ -34,8 +34,13 @@ def outputs_of_all(split, model, x):
 
 
 def _functions(split, model):
-    """Compiled functions of the trunk and of model and head, kept until one changes."""
-    asked = split.trunk, split.head, split.output, *model.variables
+    """Compiled functions of the trunk and of model and head.
+
+    They are kept until the split or the variables change, or the model is compiled
+    anew, as Keras asks where attributes of layers have changed.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    asked = split.trunk, split.head, split.output, optimizer, *model.variables
     known = getattr(model, "_pseudofeat_check", None)
     if known is None or not same_objects(known[0], asked):
         inference(split.trunk, anew=True)
