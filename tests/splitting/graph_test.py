@@ -160,12 +160,6 @@ def test_model_with_a_graph_is_functional_or_a_built_sequential():
     assert isinstance(functional(sequential), keras.Function)
 
 
-def test_mask_travels_with_a_tensor():
-    words = keras.Input((5,), dtype="int32")
-    assert graph.mask(layers.Embedding(7, 3, mask_zero=True)(words)) is not None
-    assert graph.mask(layers.Embedding(7, 3)(words)) is None
-
-
 def test_what_is_no_keras_3_model_is_named():
     graph.check_is_keras_3(small_model())
     with pytest.raises(TypeError, match="must be a keras.Model, not Dense"):

@@ -2,7 +2,7 @@
 
 import keras
 
-__all__ = ["copy_decay_exclusions", "metric_falls"]
+__all__ = ["copy_decay_exclusions", "kept_with", "mask", "metric_falls"]
 
 _EXCLUSIONS = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
 
@@ -23,3 +23,26 @@ def copy_decay_exclusions(optimizer, like):
         if hasattr(like, name):
             setattr(optimizer, name, getattr(like, name))
     return optimizer
+
+
+def mask(tensor):
+    """The Keras mask of `tensor`, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def kept_with(model, name, objects, make, anew=False):
+    """Makes something of a model once, and keeps it as an attribute of the model.
+
+    Args:
+        model: Keras model.
+        name: of the attribute.
+        objects: list of what it is made of; it is made again for other objects.
+        make: function without arguments that makes it.
+        anew: whether to make it again for the same objects.
+    """
+    known = getattr(model, name, None)
+    if anew or known is None or list(map(id, known[0])) != list(map(id, objects)):
+        known = objects, make()
+        # Bypasses Keras, which would track the layers in it.
+        object.__setattr__(model, name, known)
+    return known[1]

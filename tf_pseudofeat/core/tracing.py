@@ -14,11 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pseudofeat.core.keras_internals import kept_with, mask
+
 __all__ = [
     "compiled",
     "forward",
     "inference",
-    "same_objects",
     "without_retracing_warnings",
 ]
 
@@ -47,18 +48,13 @@ def inference(model, anew=False):
         anew: whether to trace the model again: a trace does not see new layers, or new
             values of attributes that are no variables.
     """
-    variables = model.variables  # quantization puts others in their place
-    known = getattr(model, "_pseudofeat_inference", None)
-    if anew or known is None or not same_objects(known[0], variables):
-        known = variables, Inference(model)
-        # Bypasses Keras, which would track the layers in it.
-        object.__setattr__(model, "_pseudofeat_inference", known)
-    return known[1]
-
-
-def same_objects(these, those):
-    """Whether two lists have the same objects in the same order."""
-    return list(map(id, these)) == list(map(id, those))
+    return kept_with(
+        model,
+        "_pseudofeat_inference",
+        model.variables,  # quantization puts others in their place
+        lambda: Inference(model),
+        anew,
+    )
 
 
 class Inference:
@@ -88,8 +84,8 @@ class Inference:
 
     def _run(self, x):
         outputs = self._model(x, training=False)
-        masks = (getattr(o, "_keras_mask", None) for o in keras.tree.flatten(outputs))
-        self.is_masked = any(mask is not None for mask in masks)
+        masks = map(mask, keras.tree.flatten(outputs))
+        self.is_masked = any(each is not None for each in masks)
         return outputs
 
 

@@ -27,7 +27,7 @@ def rank_class(odds, is_class, weight):
     last = np.flatnonzero(np.append(odds[1:] != odds[:-1], True))  # of equal odds
     hits = np.cumsum(weight * is_class)[last]
     misses = np.cumsum(weight * ~is_class)[last]
-    average_precision = np.diff(hits, prepend=0) @ (hits / (hits + misses)) / hits[-1]
-    hits_by_miss = hits - np.diff(hits, prepend=0) / 2
-    roc_auc = np.diff(misses, prepend=0) @ hits_by_miss / (hits[-1] * misses[-1])
+    new_hits, new_misses = np.diff(hits, prepend=0), np.diff(misses, prepend=0)
+    average_precision = new_hits @ (hits / (hits + misses)) / hits[-1]
+    roc_auc = new_misses @ (hits - new_hits / 2) / (hits[-1] * misses[-1])
     return average_precision, roc_auc

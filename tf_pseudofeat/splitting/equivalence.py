@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pseudofeat.core.tracing import compiled, inference, same_objects
+from tf_pseudofeat.core.keras_internals import kept_with
+from tf_pseudofeat.core.tracing import compiled, inference
 from tf_pseudofeat.splitting.graph import Graph, functional, layers_inside
 from tf_pseudofeat.splitting.split_checks import masked_message
 
@@ -41,21 +42,20 @@ def _functions(split, model):
     """
     optimizer = getattr(model, "optimizer", None)
     asked = split.trunk, split.head, split.output, optimizer, *model.variables
-    known = getattr(model, "_pseudofeat_check", None)
-    if known is None or not same_objects(known[0], asked):
+
+    def make():
         inference(split.trunk, anew=True)
+        return compiled(model_and_head)
 
-        def model_and_head(x, features):
-            expected = model(x, training=False)
-            if split.output is not None:
-                expected = split.output.of(expected, "model(x)")
-            received = split.head(features, training=False)
-            return keras.tree.flatten(expected), keras.tree.flatten(received)
+    def model_and_head(x, features):
+        expected = model(x, training=False)
+        if split.output is not None:
+            expected = split.output.of(expected, "model(x)")
+        received = split.head(features, training=False)
+        return keras.tree.flatten(expected), keras.tree.flatten(received)
 
-        known = asked, compiled(model_and_head)
-        # Bypasses Keras, which would track the layers in it.
-        object.__setattr__(model, "_pseudofeat_check", known)
-    return inference(split.trunk), known[1]
+    together = kept_with(model, "_pseudofeat_check", asked, make)
+    return inference(split.trunk), together
 
 
 @contextlib.contextmanager

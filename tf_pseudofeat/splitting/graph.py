@@ -8,6 +8,8 @@ import weakref
 
 import keras
 
+from tf_pseudofeat.core.keras_internals import mask
+
 __all__ = [
     "MOST_NAMES",
     "Graph",
@@ -17,7 +19,6 @@ __all__ = [
     "is_optional",
     "known_splits",
     "layers_inside",
-    "mask",
     "producer",
     "repeat_call",
     "sources",
@@ -76,11 +77,6 @@ def known_splits(model, call):
 def layers_inside(layer):
     """All layers in a model or composite layer, at any depth."""
     return list(layer._flatten_layers(include_self=False, recursive=True))
-
-
-def mask(tensor):
-    """The Keras mask of `tensor`, or None."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 # The graph.
