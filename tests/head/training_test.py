@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_pseudofeat.core.labeled import LabeledFeatures
 from tf_pseudofeat.head.material import Material
 from tf_pseudofeat.head.recipe import HeadRecipe
 from tf_pseudofeat.head.task import Task
-from tf_pseudofeat.head.training import _passes, initialize_head, train_head
+from tf_pseudofeat.head.training import _parts, initialize_head, train_head
 
 pytestmark = pytest.mark.integration
 
@@ -23,20 +24,42 @@ def head_of(**dropout):
     return keras.Sequential([keras.Input((3,)), *last, dense], name="head")
 
 
-def trained(head, seed=(1, 2), verbose=0, **recipe):
+def trained(head, seed=(1, 2), verbose=0, through=lambda stream: stream, **recipe):
     recipe = HeadRecipe(**{"batch_size": 16, "epochs": 4, "optimizer": "sgd", **recipe})
     material = Material(LabeledFeatures(X, Y), np.bincount(Y))
     task = Task(head, 2, "sparse_categorical_crossentropy")
-    stream = material.stream(recipe, seed)
+    stream = through(material.stream(recipe, seed))
     return train_head(task, stream, material, recipe, seed, verbose)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "batches", "expected"),
-    [(100, 1, 100), (5, 300, 1), (6, 100, 2), (7, 100, 1), (100, 20, 10)],
-)
-def test_short_epochs_are_passed_to_fit_as_one(epochs, batches, expected):
-    assert _passes(epochs, batches) == expected
+@pytest.mark.parametrize("steps", [100, 101, 985, 1000, 1055, 1109, 8128, 21100])
+def test_a_training_is_divided_into_a_few_equal_parts(steps):
+    parts, part_steps, at_once = _parts(steps)
+    assert 5 <= parts <= 20 and 20 <= at_once <= 32 and part_steps % at_once == 0
+    # All of its executions are needed, and only the last one ends early.
+    assert 0 <= parts * part_steps - steps < at_once
+
+
+@pytest.mark.parametrize("epochs", [5, 67])  # 15 steps; 201, which 32 does not divide
+def test_one_iterator_reads_all_epochs_to_their_end(epochs, monkeypatch, recwarn):
+    begun, read = [], []
+
+    def begin(dataset, begin=tf.data.Dataset.__iter__):
+        begun.append(dataset)
+        return begin(dataset)
+
+    def count(stream):
+        def count(*batch):
+            tf.py_function(lambda labels: read.append(len(labels)), [batch[1]], [])
+            return batch
+
+        return stream.map(count)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", begin)
+    told = trained(head_of(), epochs=epochs, through=count)
+    assert read == [16, 16, 8] * epochs and told["epochs"] == epochs
+    assert 1 <= len(begun) <= 2  # Keras makes a second one at the end
+    assert not [w for w in recwarn if "ran out of data" in str(w.message)]
 
 
 def test_the_head_is_trained_and_what_was_done_is_told(capsys):
@@ -47,7 +70,7 @@ def test_the_head_is_trained_and_what_was_done_is_told(capsys):
     assert told["learning_rate"] == 0.01 and np.isfinite(told["loss"]).all()
     assert not any(map(np.array_equal, before, head.get_weights()))
     printed = capsys.readouterr().out
-    assert "Training the head on 40 features" in printed and "4/4" in printed
+    assert "Training the head on 40 features" in printed and "12/12" in printed
     assert not getattr(head, "compiled", False)
 
 

@@ -19,10 +19,10 @@ __all__ = ["initialize_head", "train_head"]
 
 # Enough for a trained head on 5,000 features, and not too many on 50,000.
 _STEPS = 1000
-# Shorter epochs are run several at a time.
-_ROUND_STEPS = 200
 # So few take less time one by one than the tracing of a loop of steps.
 _FEW_STEPS = 100
+# Enough for a curve of the loss.
+_FEW_PARTS, _MANY_PARTS = 5, 20
 
 
 def train_head(task, stream, material, recipe, seed, verbose):
@@ -31,25 +31,31 @@ def train_head(task, stream, material, recipe, seed, verbose):
     head, rng = task.head, rng_for("noise of the head", seed)
     seed_layers(head, rng)
     epochs = recipe.epochs or min(max(5, -(-_STEPS // len(stream))), 100)
-    passes = _passes(epochs, len(stream))
     steps = epochs * len(stream)
     strategy = task.strategy
     with strategy.scope() if strategy else contextlib.nullcontext():
         optimizer = head_optimizer(steps, recipe.optimizer, task.optimizer, strategy)
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        at_once = 1 if steps < _FEW_STEPS else min(32, passes * len(stream))
+        # Small steps are mostly overhead, but fail together under a strategy.
+        if keras.backend.backend() != "tensorflow" or strategy or steps < _FEW_STEPS:
+            parts, part_steps, at_once = epochs, len(stream), 1
+        else:
+            parts, part_steps, at_once = _parts(steps)
         trainee = _trainee(task, material.features.features, optimizer, at_once)
         if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
             trainee.optimizer.build(trainee.trainable_variables)
     with seeded_backend_rng(rng), without_retracing_warnings():
         history = trainee.fit(
-            stream.repeat(passes),
-            epochs=epochs // passes,
+            # One iterator reads all epochs; beginning one may take longer than the
+            # steps of an epoch.
+            stream.repeat(epochs),
+            epochs=parts,
+            steps_per_epoch=part_steps,
             verbose=0,
             shuffle=False,  # the stream is shuffled
             callbacks=[
                 keras.callbacks.TerminateOnNaN(),
-                _Progress(epochs, passes, verbose),
+                _Progress(steps, part_steps, verbose),
             ],
         )
     return {
@@ -64,26 +70,37 @@ def _total(material):
     return int((material.real + material.pseudo).sum())
 
 
-def _passes(epochs, num_batches):
-    """The number of epochs to pass to `fit` as one: a divisor of `epochs`.
+def _parts(steps):
+    """Divides a training of at least 100 steps for `fit`.
 
-    Starting an epoch takes a tenth of a second, more than a few small steps.
+    Args:
+        steps: number of steps.
+
+    Returns:
+        parts: number of parts, each of which is an epoch for `fit`.
+        part_steps: steps of a part; the last part may have less.
+        steps_per_execution: see `keras.Model.compile`; divides `part_steps`.
     """
-    most = max(1, _ROUND_STEPS // num_batches)
-    return max(n for n in range(1, most + 1) if epochs % n == 0)
+    for at_once in range(32, 0, -1):
+        executions = -(-steps // at_once)
+        parts = max(n for n in range(1, _MANY_PARTS + 1) if executions % n == 0)
+        if parts >= _FEW_PARTS:
+            break
+    return parts, executions // parts * at_once, at_once
 
 
 class _Progress(keras.callbacks.Callback):
-    """One progress bar for all epochs; Keras would print a line for each."""
+    """One progress bar for all parts; Keras would print a line for each."""
 
-    def __init__(self, epochs, passes, verbose):
+    def __init__(self, steps, part_steps, verbose):
         super().__init__()
-        self.passes = passes
-        self.bar = progress_bar(epochs, "epoch", verbose, stateful_metrics=["loss"])
+        self.steps, self.part_steps = steps, part_steps
+        self.bar = progress_bar(steps, "step", verbose, stateful_metrics=["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("loss", float("nan"))
-        self.bar.update((epoch + 1) * self.passes, [("loss", loss)])
+        done = min(self.steps, (epoch + 1) * self.part_steps)
+        self.bar.update(done, [("loss", loss)])
 
 
 def _trainee(task, features, optimizer, steps_at_once):
@@ -96,14 +113,12 @@ def _trainee(task, features, optimizer, steps_at_once):
         outputs = keras.tree.flatten(head(inputs))[0]
     trainee = keras.Model(inputs, outputs, name="trainee")
     on_tensorflow = keras.backend.backend() == "tensorflow"
-    several = on_tensorflow and not task.strategy
     trainee.compile(
         optimizer,
         task.loss,
-        # XLA is slower for a head on a CPU, and fails under a strategy (keras#19246),
-        # as does steps_per_execution. Small steps are mostly overhead.
+        # XLA is slower for a head on a CPU, and fails under a strategy (keras#19246).
         jit_compile=False if on_tensorflow else "auto",
-        steps_per_execution=steps_at_once if several else 1,
+        steps_per_execution=steps_at_once,
     )
     return trainee
 
