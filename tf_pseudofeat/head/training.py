@@ -46,9 +46,9 @@ def train_head(task, stream, material, recipe, seed, verbose):
             trainee.optimizer.build(trainee.trainable_variables)
     with seeded_backend_rng(rng), without_retracing_warnings():
         history = trainee.fit(
-            # One iterator reads all epochs; beginning one may take longer than the
-            # steps of an epoch.
-            stream.repeat(epochs),
+            # One iterator reads all epochs, since starting one takes longer than some
+            # epochs. Keras starts a second one when the data end, if they do.
+            stream.repeat(None if parts * part_steps == steps else epochs),
             epochs=parts,
             steps_per_epoch=part_steps,
             verbose=0,
@@ -78,15 +78,17 @@ def _parts(steps):
 
     Returns:
         parts: number of parts, each of which is an epoch for `fit`.
-        part_steps: steps of a part; the last part may have less.
+        part_steps: steps of a part; the last part may have fewer.
         steps_per_execution: see `keras.Model.compile`; divides `part_steps`.
     """
-    for at_once in range(32, 0, -1):
+    ways = []
+    for at_once in range(16, 33):
         executions = -(-steps // at_once)
         parts = max(n for n in range(1, _MANY_PARTS + 1) if executions % n == 0)
         if parts >= _FEW_PARTS:
-            break
-    return parts, executions // parts * at_once, at_once
+            ways.append((steps % at_once == 0, at_once, parts, executions // parts))
+    _, at_once, parts, executions = max(ways)
+    return parts, executions * at_once, at_once
 
 
 class _Progress(keras.callbacks.Callback):
