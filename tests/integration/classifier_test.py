@@ -23,6 +23,7 @@ from sklearn.utils.estimator_checks import (
 
 import tf_pseudofeat as tfpf
 from tf_pseudofeat import HeadRecipe, PseudoFeatureClassifier
+from tf_pseudofeat.retraining.perceptron import build_perceptron
 
 RNG = np.random.default_rng(0)
 Y = np.repeat([0, 1, 2], [140, 40, 20])
@@ -239,6 +240,20 @@ def test_a_random_state_gives_the_same_weights_whatever_else_is_drawn(fitted):
     assert bits(again) == bits(fitted)
     assert random.getstate() == state
     assert bits(small(random_state=1).fit(X, Y)) != bits(fitted)
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_an_epoch_is_of_its_own_examples_however_many_steps_run_at_once(at_once):
+    def build(input_shape, num_classes):
+        model = build_perceptron(input_shape, num_classes)
+        loss = "sparse_categorical_crossentropy"
+        model.compile("sgd", loss, steps_per_execution=at_once)
+        return model
+
+    classifier = small(build=build, batch_size=64, validation_fraction=0.2).fit(X, Y)
+    assert classifier.model_.optimizer.iterations == 4 * 3  # 160 examples, 4 epochs
+    assert {len(values) for values in classifier.history_.values()} == {4}
+    assert set(classifier.history_) == {"loss", "val_loss"}
 
 
 def test_it_is_what_the_steps_by_hand_give(fitted):

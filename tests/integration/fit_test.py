@@ -175,10 +175,10 @@ def test_two_dropout_layers_draw_different_masks():
     assert first[0] != second[0]
 
 
-def test_one_bar_counts_the_epochs_to_their_full_number(capsys):
-    fit(make_head(), epochs=122, verbose="auto")  # two rounds of 61
+def test_one_bar_counts_the_steps_to_their_full_number(capsys):
+    fit(make_head(), epochs=122, verbose="auto")  # of 3 steps; no 32 divides them
     printed = capsys.readouterr().out
-    assert "122/122" in printed and "loss" in printed
+    assert "366/366" in printed and "loss" in printed
     fit(make_head(), epochs=2, verbose=0)
     assert capsys.readouterr().out == ""
 

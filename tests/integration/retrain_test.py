@@ -656,7 +656,7 @@ def test_verbose_says_what_is_done_and_silence_is_silent(capsys):
     assert "Extracting features at 'features'" in printed
     assert "Fitting Gaussians to 120 features of shape [5]" in printed
     assert "Training the head on 240 features" in printed
-    assert "2/2" in printed
+    assert "12/12" in printed
 
 
 # ---- A strategy; of two devices and of two processes, see strategies_test.py. -------

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -22,11 +23,12 @@ from tf_pseudofeat.core.validation import whole_number
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.float32 import as_float32
 from tf_pseudofeat.retraining.holdout import hold_out
 from tf_pseudofeat.retraining.perceptron import build_perceptron
 from tf_pseudofeat.retraining.retrain import retrain_head
-from tf_pseudofeat.retraining.shuffled import ShuffledBatches, as_float32
 from tf_pseudofeat.retraining.task import resolve_task
+from tf_pseudofeat.sampling.interleave import interleave
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.readings import reading_of
 
@@ -207,17 +209,35 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         resolve_task(model, self.layer, data, trained=False, **settings)
         noise = seeded_backend_rng(np.random.default_rng(seeds))
         with noise, without_retracing_warnings():
-            history = model.fit(
-                ShuffledBatches(data, self.batch_size, seeds[0]),
-                validation_data=validation,
-                epochs=self.epochs,
-                shuffle=False,  # would use the backend's global seed
-                callbacks=copy.deepcopy(self.callbacks),
-                verbose=self.verbose,
-            )
+            history = self._fit(model, data, validation, seeds[:2])
         self.report_ = retrain_head(model, self.layer, data, **settings)
         self.model_, self.history_ = model, history.history
         return self
+
+    def _fit(self, model, data, validation, seed):
+        """Trains on streams, since `fit` is slow to begin an epoch of arrays."""
+        inputs, ids, *weight = data
+        stream = interleave(
+            inputs,
+            ids,
+            batch_size=self.batch_size,
+            seed=seed,
+            sample_weight=weight[0] if weight else None,
+        )
+        if validation is not None:
+            validation = tf.data.Dataset.from_tensor_slices(validation)
+            validation = validation.batch(self.batch_size)
+        # With several steps per execution, each epoch ends with its data alone.
+        endless = model.steps_per_execution == 1
+        return model.fit(
+            stream.repeat() if endless else stream,
+            steps_per_epoch=len(stream) if endless else None,
+            validation_data=validation,
+            epochs=self.epochs,
+            shuffle=False,  # the stream is shuffled
+            callbacks=copy.deepcopy(self.callbacks),
+            verbose=self.verbose,
+        )
 
     def _check_settings(self):
         whole_number("epochs", self.epochs)
