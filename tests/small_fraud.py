@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from tests.trained import train
+
 __all__ = ["NAMES", "classifier", "payments", "word"]
 
 NAMES = ("ok", "fraud")
@@ -30,7 +32,7 @@ def word(ids):
 def _trained(activation, apart):
     keras.utils.set_random_seed(0)
     model = _network(activation)
-    model.fit(*payments(0, apart=apart), batch_size=64, epochs=20, verbose=0)
+    train(model, *payments(0, apart=apart), epochs=20, batch_size=64)
     return model.get_weights()
 
 

@@ -1,8 +1,9 @@
 """Networks that are trained once for many tests; each test gets them as they were."""
 
 import keras
+import tensorflow as tf
 
-__all__ = ["Trained", "compiled"]
+__all__ = ["Trained", "compiled", "train"]
 
 
 class Trained:
@@ -41,3 +42,19 @@ def compiled(model, optimizer, loss, **settings):
     model.compile(optimizer, loss, **settings)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def train(model, x, y, epochs, batch_size=32, sample_weight=None):
+    """Does what `fit` of arrays does, which takes ten times as long for so few rows.
+
+    Args:
+        model: compiled Keras model.
+        x: inputs [N, ...].
+        y: labels [N].
+        epochs: number of epochs.
+        batch_size: B.
+        sample_weight: weights [N], or None.
+    """
+    data = (x, y) if sample_weight is None else (x, y, sample_weight)
+    stream = tf.data.Dataset.from_tensor_slices(data).shuffle(len(y), seed=0)
+    model.fit(stream.batch(batch_size), epochs=epochs, shuffle=False, verbose=0)

@@ -214,6 +214,7 @@ def test_under_sampling_leaves_as_many_of_each_class_as_the_smallest_has():
     assert all(image.tobytes() in known for image in small.train_images)
 
 
+@pytest.mark.slow
 def test_networks_trained_apart_are_compared_under_the_same_name(tmp_path):
     flags = ["--depth=8", "--epochs=1", "--num_minority=3", "--first_episode=4"]
     folder = f"--output_dir={tmp_path}"

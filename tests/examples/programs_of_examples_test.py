@@ -143,6 +143,7 @@ def test_a_missing_set_is_named_at_once(tmp_path):
         load_images("cifar10", data_dir=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _CIFAR10.exists(), reason=f"no prepared CIFAR-10 in {_CIFAR10}")
 def test_cifar10_loads_from_a_prepared_folder():
     images = load_images("cifar10", data_dir=_CIFAR10)

@@ -45,6 +45,7 @@ def test_each_view_of_a_network_is_a_line_and_a_row(tmp_path):
     assert rows[-2].startswith(f"| {arms[1]} | {accuracy / 100:.1f} |")
 
 
+@pytest.mark.slow
 def test_random_layers_of_a_network_are_one_of_its_views(tmp_path):
     results = Results(tmp_path / "layers.jsonl")
     sweep_random_layers.run(load_images("digits"), "step", 1, 0, results)

@@ -60,6 +60,7 @@ def test_every_trial_is_retrained_by_its_own_hyperparameters(tuner, reports, dat
     assert reports[0].real == np.bincount(train_labels).tolist()
 
 
+@pytest.mark.slow
 def test_the_best_network_is_the_one_that_was_scored(tuner, data):
     train, validation, test = data
     outcome = tuning.train_best(tuner, train, validation, test, epochs=EPOCHS)

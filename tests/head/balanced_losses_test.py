@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tf_pseudofeat as tfpf
-from tests.trained import Trained, compiled
+from tests.trained import Trained, compiled, train
 from tf_pseudofeat import BalancedSoftmax, ClassBalancedCrossentropy
 
 RNG = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def trained(loss, x, y):
         ]
     )
     compiled(model, keras.optimizers.Adam(0.02), loss)
-    model.fit(x, y, epochs=12, batch_size=50, verbose=0)
+    train(model, x, y, epochs=12, batch_size=50)
     return model
 
 

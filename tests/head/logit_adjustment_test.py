@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tests.each_backend import gradient
+from tests.trained import train
 from tf_pseudofeat.evaluation.scores import balanced_accuracy
 from tf_pseudofeat.head.bias_shift import final_dense, shift_bias
 from tf_pseudofeat.head.logit_adjustment import LogitAdjustment, adjust_logits
@@ -383,7 +384,9 @@ def decisions(model, x):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("ending", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "ending", ["softmax", pytest.param("sigmoid", marks=pytest.mark.slow)]
+)
 def test_rare_class_is_found_again(ending):
     keras.utils.set_random_seed(3)
     counts = [1000, 50]
@@ -392,7 +395,7 @@ def test_rare_class_is_found_again(ending):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(units, ending)])
     loss = "binary_crossentropy" if units == 1 else "sparse_categorical_crossentropy"
     model.compile(keras.optimizers.Adam(0.05), loss)
-    model.fit(x, labels, batch_size=64, epochs=15, verbose=0)
+    train(model, x, labels, epochs=15, batch_size=64)
 
     x, labels = two_gaussians([2000, 2000], seed=1)
     before = balanced_accuracy(labels, decisions(model, x))

@@ -15,6 +15,7 @@ from keras import layers
 
 from examples.data import imbalance, load_images
 from examples.retrain_from_shards import retrain
+from tests.trained import train
 from tf_pseudofeat.extraction.features import extract_features
 from tf_pseudofeat.extraction.shard_reader import load_features
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
@@ -62,7 +63,7 @@ def digits_model(tmp_path_factory):
     model = keras.Model(image, layers.Dense(10, activation="softmax")(x))
     model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
     digits = imbalance(load_images("digits"))
-    model.fit(digits.train_images, digits.train_labels, epochs=10, verbose=0)
+    train(model, digits.train_images, digits.train_labels, epochs=10)
     path = tmp_path_factory.mktemp("digits") / "trained.keras"
     model.save(path)
     return path

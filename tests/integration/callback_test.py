@@ -449,8 +449,15 @@ with_averages = pytest.mark.tensorflow(reason="a model that outlives its use_ema
 
 
 @with_averages
-@pytest.mark.parametrize("every", [None, 1])
-@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize(
+    ("every", "swap"),
+    [
+        (1, False),
+        (1, True),
+        pytest.param(None, False, marks=pytest.mark.slow),
+        pytest.param(None, True, marks=pytest.mark.slow),
+    ],
+)
 def test_report_is_of_the_head_that_averages_leave(every, swap):
     """They become the weights after the last epoch, and so after its retraining."""
     model = make_model(keras.optimizers.Adam(use_ema=True))
@@ -750,7 +757,7 @@ def test_a_generator_as_data_raises_before_a_step():
 # ---- Copies. -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("fitted", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(
     "data",
     [
@@ -786,7 +793,9 @@ def test_a_deep_copy_is_for_another_fit(data, fitted):
     assert copied.report is not callback.report and copied.model is one
 
 
-@pytest.mark.parametrize("how", ["optimizer", "recipe"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("optimizer", marks=pytest.mark.slow), "recipe"]
+)
 def test_an_optimizer_trains_the_heads_of_two_fits(how):
     optimizer = keras.optimizers.Adam(0.01)
     given = optimizer if how == "optimizer" else HeadRecipe(optimizer=optimizer)

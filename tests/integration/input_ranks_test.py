@@ -1,7 +1,5 @@
 """Data whose last axis of 1 is missing, or one too many, retrain a head as in `fit`."""
 
-import itertools
-
 import keras
 import numpy as np
 import pandas as pd
@@ -72,10 +70,7 @@ def test_images_without_their_channels(of_images):
 def test_texts_of_either_rank_one_after_the_other(of_texts):
     frame = pd.DataFrame({"text": TEXTS, "y": Y})
     kinds = [dataset(TEXTS), dataset(TEXTS[:, None]), (frame.text, frame.y)]
-    scores = {
-        after(of_texts, data, validation_data)[1]
-        for data, validation_data in itertools.product(kinds, kinds)
-    }
+    scores = {after(of_texts, kinds[i], kinds[i - 1])[1] for i in range(len(kinds))}
     assert len(scores) == 1
 
 

@@ -63,13 +63,15 @@ def encoder(name="encoder"):
 @pytest.mark.parametrize(
     "head",
     [
-        lambda x: layers.LSTM(4)(x),
         lambda x: layers.Bidirectional(layers.GRU(3))(x),
         lambda x: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3)(x)),
         lambda x: layers.Flatten()(layers.MultiHeadAttention(2, 2)(x, x)),
-        lambda x: layers.Attention()([x, x, x])[:, 0],
+        pytest.param(lambda x: layers.LSTM(4)(x), marks=pytest.mark.slow),
+        pytest.param(
+            lambda x: layers.Attention()([x, x, x])[:, 0], marks=pytest.mark.slow
+        ),
     ],
-    ids=["lstm", "bidirectional", "conv1d", "multi-head attention", "attention"],
+    ids=["bidirectional", "conv1d", "multi-head attention", "lstm", "attention"],
 )
 def test_head_over_a_sequence_of_features(head):
     inputs = keras.Input((5, 3))

@@ -56,7 +56,7 @@ def texts():
     return trained(text_classifier(), x, TEXT_LABELS), x, TEXT_LABELS
 
 
-@pytest.fixture(params=["images", "texts"])
+@pytest.fixture(params=["images", pytest.param("texts", marks=pytest.mark.slow)])
 def task(request):
     """A trained task, raw inputs of its `fit`, labels, and where to split."""
     model, x, y = request.getfixturevalue(request.param)

@@ -12,6 +12,7 @@ from sklearn import metrics
 import tf_pseudofeat as tfpf
 from tests.model_state import weights
 from tests.small_fraud import NAMES, classifier, payments
+from tests.trained import train
 from tf_pseudofeat.evaluation.guard import Guard
 
 TRAINING, VALIDATION = payments(0), payments(1, (1000, 100))
@@ -307,7 +308,7 @@ def test_a_class_that_is_known_by_heart_is_noted():
     model = keras.Model(inputs, layers.Dense(2, "softmax")(features))
     loss = "sparse_categorical_crossentropy"
     model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
-    model.fit(x[:210], ids[:210], epochs=30, verbose=0)
+    train(model, x[:210], ids[:210], epochs=30)
     training, validation = (x[:210], ids[:210]), (x[210:], ids[210:])
     report = retrain(
         *(model, training, validation),

@@ -16,7 +16,7 @@ from sklearn.metrics import recall_score
 from tests import programs
 from tests.py_datasets import ArrayBatches
 from tests.small_models import small_classifier
-from tests.trained import compiled
+from tests.trained import compiled, train
 from tf_pseudofeat.extraction import features as features_module
 from tf_pseudofeat.extraction import options as options_module
 from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalGaussian
@@ -75,7 +75,7 @@ def digits_model():
 @pytest.fixture(scope="module")
 def trained_once(digits):
     model = digits_model()
-    model.fit(*digits[0], epochs=30, verbose=0)
+    train(model, *digits[0], epochs=30)
     return model, [variable.numpy() for variable in model.variables]
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import tf_pseudofeat as tfpf
-from tests.trained import Trained, compiled
+from tests.trained import Trained, compiled, train
 from tf_pseudofeat.evaluation.candidates import Candidates, score_error
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
@@ -36,7 +36,7 @@ def trained():
     optimizer, loss = keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy"
     compiled(head, optimizer, loss, jit_compile=False)
     seen = drawn(0)
-    head.fit(seen.features, seen.labels, epochs=20, verbose=0)
+    train(head, seen.features, seen.labels, epochs=20)
     return Trained(head)
 
 
@@ -110,7 +110,7 @@ def test_the_first_candidates_are_the_model_as_it_is_and_its_adjustment(head):
 def test_a_model_that_nothing_beats_is_left_as_it_is(head):
     # Judged by plain accuracy on data like those it was trained on, of clear classes.
     easy, again = drawn(1, spread=0.05), drawn(2, spread=0.05)
-    head.fit(easy.features, easy.labels, epochs=20, verbose=0)
+    train(head, easy.features, easy.labels, epochs=20)
     tuning = search(head, easy, again, monitor="accuracy")
     assert str(tuning.chosen) == "as it is"
     assert (tuning.recipe.blend, tuning.recipe.tau) == (1.0, 0.0)

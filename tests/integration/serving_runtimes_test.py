@@ -158,11 +158,13 @@ def c_api(served, run):
     return dict(np.load(served.folder / "answers.npz"))
 
 
+@pytest.mark.slow
 def test_c_api_is_this_tensorflow_without_its_package(c_api):
     assert c_api["version"] == tf.__version__
     assert c_api["imported"].tolist() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("endpoint", ["serving_default", "encoded"])
 def test_c_api_classifies_arrays_and_files(served, c_api, endpoint, rows):
@@ -172,6 +174,7 @@ def test_c_api_classifies_arrays_and_files(served, c_api, endpoint, rows):
     check_answer(answer, served, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("endpoint", ["features", "log_density"])
 def test_c_api_gives_features_and_densities(served, c_api, endpoint, rows):
@@ -183,6 +186,7 @@ def test_c_api_gives_features_and_densities(served, c_api, endpoint, rows):
 # ---- TensorFlow's own command. -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_saved_model_cli(served, run):
     command = shutil.which("saved_model_cli", path=pathlib.Path(sys.executable).parent)
     if command is None:

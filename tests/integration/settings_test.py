@@ -273,7 +273,11 @@ def in_float32():
     return retrained_in("float32", "float32")
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    "name",
+    ["all float16"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in list(POLICIES)[1:]],
+)
 def test_half_precision_of_all_or_part_scores_as_float32_does(
     name, in_float32, tmp_path
 ):

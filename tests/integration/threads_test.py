@@ -153,7 +153,10 @@ def test_models_that_share_a_frozen_trunk_are_retrained_at_once():
 
 @pytest.mark.parametrize(
     "settings, times",
-    [({}, 1), ({"fresh_head": True}, 2)],  # new weights take more that threads share
+    [
+        pytest.param({}, 1, marks=pytest.mark.slow),
+        ({"fresh_head": True}, 2),  # new weights take more that threads share
+    ],
     ids=["warm", "fresh"],
 )
 def test_threads_do_not_change_what_a_seed_gives(settings, times):

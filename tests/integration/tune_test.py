@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tests.trained import Trained, compiled
+from tests.trained import Trained, compiled, train
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.retraining.tune import tune
 
@@ -39,7 +39,7 @@ def trained(digits):
         ]
     )
     compiled(model, "adam", "sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(*digits[0], epochs=40, verbose=0)
+    train(model, *digits[0], epochs=40)
     return Trained(model)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import tf_pseudofeat as tfpf
 from tests.small_models import small_classifier
+from tests.trained import train
 from tf_pseudofeat.head.weights import (
     blend_weights,
     product_layers,
@@ -70,7 +71,7 @@ def test_a_quantized_kernel_is_not_made_anew():
 def test_weights_that_balance_already_are_not_balanced_again():
     weight = (1 / np.bincount(Y))[Y]
     model = make_model()
-    model.fit(X, Y, sample_weight=weight * 40, epochs=15, verbose=0)
+    train(model, X, Y, sample_weight=weight * 40, epochs=15)
     report = tfpf.retrain_head(model, "features", (X, Y, weight), epochs=3, verbose=0)
     assert report.pseudo == [0, 0, 0]
     np.testing.assert_allclose(report.prior, 1 / 3)
@@ -110,7 +111,7 @@ def test_validation_weights_count_in_the_guard():
 def test_a_search_leaves_what_was_noted_of_the_prior():
     """Or the next retraining takes a prior off that is gone."""
     model = make_model()
-    model.fit(X, Y, epochs=15, verbose=0)
+    train(model, X, Y, epochs=15)
     settings = {"epochs": 2, "verbose": 0}
     split = tfpf.split_at(model, "features")
     tfpf.retrain_head(model, split, (X, Y), monitor=None, **settings)

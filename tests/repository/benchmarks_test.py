@@ -28,11 +28,11 @@ TOYS = {
     "fitting": lambda: fitting.measure([("full", 200, 4), ("diag", 200, 4)], rounds=1),
     "sampling": lambda: sampling.measure(60, sizes=(4,), rounds=1),
     "densities": lambda: densities.measure([(8, 3, 4)], rounds=1),
-    "streaming": lambda: streaming.measure([(300, 43)], size=4, rounds=1),
     "extraction": lambda: extraction.measure(16, depth=8, batch_size=8, rounds=1),
-    "tuning": lambda: tuning.measure(200, feature_size=4, rounds=1),
 }
 SLOW = {
+    "streaming": lambda: streaming.measure([(300, 43)], size=4, rounds=1),
+    "tuning": lambda: tuning.measure(200, feature_size=4, rounds=1),
     "retraining": lambda: retraining.measure(300, depth=8),
     "memory": lambda: memory.measure(rows=(500,), sizes=(4,), multipliers=(1, 10)),
     "growth": lambda: growth.measure(
@@ -70,10 +70,11 @@ def test_a_benchmark_runs(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_a_benchmark_of_processes_and_networks_runs(name):
+def test_a_benchmark_of_some_seconds_runs(name):
     assert len(check(SLOW[name]())) > 2
 
 
+@pytest.mark.slow
 def test_what_a_cluster_needs_is_reckoned_from_what_rows_cost():
     pytest.importorskip("apache_beam")
     from benchmarks import cluster

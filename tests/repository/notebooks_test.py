@@ -103,6 +103,7 @@ def rows(notebook):
                     yield label, [float(cell) for cell in numbers]
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow(reason="the outputs of the notebooks")
 def test_they_run_and_show_what_is_checked_in(tmp_path):
     """One test for all, as they share a process."""

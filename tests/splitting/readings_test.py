@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pseudofeat as tfpf
+from tests.trained import train
 from tf_pseudofeat.splitting.readings import reading_of
 
 LABELS = np.repeat([0, 1], [260, 40])
@@ -58,12 +59,15 @@ def trained(loss):
         ]
     )
     model.compile(keras.optimizers.Adam(0.02), loss)
-    model.fit(INPUTS, LABELS.astype("float32"), epochs=15, verbose=0)
+    train(model, INPUTS, LABELS.astype("float32"), epochs=15)
     return model
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("loss", "threshold"), [("mse", 0.5), ("hinge", 0.0)])
+@pytest.mark.parametrize(
+    ("loss", "threshold"),
+    [("mse", 0.5), pytest.param("hinge", 0.0, marks=pytest.mark.slow)],
+)
 def test_an_output_that_is_no_logit_is_decided_and_served_as_what_it_is(
     loss, threshold, tmp_path
 ):
