@@ -77,6 +77,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_mypy_takes_right_calls_and_finds_the_wrong_ones(tmp_path):
     api = pytest.importorskip("mypy.api")
     right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"

@@ -178,6 +178,7 @@ def test_a_run_and_its_tables(tmp_path):
     assert re.search(rf"\| as trained \|.* {f1:.1f} ± nan \|", tables)
 
 
+@pytest.mark.slow
 def test_networks_with_dropout_have_lines_of_their_own(tmp_path):
     results, data = Results(tmp_path / "results.jsonl"), _wine()
     for dropout in (False, True, True):

@@ -185,6 +185,7 @@ def shallow_mobilenet(monkeypatch):
     monkeypatch.setattr(keras.applications, "MobileNet", shallow)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow_mobilenet")
 def test_a_model_that_was_trained_before_is_retrained(digits, tmp_path):
     keras.utils.set_random_seed(0)

@@ -47,6 +47,7 @@ def row_of(table, start):
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+@pytest.mark.slow
 def test_each_number_of_views_is_a_line_and_a_row(folder, images, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     materials = [

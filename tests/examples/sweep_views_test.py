@@ -29,6 +29,7 @@ def test_a_network_is_known_by_the_name_of_its_folder(recipe):
         recipe_of("my-network")
 
 
+@pytest.mark.slow
 def test_each_view_of_a_network_is_a_line_and_a_row(tmp_path):
     images, recipe = load_images("digits"), Recipe("digits", depth=8, epochs=1)
     network_features(recipe, images, tmp_path)

@@ -42,6 +42,7 @@ def tuner(data, reports, tmp_path_factory):
         yield tuning.search(tuning.RetrainedNetwork(), train, validation, **settings)
 
 
+@pytest.mark.slow
 def test_every_trial_is_retrained_by_its_own_hyperparameters(tuner, reports, data):
     trials = [tuner.oracle.trials[name] for name in sorted(tuner.oracle.trials)]
     assert len(trials) == len(reports) == TRIALS

@@ -217,6 +217,7 @@ assert len(imported()) == 2, imported()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_tensorflow_probability_is_imported_where_a_distribution_is_read():
     done = programs.run("-c", READS_DISTRIBUTION)

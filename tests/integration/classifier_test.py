@@ -130,7 +130,7 @@ def test_fields_of_the_recipe_are_parameters_of_a_search():
 def test_in_a_pipeline_with_calibration_it_ranks_a_real_table():
     x, y = load_breast_cancer(return_X_y=True)
     rows = np.flatnonzero((y == 1) | (np.cumsum(y == 0) <= 40))
-    classifier = make_pipeline(StandardScaler(), small(epochs=25))
+    classifier = make_pipeline(StandardScaler(), small(epochs=50))
     calibrated = CalibratedClassifierCV(classifier, cv=2).fit(x[rows], y[rows])
     p = calibrated.predict_proba(x[rows])
     np.testing.assert_allclose(p.sum(axis=1), 1)

@@ -505,6 +505,7 @@ def run_recipe(engine, workers, served, tmp_path, expected, spared=None, **names
     assert victim.wait(20) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @on_linux
 def test_the_recipe_for_dask(begun, served, tmp_path, expected):
     distributed = pytest.importorskip("distributed", reason="of the extra `dask`")

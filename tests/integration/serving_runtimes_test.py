@@ -267,6 +267,7 @@ def answers_in(file):
     return answers | {"classes": np.char.decode(answers["classes"], "utf-8")}
 
 
+@pytest.mark.slow
 @in_operations
 def test_openvino(served, python):
     pytest.importorskip("openvino")
@@ -274,6 +275,7 @@ def test_openvino(served, python):
     check_answer(answers_in(served.folder / "openvino.npz"), served)
 
 
+@pytest.mark.slow
 @in_operations
 def test_litert(served, python, converted):
     pytest.importorskip("ai_edge_litert")
@@ -281,6 +283,7 @@ def test_litert(served, python, converted):
     check_answer(answers_in(served.folder / "litert.npz"), served)
 
 
+@pytest.mark.slow
 @in_operations
 def test_onnx_runtime(served, python, converted):
     pytest.importorskip("tf2onnx")

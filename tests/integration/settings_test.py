@@ -273,11 +273,8 @@ def in_float32():
     return retrained_in("float32", "float32")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["all float16"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in list(POLICIES)[1:]],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POLICIES)
 def test_half_precision_of_all_or_part_scores_as_float32_does(
     name, in_float32, tmp_path
 ):

@@ -145,9 +145,8 @@ def cut_everywhere(name, model, totals):
     row[2:] = len(splits), len(refusals), 0
 
 
-@pytest.mark.parametrize(
-    "name", ["MobileNetV3Small", pytest.param("VGG16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "VGG16"])
 def test_small_models_are_cut_everywhere_or_say_why_not(name):
     model = shallow(*MOBILENET) if name == MOBILENET[0] else application(name)
     cut_everywhere(name, model, [])
