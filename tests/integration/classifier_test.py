@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.metrics import recall_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -130,12 +130,11 @@ def test_fields_of_the_recipe_are_parameters_of_a_search():
 def test_in_a_pipeline_with_calibration_it_ranks_a_real_table():
     x, y = load_breast_cancer(return_X_y=True)
     rows = np.flatnonzero((y == 1) | (np.cumsum(y == 0) <= 40))
-    classifier = make_pipeline(StandardScaler(), small(epochs=50))
+    classifier = make_pipeline(StandardScaler(), small(epochs=25))
     calibrated = CalibratedClassifierCV(classifier, cv=2).fit(x[rows], y[rows])
     p = calibrated.predict_proba(x[rows])
     np.testing.assert_allclose(p.sum(axis=1), 1)
-    guess = calibrated.classes_[p.argmax(axis=1)]
-    assert balanced_accuracy_score(y[rows], guess) > 0.9
+    assert roc_auc_score(y[rows], p[:, 1]) > 0.98
 
 
 class WithoutDecisions(PseudoFeatureClassifier):
