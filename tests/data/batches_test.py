@@ -114,7 +114,14 @@ def test_sparse_rows_are_the_dense_rows(form, options):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("form", ["csr_array", "coo_matrix", "SparseTensor"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "csr_array",
+        pytest.param("coo_matrix", marks=pytest.mark.slow),
+        pytest.param("SparseTensor", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("sparse_input", [False, True])
 def test_a_retraining_on_sparse_rows_is_that_on_dense_ones(form, sparse_input):
     data = SPARSE[form](X), Y

@@ -452,8 +452,8 @@ with_averages = pytest.mark.tensorflow(reason="a model that outlives its use_ema
 @pytest.mark.parametrize(
     ("every", "swap"),
     [
-        (1, False),
         (1, True),
+        pytest.param(1, False, marks=pytest.mark.slow),
         pytest.param(None, False, marks=pytest.mark.slow),
         pytest.param(None, True, marks=pytest.mark.slow),
     ],

@@ -40,7 +40,13 @@ def named(data, form="arrays"):
     return FORMS[form](x, word(ids))
 
 
-@pytest.mark.parametrize("form", FORMS)
+def forms(*quick):
+    """Forms as parameters, slow but for those that are named."""
+    slow = pytest.mark.slow
+    return [pytest.param(f, marks=() if f in quick else slow) for f in FORMS]
+
+
+@pytest.mark.parametrize("form", forms("arrays", "dataset"))
 def test_labels_that_are_names_do_what_ids_do(form):
     by_id, by_name = classifier(), classifier()
     names = dict(enumerate(NAMES)) if form == "arrays" else list(NAMES)

@@ -35,7 +35,7 @@ X, Y = X[ORDER], Y[ORDER]
 
 NOT_OF_A_NETWORK = {
     "check_sample_weight_equivalence_on_dense_data": (
-        "an example of weight 0 has a place in a batch, and one of weight 2 one place"
+        "an example of weight 2 has one place in an epoch, two examples have two"
     ),
 }
 
@@ -127,6 +127,7 @@ def test_fields_of_the_recipe_are_parameters_of_a_search():
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_in_a_pipeline_with_calibration_it_ranks_a_real_table():
     x, y = load_breast_cancer(return_X_y=True)
     rows = np.flatnonzero((y == 1) | (np.cumsum(y == 0) <= 40))

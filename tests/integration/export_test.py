@@ -450,6 +450,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @needs_savedmodel
 def test_export_that_is_killed_leaves_no_version(tmp_path):
     done = programs.run("-c", textwrap.dedent(KILLED), tmp_path)

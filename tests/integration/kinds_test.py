@@ -324,7 +324,9 @@ def test_scores_are_those_of_the_head_as_it_is_now():
 
 
 @pytest.mark.tensorflow(reason="on jax `predict` keeps what it has compiled")
-@pytest.mark.parametrize("change", ["quantize", "enable_lora", "adapt"])
+@pytest.mark.parametrize(
+    "change", ["quantize", pytest.param("enable_lora", marks=pytest.mark.slow), "adapt"]
+)
 def test_a_trunk_that_was_changed_is_extracted_as_it_is_now(change):
     x, normalization = numbers(4), layers.Normalization()
     normalization.adapt(x)

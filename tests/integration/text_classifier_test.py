@@ -17,7 +17,10 @@ DATA = tf.data.Dataset.from_tensor_slices((TEXTS, Y)).batch(32)
 QUIET = {"epochs": 1, "verbose": 0}
 
 
-@pytest.fixture(scope="module", params=["multi_hot", "tf_idf"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("multi_hot", marks=pytest.mark.slow), "tf_idf"],
+)
 def trained(request):
     keras.utils.set_random_seed(1)
     words = layers.TextVectorization(max_tokens=9, output_mode=request.param)

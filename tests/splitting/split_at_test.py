@@ -475,6 +475,7 @@ assert not tf.distribute.has_strategy()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.tensorflow(reason="tf.distribute")
 def test_halves_belong_to_the_strategy_that_the_model_was_made_in():
