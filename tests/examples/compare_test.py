@@ -242,6 +242,7 @@ def test_networks_trained_apart_are_compared_under_the_same_name(tmp_path):
     assert result["minority"] == file.minority.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -187,6 +187,7 @@ def test_networks_with_dropout_have_lines_of_their_own(tmp_path):
     assert len(results.path.read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_smote_is_skipped_where_a_class_is_too_small(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [60, 5])

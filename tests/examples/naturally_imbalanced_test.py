@@ -132,6 +132,7 @@ def test_scores_are_those_of_the_libraries():
     assert scores["roc_auc"][0] == pytest.approx(1e3 * area, abs=0.6)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_tables(tmp_path, monkeypatch):
     path, few = tmp_path / "results.jsonl", _FEW
     monkeypatch.setattr("examples.naturally_imbalanced.materials", lambda *_: few)

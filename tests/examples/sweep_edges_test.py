@@ -66,6 +66,7 @@ def test_each_number_of_views_is_a_line_and_a_row(folder, images, tmp_path):
     assert row[2] == "" and row[3].startswith(f"{score:.1f} / ")
 
 
+@pytest.mark.slow
 def test_fewer_images_are_among_more(file):
     rows = chosen_rows(file, 5, 0)
     assert (np.bincount(file.labels[rows]) == 5).all()
@@ -127,6 +128,7 @@ def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_view_judges_the_head_of_another(folder, file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     for _ in range(2):  # the second finds all there
@@ -149,6 +151,7 @@ def test_a_view_judges_the_head_of_another(folder, file, tmp_path):
     assert row_of(table, "default: blend 0.2, tau 0.5")[-1] == "0 of 1"
 
 
+@pytest.mark.slow
 def test_a_file_without_two_views_is_no_judge(folder, tmp_path):
     file = FeatureFile.read(folder / "features.npz")
     (tmp_path / "one").mkdir()

@@ -10,6 +10,7 @@ from examples.natural_sets import bundled_sets
 from examples.sweep_guard import SCORES, guard_table, run_guard
 
 
+@pytest.mark.slow
 def test_a_line_has_what_a_guard_would_need(tmp_path):
     results = Results(tmp_path / "guard.jsonl")
     data = resplit("wine", *bundled_sets()["wine"], 0)

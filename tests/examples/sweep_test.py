@@ -76,6 +76,7 @@ def lines(file, tmp_path_factory):
     return {line["arm"]: line for line in map(json.loads, before.splitlines())}
 
 
+@pytest.mark.slow
 def test_a_line_for_each_head(lines):
     assert list(lines) == ["as trained", *map(str, _FEW), "oracle"]
     assert lines["10 a class, 2 views, none"]["forward_passes"] == 60
@@ -86,6 +87,7 @@ def test_a_line_for_each_head(lines):
     assert filled["drawn"] == 3000 - 60
 
 
+@pytest.mark.slow
 def test_a_balanced_subset_needs_no_source(lines):
     same = lines["10 a class, 2 views, Gaussians"]["same_as"]
     assert same == "10 a class, 2 views, none"
@@ -102,6 +104,7 @@ def new_weights(file):
     return fitted(file).layers[-1].get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blend", "tau"), [(0.0, 0.0), (0.3, 0.8), (0.7, 1.25)])
 def test_the_grid_is_that_of_fit_head(file, new_weights, blend, tau):
     found = grid_scores(file, *new_weights, [blend], [tau])
@@ -112,6 +115,7 @@ def test_the_grid_is_that_of_fit_head(file, new_weights, blend, tau):
         assert found[score] == [[round(1e4 * expected[score])]]
 
 
+@pytest.mark.slow
 def test_the_old_head_is_logit_adjustment(file, lines):
     head = tfpf.adjust_logits(file.head(), np.bincount(file.labels), tau=1.0)
     predicted = head.predict(file.test_features, verbose=0).argmax(axis=-1)

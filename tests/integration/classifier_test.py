@@ -144,6 +144,7 @@ class WithoutDecisions(PseudoFeatureClassifier):
         raise AttributeError  # so that scikit-learn calibrates probabilities
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
@@ -407,6 +408,7 @@ def test_it_asks_to_be_fitted():
         small().predict(X)
 
 
+@pytest.mark.slow
 def test_a_model_may_retrain_another_while_it_is_made():
     def build(shape, num_classes):
         model = one_output(shape, num_classes)
