@@ -32,12 +32,12 @@ def trained(head, seed=(1, 2), verbose=0, through=lambda stream: stream, **recip
     return train_head(task, stream, material, recipe, seed, verbose)
 
 
-@pytest.mark.parametrize("steps", [100, 101, 985, 1000, 1055, 1109, 8128, 21100])
+@pytest.mark.parametrize("steps", [100, 101, 111, 985, 1000, 1109, 8128, 21100])
 def test_a_training_is_divided_into_a_few_equal_parts(steps):
     parts, part_steps, at_once = _parts(steps)
-    assert 5 <= parts <= 20 and 16 <= at_once <= 32 and part_steps % at_once == 0
-    # All of its executions are needed, and only the last one ends early.
-    assert 0 <= parts * part_steps - steps < at_once
+    assert 5 <= parts <= 20 and 8 <= at_once <= 32 and part_steps % at_once == 0
+    # All of its executions are needed; only the last one ends early, and not by much.
+    assert 0 <= parts * part_steps - steps < min(at_once, 1 + part_steps / 4)
 
 
 @pytest.mark.parametrize("epochs", [5, 67])  # 15 steps; 201, which 32 does not divide

@@ -296,6 +296,18 @@ def test_weights_count():
     assert report.real == [140, 40, 0]
 
 
+def test_examples_of_weight_0_are_as_good_as_not_there():
+    weight = np.where(np.arange(200) % 3 == 0, 0.0, 1.0)
+    rows = np.flatnonzero(weight)
+    settings = {"validation_fraction": 0.3, "monitor": None, "epochs": 2}
+    weighted = small(**settings).fit(X, Y, sample_weight=weight)
+    without = small(**settings).fit(X[rows], Y[rows], sample_weight=weight[rows])
+    assert bits(weighted) == bits(without)
+    assert weighted.history_ == without.history_
+    with pytest.raises(ValueError, match="non-zero|are 0"):
+        small(**settings).fit(X, Y, sample_weight=np.zeros(200))
+
+
 def image_model(shape, num_classes):
     inputs = keras.Input(shape)
     x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)

@@ -46,7 +46,8 @@ class HeadFit:
         standard_error: standard error of each score's difference, by the same names,
             with lists of C for scores of classes; {} if not estimated.
         notes: remarks, for instance why nothing changed.
-        loss: mean training loss of each epoch, or of several if epochs have few steps.
+        loss: mean training loss of each of several parts of the training, about equal
+            in steps.
         epochs: number of epochs; 0 if nothing was trained.
         optimizer: name of the optimizer's class.
         learning_rate: learning rate of the first step.
@@ -94,7 +95,7 @@ def fit_head(
             there is a `monitor`.
         seed: two integers, with independent streams for the data, new initial weights,
             and random layers such as Dropout.
-        verbose: 0 for no output; otherwise a progress bar over the epochs.
+        verbose: 0 for no output; otherwise a progress bar over the steps.
 
     Returns:
         result: `HeadFit`.

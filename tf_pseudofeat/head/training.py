@@ -78,17 +78,20 @@ def _parts(steps):
 
     Returns:
         parts: number of parts, each of which is an epoch for `fit`.
-        part_steps: steps of a part; the last part may have fewer.
+        part_steps: steps of a part; the last part may have a quarter less.
         steps_per_execution: see `keras.Model.compile`; divides `part_steps`.
     """
     ways = []
-    for at_once in range(16, 33):
+    for at_once in range(8, 33):
         executions = -(-steps // at_once)
         parts = max(n for n in range(1, _MANY_PARTS + 1) if executions % n == 0)
-        if parts >= _FEW_PARTS:
-            ways.append((steps % at_once == 0, at_once, parts, executions // parts))
-    _, at_once, parts, executions = max(ways)
-    return parts, executions * at_once, at_once
+        part_steps = executions // parts * at_once
+        missing = parts * part_steps - steps  # in the last part
+        if parts >= _FEW_PARTS and 4 * missing <= part_steps:
+            exact = missing == 0 and at_once >= 16  # spares Keras a second iterator
+            ways.append((exact, at_once, parts, part_steps))
+    _, at_once, parts, part_steps = max(ways)
+    return parts, part_steps, at_once
 
 
 class _Progress(keras.callbacks.Callback):

@@ -173,7 +173,8 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: numbers `[N, ...]`: a table, an array or DataFrame `[N, D]`, or images.
             y: labels `[N]`, of any kind that can be sorted.
-            sample_weight: weights of the examples `[N]`, or None.
+            sample_weight: weights of the examples `[N]`, or None. Examples of weight 0
+                are left out, also from validation.
 
         Returns:
             self: fitted.
@@ -258,12 +259,15 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
                 f"A classifier needs two classes or more; received 1 class, "
                 f"{self.classes_[0]!r}."
             )
-        if sample_weight is not None:
-            sample_weight = as_float32(
-                _check_sample_weight(sample_weight, X), "weights"
-            )
         self._input_shape = X.shape[1:]
-        return as_float32(X), ids.astype(np.int64), sample_weight
+        X, ids = as_float32(X), ids.astype(np.int64)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = as_float32(sample_weight, "weights")
+            rows = np.flatnonzero(sample_weight)
+            if rows.size:  # else an error will say that all weights are 0
+                X, ids, sample_weight = X[rows], ids[rows], sample_weight[rows]
+        return X, ids, sample_weight
 
     def _built(self, input_shape, seed):
         build = build_perceptron if self.build is None else self.build

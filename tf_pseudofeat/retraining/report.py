@@ -49,7 +49,8 @@ class RetrainingReport(Page):
         kept: whether the retrained head was kept.
         reason: why it was rolled back, or "".
         notes: remarks, for instance why nothing changed.
-        loss: mean training loss of each epoch, or of several if epochs have few steps.
+        loss: mean training loss of each of several parts of the training, about equal
+            in steps.
         recipe: the `HeadRecipe` that reproduces the retraining, with `extraction`,
             `seed` and the same data; its `epochs` are those that were run.
         extraction: `Extraction`: which examples were used.
