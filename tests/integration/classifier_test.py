@@ -294,6 +294,8 @@ def test_weights_count():
     weight = np.where(Y == 2, 0.0, 1.0)
     report = small(epochs=1).fit(X, Y, sample_weight=weight).report_
     assert report.real == [140, 40, 0]
+    guarded = small(epochs=1, validation_fraction=0.25, monitor=None)
+    assert guarded.fit(X, Y, sample_weight=weight).report_.real == [105, 30, 0]
 
 
 def test_examples_of_weight_0_are_as_good_as_not_there():

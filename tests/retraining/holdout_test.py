@@ -32,6 +32,8 @@ def test_rows_are_those_of_a_stratified_split(fraction):
         ((2, 98), 0.2, "class error has 2 examples, of which 20 % are none"),
         ((98, 2), 0.8, "class fraud has 2 examples, of which 80 % are all"),
         ((2, 2, 98), 0.1, "class error has 2 examples, of which 10 % are none"),
+        ((0, 98, 2), 0.2, "class ok has 2 examples, of which 20 % are none"),
+        ((98, 0), 0.2, "class fraud has 0 examples, of which 20 % are all"),
         ((98, 1), 0.2, "class fraud has 1 example[.]"),
         ((5, 4), 0.1, "10 % of 9 examples do not fit 2 classes"),
         ((5, 4), 0.9, "90 % of 9 examples do not fit 2 classes"),
@@ -48,3 +50,10 @@ def test_one_of_several_rare_classes_may_be_missing():
     ids = ids_of(2, 40, 400)
     _, (validation,) = hold_out([ids], ids, 0.1, 0, NAMES)
     assert np.bincount(validation, minlength=3).tolist() == [0, 4, 41]
+
+
+def test_a_class_without_examples_does_not_count():
+    ids = ids_of(40, 0, 10)
+    (training,), (validation,) = hold_out([ids], ids, 0.2, 0, NAMES)
+    assert np.bincount(training).tolist() == [32, 0, 8]
+    assert np.bincount(validation).tolist() == [8, 0, 2]

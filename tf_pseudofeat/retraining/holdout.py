@@ -15,7 +15,7 @@ def hold_out(arrays, ids, fraction, seed, class_names):
 
     Args:
         arrays: list of arrays of N examples.
-        ids: class ids `[N]`.
+        ids: class ids `[N]`; classes without examples do not count.
         fraction: `validation_fraction`, between 0 and 1.
         seed: int.
         class_names: of the C classes, for error messages.
@@ -52,13 +52,14 @@ def hold_out(arrays, ids, fraction, seed, class_names):
 
 def _too_few(counts, fraction, class_names):
     """Why scikit-learn cannot stratify, whose messages name other arguments; or ""."""
-    rarest, size = int(counts.argmin()), int(counts.sum())
+    present, size = np.flatnonzero(counts), int(counts.sum())
+    rarest = present[counts[present].argmin()]
     if counts[rarest] < 2:
         return f"class {class_names[rarest]} has 1 example"
     held_out = math.ceil(fraction * size)
-    if min(held_out, size - held_out) < counts.size:
+    if min(held_out, size - held_out) < present.size:
         return (
-            f"{_percent(fraction)} of {size} examples do not fit {counts.size} classes"
+            f"{_percent(fraction)} of {size} examples do not fit {present.size} classes"
         )
     return ""
 
@@ -68,7 +69,7 @@ def _without_a_class(counts, part, how_many, fraction, class_names):
     minority = minority_classes(counts)
     if part[minority].any() and np.count_nonzero(part) > 1:
         return ""
-    missing = int(np.flatnonzero(part == 0)[0])
+    missing = min(np.flatnonzero(part == 0), key=lambda c: counts[c] == 0)
     return (
         f"class {class_names[missing]} has {counts[missing]} examples, of which "
         f"{_percent(fraction)} are {how_many}"
