@@ -1,4 +1,4 @@
-"""py, sweep_judge.py and sweep_number_of_views.py on one network."""
+"""Tests for sweep_few, sweep_judge and sweep_number_of_views, on one network."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from examples.sweep_number_of_views import sweep_number_of_views, views_table
 from examples.trunks import FeatureFile, Recipe, network_features
 from tests.few_steps import heads_train_briefly  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("heads_train_briefly")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("heads_train_briefly")]
 
 _RECIPE = Recipe("digits", depth=8, epochs=1)
 
@@ -47,7 +47,6 @@ def row_of(table, start):
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-@pytest.mark.slow
 def test_each_number_of_views_is_a_line_and_a_row(folder, images, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     materials = [
@@ -66,7 +65,6 @@ def test_each_number_of_views_is_a_line_and_a_row(folder, images, tmp_path):
     assert row[2] == "" and row[3].startswith(f"{score:.1f} / ")
 
 
-@pytest.mark.slow
 def test_fewer_images_are_among_more(file):
     rows = chosen_rows(file, 5, 0)
     assert (np.bincount(file.labels[rows]) == 5).all()
@@ -74,7 +72,6 @@ def test_fewer_images_are_among_more(file):
     assert len(chosen_rows(file, None, 0)) == len(file.labels)
 
 
-@pytest.mark.slow
 def test_a_class_of_a_few_examples(file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
 
@@ -105,7 +102,6 @@ def test_a_class_of_a_few_examples(file, tmp_path):
     assert row[1].startswith("+0.0 ± nan / +0.0")
 
 
-@pytest.mark.slow
 def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     sweep_few(file, "n", lambda: file.view_features, 0, results, left=(4,))
@@ -128,7 +124,6 @@ def test_the_default_with_a_few_examples_is_that_of_the_package(file, tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_a_view_judges_the_head_of_another(folder, file, tmp_path):
     results = Results(tmp_path / "few.jsonl")
     for _ in range(2):  # the second finds all there
@@ -151,7 +146,6 @@ def test_a_view_judges_the_head_of_another(folder, file, tmp_path):
     assert row_of(table, "default: blend 0.2, tau 0.5")[-1] == "0 of 1"
 
 
-@pytest.mark.slow
 def test_a_file_without_two_views_is_no_judge(folder, tmp_path):
     file = FeatureFile.read(folder / "features.npz")
     (tmp_path / "one").mkdir()

@@ -26,6 +26,8 @@ from tf_pseudofeat.gaussians.class_conditional_gaussian import ClassConditionalG
 from tf_pseudofeat.serving.export import export_classifier
 from tf_pseudofeat.splitting.split_at import split_at
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"digit {number}" for number in range(10)]
 RNG = np.random.default_rng(0)
 
@@ -158,13 +160,11 @@ def c_api(served, run):
     return dict(np.load(served.folder / "answers.npz"))
 
 
-@pytest.mark.slow
 def test_c_api_is_this_tensorflow_without_its_package(c_api):
     assert c_api["version"] == tf.__version__
     assert c_api["imported"].tolist() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("endpoint", ["serving_default", "encoded"])
 def test_c_api_classifies_arrays_and_files(served, c_api, endpoint, rows):
@@ -174,7 +174,6 @@ def test_c_api_classifies_arrays_and_files(served, c_api, endpoint, rows):
     check_answer(answer, served, rows)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("endpoint", ["features", "log_density"])
 def test_c_api_gives_features_and_densities(served, c_api, endpoint, rows):
@@ -186,7 +185,6 @@ def test_c_api_gives_features_and_densities(served, c_api, endpoint, rows):
 # ---- TensorFlow's own command. -------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_saved_model_cli(served, run):
     command = shutil.which("saved_model_cli", path=pathlib.Path(sys.executable).parent)
     if command is None:
@@ -267,7 +265,6 @@ def answers_in(file):
     return answers | {"classes": np.char.decode(answers["classes"], "utf-8")}
 
 
-@pytest.mark.slow
 @in_operations
 def test_openvino(served, python):
     pytest.importorskip("openvino")
@@ -275,7 +272,6 @@ def test_openvino(served, python):
     check_answer(answers_in(served.folder / "openvino.npz"), served)
 
 
-@pytest.mark.slow
 @in_operations
 def test_litert(served, python, converted):
     pytest.importorskip("ai_edge_litert")
@@ -283,7 +279,6 @@ def test_litert(served, python, converted):
     check_answer(answers_in(served.folder / "litert.npz"), served)
 
 
-@pytest.mark.slow
 @in_operations
 def test_onnx_runtime(served, python, converted):
     pytest.importorskip("tf2onnx")

@@ -17,6 +17,8 @@ from tf_pseudofeat.splitting.graph import Graph
 from tf_pseudofeat.splitting.separating import separating_layers
 from tf_pseudofeat.splitting.split_at import split_at
 
+pytestmark = pytest.mark.slow
+
 # The smallest input that a model takes, where that is above 32 pixels.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 # Five blocks of eleven are of each kind; the last seven layers classify.
@@ -145,14 +147,12 @@ def cut_everywhere(name, model, totals):
     row[2:] = len(splits), len(refusals), 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "VGG16"])
 def test_small_models_are_cut_everywhere_or_say_why_not(name):
     model = shallow(*MOBILENET) if name == MOBILENET[0] else application(name)
     cut_everywhere(name, model, [])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_all_models_are_cut_everywhere_or_say_why_not(name, totals):
     cut_everywhere(name, application(name), totals)
