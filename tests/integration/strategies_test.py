@@ -17,6 +17,8 @@ from tf_pseudofeat.core.distribution import (
     spans_workers,
 )
 from tf_pseudofeat.gaussians.moments_estimation import moments_of
+from tf_pseudofeat.head.recipe import HeadRecipe
+from tf_pseudofeat.retraining.classifier import PseudoFeatureClassifier
 from tf_pseudofeat.retraining.retrain import retrain_head
 from tf_pseudofeat.splitting.split_at import split_at
 
@@ -40,6 +42,26 @@ def test_a_model_of_several_workers_of_which_there_is_one():
     data = on_two_workers.X, on_two_workers.Y
     model.fit(*data, verbose=0)
     assert retrain_head(model, "features", data, epochs=2, verbose=0).kept
+
+
+def test_what_a_model_of_a_strategy_trains_on_ends(monkeypatch):
+    """TensorFlow 2.21 may crash when it deletes an iterator that still reads ahead."""
+    data = on_two_workers.X, on_two_workers.Y
+    cardinalities, fit = [], keras.Model.fit
+
+    def noting(model, stream, **settings):
+        cardinalities.append(int(stream.cardinality()))
+        return fit(model, stream, **settings)
+
+    def build(input_shape, classes):
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            return on_two_workers.build()
+
+    monkeypatch.setattr(keras.Model, "fit", noting)
+    classifier = PseudoFeatureClassifier(build, "features", epochs=2, batch_size=40)
+    classifier.set_params(recipe=HeadRecipe(epochs=3, batch_size=40)).fit(*data)
+    features = sum(classifier.report_.used) + sum(classifier.report_.pseudo)
+    assert cardinalities == [120 // 40, 3 * -(-features // 40)]
 
 
 # ---- Two devices of one process. -----------------------------------------------------

@@ -100,6 +100,13 @@ def test_an_epoch_is_exact(fresh, batch_size, counts, chunk_rows):
         assert collections.Counter(labels[~real].tolist()) == counts
 
 
+def test_a_strategy_of_one_device_reads_the_same_batches():
+    dataset, strategy = stream(), tf.distribute.MirroredStrategy(["CPU:0"])
+    distributed = strategy.experimental_distribute_dataset(dataset)
+    received = [len(labels) for _, labels in distributed]
+    assert received == [len(labels) for _, labels in dataset]
+
+
 def test_batches_larger_than_a_chunk_are_exact():
     (epoch,) = epochs(stream({1: 12_000}, batch_size=5000), 1)
     places = places_of_real(epoch[0])

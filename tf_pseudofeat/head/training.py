@@ -44,11 +44,14 @@ def train_head(task, stream, material, recipe, seed, verbose):
         trainee = _trainee(task, material.features.features, optimizer, at_once)
         if not trainee.optimizer.built:  # else TensorFlow traces the first step twice
             trainee.optimizer.build(trainee.trainable_variables)
+    # Keras starts a second iterator when the data end. Under a strategy they must end:
+    # TensorFlow crashes if such an iterator is deleted while it reads ahead.
+    endless = parts * part_steps == steps and not strategy
     with seeded_backend_rng(rng), without_retracing_warnings():
         history = trainee.fit(
             # One iterator reads all epochs, since starting one takes longer than some
-            # epochs. Keras starts a second one when the data end, if they do.
-            stream.repeat(None if parts * part_steps == steps else epochs),
+            # epochs.
+            stream.repeat(None if endless else epochs),
             epochs=parts,
             steps_per_epoch=part_steps,
             verbose=0,

@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from tf_pseudofeat.core.distribution import model_strategy
 from tf_pseudofeat.core.seeds import initial_weights_from, seeded_backend_rng
 from tf_pseudofeat.core.tracing import without_retracing_warnings
 from tf_pseudofeat.core.validation import whole_number
@@ -228,8 +229,9 @@ class PseudoFeatureClassifier(ClassifierMixin, BaseEstimator):
         if validation is not None:
             validation = tf.data.Dataset.from_tensor_slices(validation)
             validation = validation.batch(self.batch_size)
-        # With several steps per execution, each epoch ends with its data alone.
-        endless = model.steps_per_execution == 1
+        # With several steps per execution, each epoch ends with its data alone. Under a
+        # strategy TensorFlow crashes if an iterator is deleted while it reads ahead.
+        endless = model.steps_per_execution == 1 and model_strategy(model) is None
         return model.fit(
             stream.repeat() if endless else stream,
             steps_per_epoch=len(stream) if endless else None,

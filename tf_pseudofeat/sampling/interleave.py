@@ -250,6 +250,9 @@ def _stream(rows, *, total, row_size, batch_size, seed, fresh_each_epoch):
     # Deleting an iterator before its end, as after an interrupt, may wait for the next
     # period of the autotuner, up to a minute.
     options.autotune.enabled = False
+    # With AUTO, a strategy of one device takes `rebatch` for its own and undoes it.
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
