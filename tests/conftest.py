@@ -1,4 +1,4 @@
-"""What a backend does not have is not tested where KERAS_BACKEND names it; garbage."""
+"""What a backend does not have is not tested where KERAS_BACKEND names it; speed."""
 
 import gc
 
@@ -60,6 +60,24 @@ def pytest_runtest_setup(item):
 def pytest_runtest_call(item):
     """Skips what cannot be exported, but for a test of the refusal itself."""
     return (yield from _skips_without_savedmodel())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_autotuning():
+    """Spares the tests TensorFlow's wait for the autotuner where cores are busy.
+
+    It waits where an iterator is deleted, as at the end of each `fit` of arrays: mostly
+    for a tenth of a second, at times for half a minute.
+    """
+    import tensorflow as tf
+
+    options, begin = tf.data.Options(), tf.data.Dataset.__iter__
+    options.autotune.enabled = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tf.data.Dataset, "__iter__", lambda self: begin(self.with_options(options))
+        )
+        yield
 
 
 @pytest.fixture(autouse=True)
