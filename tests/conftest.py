@@ -10,6 +10,8 @@ _PACKAGE_FOLDERS = {
     path.parent.name for path in ROOT.glob("tf_pseudofeat/*/__init__.py")
 }
 
+gc.disable()  # until all is imported, which makes millions of objects and no garbage
+
 
 def pytest_collection_finish():
     """Spares the garbage collection what the imports made: it is nearly all there is.
@@ -19,6 +21,7 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
