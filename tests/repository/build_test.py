@@ -289,9 +289,10 @@ def requirements():
     """What `pyproject.toml` requires: always, and by the name of an extra."""
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    own, *more = extras["test"]  # tf-pseudofeat[beam,examples,...]
-    of_extras = re.fullmatch(r"tf-pseudofeat\[(.*)\]", own)[1].split(",")
-    extras["test"] = sum((extras[name] for name in of_extras), more)
+    for name in ("test", "test-slow"):
+        own, *more = extras[name]  # tf-pseudofeat[beam,examples,...]
+        of_extras = re.fullmatch(r"tf-pseudofeat\[(.*)\]", own)[1].split(",")
+        extras[name] = sum((extras[other] for other in of_extras), more)
     return project["dependencies"], extras
 
 
