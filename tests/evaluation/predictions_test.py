@@ -213,6 +213,20 @@ def test_nan_is_no_output():
     assert Predictions(IDS, outputs, None).log_odds is None
 
 
+@pytest.mark.parametrize(
+    ("labels", "weight", "message"),
+    [
+        ([0, 1], None, "received 2 labels and 3 outputs"),
+        ([0, 1, 1], [1.0, 1.0], r"each of the 3 examples, shape \[3\]"),
+        ([0, 1, 1], [1.0, -2.0, 1.0], "example 1 has weight -2.0"),
+        ([0, 1, 1], [0, 0, 0], "All 3 sample weights are 0"),
+    ],
+)
+def test_what_belongs_to_no_example_raises(labels, weight, message):
+    with pytest.raises(ValueError, match=message):
+        Predictions(labels, np.full((3, 2), 0.5), "softmax", weight)
+
+
 def test_a_masked_class_is_an_output():
     outputs = LOGITS.copy()
     outputs[:, 2] = -np.inf

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 __all__ = [
+    "check_any_weight",
     "check_finite",
     "check_floats",
     "check_real",
@@ -126,6 +127,15 @@ def check_weights(sample_weight, count):
             f"Sample weights must be finite and non-negative; example {wrong[0]} has "
             f"weight {sample_weight[wrong[0]]} ({wrong.size} such examples of "
             f"{count}). Use weight 0 for examples that should not count."
+        )
+
+
+def check_any_weight(sample_weight):
+    """Raises ValueError if all weights are 0."""
+    if not np.any(sample_weight):
+        raise ValueError(
+            f"All {len(sample_weight)} sample weights are 0, so there is no example. "
+            f"Give some a positive weight."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tf_pseudofeat.core.finite import check_finite, check_weights
+from tf_pseudofeat.core.finite import check_any_weight, check_finite, check_weights
 from tf_pseudofeat.core.labels import class_ids, numbers_in
 from tf_pseudofeat.core.stored_array import StoredArray
 
@@ -192,14 +192,10 @@ def _join(arrays):
 def _without_weightless(arrays):
     weight = arrays["sample_weight"]
     check_weights(weight, len(arrays["labels"]))
+    check_any_weight(weight)
     if weight.dtype.kind in "biu":  # weights of pseudo-features are means
         arrays["sample_weight"] = weight.astype(np.float32)
     rows = np.flatnonzero(arrays["sample_weight"])
-    if not rows.size:
-        raise ValueError(
-            f"All {len(arrays['labels'])} sample weights are 0, so there is no "
-            f"example. Give some a positive weight."
-        )
     if rows.size == len(arrays["labels"]):
         return arrays
     return {name: _take(array, rows) for name, array in arrays.items()}

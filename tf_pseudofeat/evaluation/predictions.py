@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from tf_pseudofeat.core.finite import check_any_weight, check_weights
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.splitting.activation import logits_behind
 
@@ -31,7 +32,8 @@ class Predictions:
             0.5.
 
     Raises:
-        ValueError: If an output of known kind is NaN.
+        ValueError: If an output of known kind is NaN; lengths differ; or weights are
+            negative, not finite, or all 0.
     """
 
     labels: np.ndarray
@@ -55,8 +57,15 @@ class Predictions:
         if self.threshold is None:
             threshold = 0.0 if self.kind == "linear" else 0.5
             object.__setattr__(self, "threshold", threshold)
+        if self.labels is not None and len(self.labels) != len(outputs):
+            raise ValueError(
+                f"Each example must have a label and an output; received "
+                f"{len(self.labels):,} labels and {len(outputs):,} outputs."
+            )
         if self.sample_weight is not None:
             weight = np.asarray(self.sample_weight)
+            check_weights(weight, len(outputs))
+            check_any_weight(weight)
             object.__setattr__(self, "sample_weight", weight)
 
     def __len__(self) -> int:

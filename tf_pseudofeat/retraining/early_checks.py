@@ -7,7 +7,7 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from imblearn.utils import check_sampling_strategy
 
-from tf_pseudofeat.core.finite import check_weights
+from tf_pseudofeat.core.finite import check_any_weight, check_weights
 from tf_pseudofeat.core.labels import class_ids
 from tf_pseudofeat.data.batches import arrays_of
 from tf_pseudofeat.gaussians.covariance import check_examples, moment_kind
@@ -48,12 +48,8 @@ def known_counts(data, extraction, num_classes):
     ids = class_ids(labels, num_classes)
     if weight is not None:
         check_weights(weight, ids.size)
+        check_any_weight(weight)
         ids = ids[weight > 0]
-        if not ids.size:
-            raise ValueError(
-                f"All {weight.size} sample weights are 0, so there is no example. Give "
-                f"some a positive weight."
-            )
     return np.bincount(ids, minlength=num_classes)
 
 
