@@ -46,3 +46,12 @@ def test_of_several_workers_each_computes_its_own(trunk, monkeypatch):
     monkeypatch.setattr(trunk_outputs, "inference", None)
     monkeypatch.setattr(keras.Model, "predict_on_batch", None)
     np.testing.assert_array_equal(features_of(trunk, X), 2 * X)
+
+
+def test_features_are_one_tensor(trunk):
+    outputs = trunk.outputs[0]
+    one = keras.Model(trunk.inputs, {"features": outputs})
+    np.testing.assert_array_equal(features_of(one, X), 2 * X)
+    two = keras.Model(trunk.inputs, [outputs, outputs], name="two")
+    with pytest.raises(ValueError, match="'two' returns 2 tensors, but the features"):
+        features_of(two, X)
