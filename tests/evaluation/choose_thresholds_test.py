@@ -1,6 +1,7 @@
 """Tests for choose_thresholds.py: by every threshold, and models of known logits."""
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -454,3 +455,22 @@ def test_a_minority_that_is_none_of_the_classes_is_named(minority):
         ValueError, match="`minority` must be a list of class ids from 0 to"
     ):
         choose_thresholds(model, (x, labels), minority=minority)
+
+
+def test_the_minority_of_balanced_data_is_asked_for():
+    """The rare classes of the training data are not those of such validation data."""
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(3, activation="softmax")]
+    )
+    x = np.random.default_rng(0).normal(size=(59, 3)).astype("float32")
+    data = x, np.repeat([0, 1, 2], [20, 19, 20])
+    names = ["a", "b", "c"]
+    with pytest.warns(UserWarning, match="the smallest: 'b'. Pass `minority`, a list"):
+        assert choose_thresholds(model, data, "f1", class_names=names).minority == [1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = choose_thresholds(model, data, "f1", minority=[2, 0])
+        assert "\nThe minority: class 0 and class 2.\n" in str(told)
+        assert choose_thresholds(model, data, "macro_f1").minority is None
+        rare = x[:45], np.repeat([0, 1, 2], [20, 9, 16])
+        assert choose_thresholds(model, rare, "f1").minority == [1]

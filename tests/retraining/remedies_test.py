@@ -11,6 +11,7 @@ from tf_pseudofeat.evaluation.comparison import score_predictions
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions
 from tf_pseudofeat.retraining.remedies import (
+    _choosing_thresholds,
     _Found,
     beginning_of_call,
     scored_remedy,
@@ -64,3 +65,20 @@ def test_ranking_is_scored_where_class_shares_are_equal():
         assert score == (moved if name in ranked else own)[name], name
     assert own["average_precision"] != moved["average_precision"]
     assert remedy.score == own["f1"] and remedy.excluded == "class 0"
+
+
+@pytest.mark.parametrize(
+    ("monitor", "minority", "more"),
+    [
+        ("f1", [1], ", minority=[1]"),
+        ("f1", [2], ""),
+        ("mean_minority_accuracy", [1, 2], ", minority=[1, 2]"),
+        ("macro_f1", [1], ""),
+    ],
+)
+def test_the_minority_is_named_where_validation_data_have_another(
+    monitor, minority, more
+):
+    code = _choosing_thresholds(Guard(monitor), minority, np.array([30, 20, 5]))
+    expected = f"choose_thresholds(model, validation_data, '{monitor}'{more})"
+    assert code == expected

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import types
 
 import keras
 import numpy as np
@@ -164,6 +165,9 @@ def test_what_is_no_keras_3_model_is_named():
     graph.check_is_keras_3(small_model())
     with pytest.raises(TypeError, match="must be a keras.Model, not Dense"):
         graph.check_is_keras_3(layers.Dense(2))
+    classifier = types.SimpleNamespace(model_=small_model())
+    with pytest.raises(TypeError, match="SimpleNamespace. Pass its attribute `model_`"):
+        graph.check_is_keras_3(classifier)
     tf_keras = pytest.importorskip("tf_keras")
     with pytest.raises(TypeError, match=r"tf_keras \(Keras 2\) model, Sequential"):
         graph.check_is_keras_3(tf_keras.Sequential())

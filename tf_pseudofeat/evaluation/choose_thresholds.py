@@ -5,6 +5,7 @@ This is the baseline for retraining that only changes decisions.
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import keras
@@ -21,10 +22,15 @@ from tf_pseudofeat.data.preprocessing import as_arrays, predict_batch
 from tf_pseudofeat.evaluation.bias_search import fit_bias
 from tf_pseudofeat.evaluation.candidates import score_error
 from tf_pseudofeat.evaluation.comparison import folds_of
+from tf_pseudofeat.evaluation.findings import describe_classes
 from tf_pseudofeat.evaluation.guard import Guard
 from tf_pseudofeat.evaluation.predictions import Predictions, output_kind
 from tf_pseudofeat.evaluation.probability_scores import PROBABILITY_SCORES
-from tf_pseudofeat.evaluation.scores import DECISION_SCORES, check_minority
+from tf_pseudofeat.evaluation.scores import (
+    DECISION_SCORES,
+    MINORITY_SCORES,
+    check_minority,
+)
 from tf_pseudofeat.evaluation.thresholds import Thresholds
 from tf_pseudofeat.extraction.options import Extraction
 from tf_pseudofeat.sampling.counts import minority_classes
@@ -81,8 +87,9 @@ def choose_thresholds(
         validation_data: held-out data, in the forms that `retrain_head` takes.
         metric: name of the score of decisions to maximize; or a function
             `(labels, outputs) -> float` or a Keras metric, which gets shifted outputs.
-        minority: minority class ids, for scores of the minority; by default the rare
-            classes of the validation data.
+        minority: minority class ids, for scores of the minority: the rare classes of
+            the training data. By default those of the validation data, with a warning
+            if none has less than half the examples of the largest.
         temperature: whether to also calibrate the probabilities by temperature scaling.
         class_names: names of the C classes, for the table; labels may then be these
             names.
@@ -119,6 +126,8 @@ def choose_thresholds(
     counts = np.bincount(predictions.ids, minlength=predictions.num_classes)
     if minority is None:
         minority = minority_classes(counts)
+        if guard.name in MINORITY_SCORES:
+            _warn_if_balanced(counts, minority, class_names)
     else:
         minority = check_minority(minority, predictions.num_classes)
     guard.check(predictions, minority)
@@ -135,7 +144,20 @@ def choose_thresholds(
         counts=counts.tolist(),
         class_names=class_names,
         improves=bool(guard.sign * (estimate - before) > 0),
+        minority=minority if guard.name in MINORITY_SCORES else None,
         from_logits=predictions.kind == "linear",
+    )
+
+
+def _warn_if_balanced(counts, minority, class_names):
+    if counts[minority].max() < counts.max() / 2:
+        return
+    warnings.warn(
+        f"No class of the validation data has less than half the examples of the "
+        f"largest, so the minority is the smallest: "
+        f"{describe_classes(minority, class_names)}. Pass `minority`, a list of the "
+        f"class ids that are rare in the training data.",
+        stacklevel=3,
     )
 
 

@@ -12,6 +12,7 @@ from tf_pseudofeat.evaluation.probability_scores import RANKING_SCORES
 __all__ = [
     "class_label",
     "describe_few",
+    "describe_classes",
     "describe_losses",
     "describe_prior",
     "describe_ranking",
@@ -43,6 +44,13 @@ def score_label(name):
 def class_label(place, class_names):
     """The name of a class in text: its quoted name, or its id."""
     return f"class {place}" if class_names is None else repr(class_names[place])
+
+
+def describe_classes(places, class_names=None):
+    """Lists classes in text, at most four of them by name."""
+    named = [class_label(place, class_names) for place in places[:_MOST_CLASSES]]
+    more = len(places) - len(named)
+    return join_words(named + ([f"{more} more"] if more else []))
 
 
 def format_score(value, name="accuracy"):

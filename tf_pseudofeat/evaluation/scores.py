@@ -16,6 +16,7 @@ from tf_pseudofeat.core.labels import class_ids
 
 __all__ = [
     "DECISION_SCORES",
+    "MINORITY_SCORES",
     "accuracy",
     "balanced_accuracy",
     "check_minority",
@@ -40,6 +41,8 @@ DECISION_SCORES = (
     "macro_f1",
     "f1",
 )
+# Of these, what depends on which classes are the minority.
+MINORITY_SCORES = ("mean_minority_accuracy", "f1")
 
 _DRAWS = 500  # for a standard error
 

@@ -15,6 +15,7 @@ from tf_pseudofeat.core.finite import check_finite
 from tf_pseudofeat.core.tables import Page, Table
 from tf_pseudofeat.evaluation.findings import (
     class_label,
+    describe_classes,
     describe_few,
     format_score,
     score_label,
@@ -49,6 +50,7 @@ class Thresholds(Page):
         class_names: of the C classes, or None.
         improves: whether the estimate is better than `before`.
         from_logits: whether the model's outputs are logits instead of probabilities.
+        minority: list of class ids, if `metric` is a score of the minority.
     """
 
     bias: tuple[float, ...]
@@ -61,6 +63,7 @@ class Thresholds(Page):
     class_names: tuple[str, ...] | None = None
     improves: bool = True
     from_logits: bool = False
+    minority: list[int] | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -149,6 +152,10 @@ class Thresholds(Page):
             f"{error} on new data "
             f"(cross-fitted on {sum(self.counts):,} validation examples)."
         ]
+        if self.minority and len(self.bias) > 2:
+            lines.append(
+                f"The minority: {describe_classes(self.minority, self.class_names)}."
+            )
         if not self.improves:
             lines.append("No improvement is expected: keep the decisions as they are.")
         lines.append(self._rule())

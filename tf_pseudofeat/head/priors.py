@@ -40,7 +40,8 @@ def by_class(values, num_classes, name):
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`{name}` must be one number per class; received {values!r:.200}."
+            f"`{name}` must be one number per class; received {values!r:.200}. "
+            f"`class_counts(labels)` counts the examples of each."
         ) from error
     if numbers.shape != (num_classes,):
         raise ValueError(

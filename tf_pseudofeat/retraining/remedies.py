@@ -11,6 +11,8 @@ from tf_pseudofeat.evaluation.probability_scores import (
     probability_scores,
     ranking_scores,
 )
+from tf_pseudofeat.evaluation.scores import MINORITY_SCORES
+from tf_pseudofeat.sampling.counts import minority_classes
 from tf_pseudofeat.splitting.trunk_and_head import Split
 
 __all__ = ["Remedy", "beginning_of_call", "find_remedies", "scored_remedy"]
@@ -78,6 +80,20 @@ def _monitor(guard):
     return "" if guard.name == usual.name else _metric(guard)
 
 
+def _choosing_thresholds(guard, minority, counts):
+    """A call of `choose_thresholds` in generated code.
+
+    Args:
+        guard: `Guard`.
+        minority: list of class ids.
+        counts: validation examples per class `[C]`.
+    """
+    arguments = ["model", "validation_data", _metric(guard)]
+    if guard.name in MINORITY_SCORES and minority_classes(counts) != minority:
+        arguments.append(f"minority={minority}")
+    return f"choose_thresholds({', '.join(arguments)})"
+
+
 def beginning_of_call(layer, resolved, guard):
     """The beginning of a call of `retrain_head` in generated code."""
     where = "split" if isinstance(layer, Split) else repr(resolved.split.layer_name)
@@ -104,7 +120,7 @@ def find_remedies(call, plain, guard, tuning, candidates, minority, seed):
     if as_it_is.kind is not None and guard.monitor not in PROBABILITY_SCORES:
         several = candidates.counts.size > 2
         remedies[_BIAS if several else _THRESHOLD] = _Found(
-            f"choose_thresholds(model, validation_data, {_metric(guard)})",
+            _choosing_thresholds(guard, minority, candidates.counts),
             cross_fitted_decisions(as_it_is, guard, minority, seed),
             ranking,
             cross_fitted=True,

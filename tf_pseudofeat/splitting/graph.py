@@ -239,8 +239,12 @@ def check_is_keras_3(model, name="model"):
     alone = isinstance(model, keras.layers.Layer) and (
         " For a single layer pass keras.Sequential([keras.Input(shape), layer])."
     )
+    inner = isinstance(getattr(model, "model_", None), keras.Model) and (
+        " Pass its attribute `model_`."
+    )
     raise TypeError(
-        f"`{name}` must be a keras.Model, not {type(model).__name__}.{alone or ''}"
+        f"`{name}` must be a keras.Model, not {type(model).__name__}."
+        f"{alone or inner or ''}"
     )
 
 
