@@ -111,6 +111,23 @@ def test_a_rollback_and_its_reason_stand_in_the_first_line(report):
     assert str(report).splitlines()[0].endswith("ROLLED BACK: recall fell.")
 
 
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"monitor": None}, "kept"),
+        ({"monitor": "accuracy"}, r"kept for accuracy, \d\d\.\d -> \d\d\.\d"),
+        ({"monitor": "share_found"}, "kept for share found"),
+        (
+            {"scored_on": "training data"},
+            "kept, with no validation data to judge it by",
+        ),
+    ],
+)
+def test_the_first_line_says_what_it_is_kept_for(report, fields, verdict):
+    first = str(dataclasses.replace(report, **fields)).splitlines()[0]
+    assert re.search(rf"of shape \[4\]: {verdict}\.$", first)
+
+
 def test_to_dict_survives_json_with_every_field(report):
     report.after["mean_minority_accuracy"] = 0.0
     saved = json.loads(json.dumps(report.to_dict(), allow_nan=False))

@@ -162,15 +162,26 @@ class RetrainingReport(Page):
         ]
 
     def _headline(self):
-        verdict = "kept" if self.kept else f"ROLLED BACK: {self.reason}"
         made = sum(number for number in self.pseudo if number > 0)
         kept = sum(self.used) + sum(self.pseudo) - made  # without removed examples
         views = 1 if self.view_source == "none" else max(1, self.extraction.num_views)
         real = f"{kept:,} real" if views == 1 else f"{kept:,} features of views"
         return (
             f"Head after {self.layer_name!r} retrained on {real} and {made:,} "
-            f"pseudo-features of shape {list(self.feature_shape)}: {verdict}."
+            f"pseudo-features of shape {list(self.feature_shape)}: {self._verdict()}."
         )
+
+    def _verdict(self):
+        if not self.kept:
+            return f"ROLLED BACK: {self.reason}"
+        if self.scored_on == "training data":
+            return "kept, with no validation data to judge it by"
+        if self.monitor is None:
+            return "kept"
+        pair = [scores.get(self.monitor) for scores in (self.before, self.after)]
+        change = " -> ".join(format_score(score, self.monitor) for score in pair)
+        known = f", {change}" if None not in pair else ""
+        return f"kept for {score_label(self.monitor)}{known}"
 
     def _recipe_line(self):
         recipe = self.recipe
