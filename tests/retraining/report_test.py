@@ -116,7 +116,7 @@ def test_a_rollback_and_its_reason_stand_in_the_first_line(report):
     [
         ({"monitor": None}, "kept"),
         ({"monitor": "accuracy"}, r"kept for accuracy, \d\d\.\d -> \d\d\.\d"),
-        ({"monitor": "share_found"}, "kept for share found"),
+        ({"monitor": "share_found"}, "kept for share_found"),
         (
             {"scored_on": "training data"},
             "kept, with no validation data to judge it by",

@@ -126,7 +126,7 @@ def choose_thresholds(
     counts = np.bincount(predictions.ids, minlength=predictions.num_classes)
     if minority is None:
         minority = minority_classes(counts)
-        if guard.name in MINORITY_SCORES:
+        if guard.monitor in MINORITY_SCORES:
             _warn_if_balanced(counts, minority, class_names)
     else:
         minority = check_minority(minority, predictions.num_classes)
@@ -144,7 +144,7 @@ def choose_thresholds(
         counts=counts.tolist(),
         class_names=class_names,
         improves=bool(guard.sign * (estimate - before) > 0),
-        minority=minority if guard.name in MINORITY_SCORES else None,
+        minority=minority if guard.monitor in MINORITY_SCORES else None,
         from_logits=predictions.kind == "linear",
     )
 

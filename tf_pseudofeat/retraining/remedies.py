@@ -89,7 +89,7 @@ def _choosing_thresholds(guard, minority, counts):
         counts: validation examples per class `[C]`.
     """
     arguments = ["model", "validation_data", _metric(guard)]
-    if guard.name in MINORITY_SCORES and minority_classes(counts) != minority:
+    if guard.monitor in MINORITY_SCORES and minority_classes(counts) != minority:
         arguments.append(f"minority={minority}")
     return f"choose_thresholds({', '.join(arguments)})"
 

@@ -178,10 +178,13 @@ class RetrainingReport(Page):
             return "kept, with no validation data to judge it by"
         if self.monitor is None:
             return "kept"
-        pair = [scores.get(self.monitor) for scores in (self.before, self.after)]
-        change = " -> ".join(format_score(score, self.monitor) for score in pair)
-        known = f", {change}" if None not in pair else ""
-        return f"kept for {score_label(self.monitor)}{known}"
+        if self.monitor not in SCORE_NAMES:  # a function or a Keras metric
+            return f"kept for {self.monitor}"
+        change = " -> ".join(
+            format_score(scores[self.monitor], self.monitor)
+            for scores in (self.before, self.after)
+        )
+        return f"kept for {score_label(self.monitor)}, {change}"
 
     def _recipe_line(self):
         recipe = self.recipe
