@@ -14,6 +14,7 @@ from tf_pseudofeat.sampling.counts import (
     minority_classes,
     multiply_minority,
     pseudo_counts,
+    small_classes,
 )
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [40, 12, 25, 7]))
@@ -81,6 +82,13 @@ def test_no_labels_count_zero_for_every_class():
 )
 def test_the_minority_is_what_is_below_a_share_of_the_largest(counts, below, minority):
     assert minority_classes(counts, below) == minority
+
+
+@pytest.mark.parametrize(
+    ("counts", "small"), [([100, 0, 49], [2]), ([100, 0, 50], []), ([5, 5], [])]
+)
+def test_no_class_may_be_small(counts, small):
+    assert small_classes(counts) == small
 
 
 @pytest.mark.parametrize("multiplier", [1, 2, 50, 1.5])

@@ -33,7 +33,7 @@ from tf_pseudofeat.evaluation.scores import (
 )
 from tf_pseudofeat.evaluation.thresholds import Thresholds
 from tf_pseudofeat.extraction.options import Extraction
-from tf_pseudofeat.sampling.counts import minority_classes
+from tf_pseudofeat.sampling.counts import minority_classes, small_classes
 from tf_pseudofeat.splitting.activation import output_activation
 from tf_pseudofeat.splitting.graph import check_is_keras_3, check_stateless
 from tf_pseudofeat.splitting.model_inputs import data_as_declared
@@ -124,10 +124,11 @@ def choose_thresholds(
     if class_names is not None:
         check_class_names(class_names, predictions.num_classes)
     counts = np.bincount(predictions.ids, minlength=predictions.num_classes)
+    is_of_minority = guard.monitor in MINORITY_SCORES
     if minority is None:
         minority = minority_classes(counts)
-        if guard.monitor in MINORITY_SCORES:
-            _warn_if_balanced(counts, minority, class_names)
+        if is_of_minority and not small_classes(counts):
+            _warn_of_balance(minority, class_names)
     else:
         minority = check_minority(minority, predictions.num_classes)
     guard.check(predictions, minority)
@@ -144,14 +145,12 @@ def choose_thresholds(
         counts=counts.tolist(),
         class_names=class_names,
         improves=bool(guard.sign * (estimate - before) > 0),
-        minority=minority if guard.monitor in MINORITY_SCORES else None,
         from_logits=predictions.kind == "linear",
+        minority=minority if is_of_minority else None,
     )
 
 
-def _warn_if_balanced(counts, minority, class_names):
-    if counts[minority].max() < counts.max() / 2:
-        return
+def _warn_of_balance(minority, class_names):
     warnings.warn(
         f"No class of the validation data has less than half the examples of the "
         f"largest, so the minority is the smallest: "

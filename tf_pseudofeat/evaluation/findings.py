@@ -11,8 +11,8 @@ from tf_pseudofeat.evaluation.probability_scores import RANKING_SCORES
 
 __all__ = [
     "class_label",
-    "describe_few",
     "describe_classes",
+    "describe_few",
     "describe_losses",
     "describe_prior",
     "describe_ranking",

@@ -20,6 +20,7 @@ __all__ = [
     "minority_classes",
     "multiply_minority",
     "pseudo_counts",
+    "small_classes",
 ]
 
 # imbalanced-learn's names of strategies; an over-sampler does not take "majority".
@@ -40,21 +41,26 @@ def class_counts(labels: npt.ArrayLike, num_classes: int | None = None) -> np.nd
     return np.bincount(ids, minlength=num_classes or 0)
 
 
-def minority_classes(counts, below=0.5):
+def small_classes(counts, below=0.5):
     """Ids of the classes with fewer than `below` times the examples of the largest.
 
-    If no class is that small, the smallest class (or classes, if tied) is the minority,
-    so there is always one. Classes without examples do not count.
+    There may be none. Classes without examples do not count.
     """
     _check_below(below)
     counts = np.asarray(counts)
-    present = np.flatnonzero(counts)
-    if not present.size:
+    return np.flatnonzero((counts > 0) & (counts < below * counts.max())).tolist()
+
+
+def minority_classes(counts, below=0.5):
+    """Ids of the `small_classes`, else of the smallest class, or classes if tied.
+
+    So there is always one. Classes without examples do not count.
+    """
+    counts = np.asarray(counts)
+    if not counts.any():
         raise ValueError("No class has an example; labels are needed to count.")
-    small = present[counts[present] < below * counts.max()]
-    if not small.size:
-        small = present[counts[present] == counts[present].min()]
-    return small.tolist()
+    smallest = np.flatnonzero(counts == counts[counts > 0].min()).tolist()
+    return small_classes(counts, below) or smallest
 
 
 def multiply_minority(
